@@ -51,7 +51,7 @@ def main() -> None:
     from umls_reranker.evaluation.comparison import compare
     from umls_reranker.evaluation.outcomes import Outcomes
     from umls_reranker.hub.publish import find_outcomes, publish
-    from umls_reranker.models.hub_calls import SIGN_IN
+    from umls_reranker.models.model_files import SIGN_IN
 
     repo_id = recipe.publish.repo_id
     tag = recipe.publish.tag or None

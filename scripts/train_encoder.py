@@ -18,7 +18,7 @@ def main() -> None:
     if not recipe.encoder.encoder_training_steps:
         print("encoder not fine-tuned (encoder_training_steps: 0)")
         return
-    from umls_reranker.training.fine_tune import require_one_process
+    from umls_reranker.training.trainer import require_one_process
 
     # Before the lock, which a second process would report instead.
     require_one_process("umls-reranker train_encoder")

@@ -63,7 +63,7 @@ PRELOADED = [
     "umls_reranker.retrieval.mining",
     "umls_reranker.serving.evaluate",
     "umls_reranker.training.dev_metrics",
-    "umls_reranker.training.fine_tune",
+    "umls_reranker.training.trainer",
 ]
 
 

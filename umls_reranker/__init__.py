@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .serving.evaluate import evaluate
     from .serving.reranker import UMLSReranker
     from .serving.rows import RankedCandidate
-    from .training.rows import training_rows
+    from .training.pair_dataset import training_rows
     from .training.trainer import RerankerTrainer
     from .vocab.concepts import ConceptTable
 
@@ -59,7 +59,7 @@ _HOMES = {
     "calibrate": ".serving.calibrate",
     "certify": ".calibration.certificate",
     "evaluate": ".serving.evaluate",
-    "training_rows": ".training.rows",
+    "training_rows": ".training.pair_dataset",
 }
 
 

@@ -88,7 +88,6 @@ def test_a_network_reads_less_than_its_tokenizer_gives(tmp_path, lists):
 def test_a_library_that_is_not_installed_is_named(folder, lists, monkeypatch, library):
     # What Python's import reads as absent.
     monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.delitem(sys.modules, "umls_reranker.models.onnx_network")
     with pytest.raises(UserError, match=library):
         export_onnx(folder, lists)
 

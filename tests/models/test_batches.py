@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from umls_reranker.models.batches import divide_by_length
+from umls_reranker.models.pairs import divide_by_length
 
 
 def divided(lengths, budget: int, is_padded: bool) -> list[list[int]]:

@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoTokenizer, RobertaConfig, RobertaModel
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.models.bi_encoder import BiEncoder, PaddedLayers
-from umls_reranker.models.packed import PackedLayers
+from umls_reranker.models.pretrained import PackedLayers
 
 TEXTS = ["heart", "a", "heart attack in the morning", "x-ray", "a", ""]
 

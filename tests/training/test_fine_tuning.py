@@ -23,9 +23,13 @@ from umls_reranker.models.arguments import ModelArguments
 from umls_reranker.models.pairs import MARKERS, PairTemplate
 from umls_reranker.models.pretrained import load_base_model
 from umls_reranker.pipeline.recipe import Recipe, load_recipe, typed_training
-from umls_reranker.training import fine_tune as fine_tuning
-from umls_reranker.training.fine_tune import fine_tune, last_complete_checkpoint, training_arguments
-from umls_reranker.training.trainer import set_dropout
+from umls_reranker.training import trainer as fine_tuning
+from umls_reranker.training.trainer import (
+    fine_tune,
+    last_complete_checkpoint,
+    set_dropout,
+    training_arguments,
+)
 from umls_reranker.training.training_arguments import RerankerTrainingArguments, divide_batch
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"

@@ -13,8 +13,7 @@ from transformers import AutoTokenizer
 
 from umls_reranker.core.arrays import list_offsets
 from umls_reranker.core.errors import UserError
-from umls_reranker.models.batches import PairBatch
-from umls_reranker.models.pairs import PairEncoder, PairTemplate
+from umls_reranker.models.pairs import PairBatch, PairEncoder, PairTemplate
 from umls_reranker.training.dev_metrics import dev_metrics
 from umls_reranker.training.pair_dataset import (
     GlobalBatches,

@@ -6,7 +6,7 @@ from transformers import TrainingArguments
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.run_arguments import RunArguments
-from umls_reranker.training.fine_tune import training_device
+from umls_reranker.training.trainer import training_device
 from umls_reranker.training.training_arguments import OneGpuArguments
 
 

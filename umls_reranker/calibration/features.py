@@ -15,7 +15,7 @@ import numpy as np
 
 from ..core.arrays import distinct_numbers, list_offsets, list_owner, number_distinct
 from ..core.errors import UserError
-from ..lists.index_scores import INDEX_SCORES, IndexScore
+from ..lists.columns import INDEX_SCORES, IndexScore
 from ..vocab.text import CUI, normalize_texts, shared_trigrams, singular_words
 from .qualifiers import qualifier_agreement
 

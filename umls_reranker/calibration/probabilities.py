@@ -24,8 +24,7 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..lists.candidate_lists import CandidateLists
-from ..lists.columns import FOUND, SUFFIX
-from ..lists.index_scores import INDEX_SCORES
+from ..lists.columns import FOUND, INDEX_SCORES, SUFFIX
 from .calibrators import Calibrator, IdentityCalibrator
 from .certificate import NO_CERTIFICATES, CertificateHistory
 from .decisions import CandidateScores

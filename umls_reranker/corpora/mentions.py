@@ -19,7 +19,7 @@ from rich.table import Table
 
 from ..core.arrays import arrow_writer, open_arrow
 from ..core.errors import UserError
-from ..lists.gold import trainable
+from ..lists.columns import trainable
 from ..vocab.concepts import Concept, ConceptTable, StringRows, concept_table
 from ..vocab.rrf import read_table
 from ..vocab.text import normalize_name

@@ -37,7 +37,7 @@ from ..evaluation.render import (
     report_tables,
     title_of,
 )
-from ..models.hub_calls import HUB_DATASET
+from ..models.model_files import HUB_DATASET
 from ..models.pairs import PairTemplate
 from .download import REPO_ID
 from .model_folder import (

@@ -18,26 +18,28 @@ import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, list_offsets, list_owner, number_distinct, values_at
 from ..vocab.types import TypeHierarchy, TypeSets
-from .candidate_forms import CandidateColumns, candidate_columns, keys_found
 from .columns import (
     FIELDS,
     FOUND,
+    INDEX_SCORES,
     NUMBER,
     SUFFIX,
     TEXT,
     TYPES,
+    CandidateColumns,
     ColumnChecker,
     InvalidRow,
     MentionColumns,
+    candidate_columns,
     encoded_texts,
     first_values,
+    keys_found,
     listed,
     missing_rows,
     require_lists,
     row_column,
+    trainable,
 )
-from .gold import trainable
-from .index_scores import INDEX_SCORES
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -92,7 +94,7 @@ class Annotations:
 
     @property
     def trainable(self) -> np.ndarray:
-        """(n,) the gold concept, or "" (`gold.trainable`)."""
+        """(n,) the gold concept, or "" (`columns.trainable`)."""
         return np.where(self.composite, "", trainable([ids] for ids in self.alternatives))
 
 
@@ -112,7 +114,7 @@ class CandidateLists:
         definitions: m texts, null if missing.
         candidate_types: types of m candidates, ids of `hierarchy`.
         scores: name of a retriever -> (m,) float64; NaN if a candidate lacks the score. The names
-            are `lists.index_scores.INDEX_SCORES` or those of a pipeline.
+            are `lists.columns.INDEX_SCORES` or those of a pipeline.
         hierarchy: the types that the model knows; others are ignored.
         index_keys: for n mentions the `pipeline.stages.index_key` of the index that retrieved their
             candidates; "" if it is unknown, as for user-provided lists.

@@ -16,8 +16,7 @@ from ..vocab.concepts import ConceptColumns, NameLists, table_of_lists
 from ..vocab.names import read_name_lists
 from ..vocab.rrf import read_names, read_types, release_files
 from ..vocab.text import normal_forms, normalize_texts, shared_trigrams
-from .candidate_forms import bare_id, concept_id, standard_candidate
-from .columns import SYNONYM_SCORE
+from .columns import SYNONYM_SCORE, bare_id, concept_id, standard_candidate
 
 TEXT_LISTS = pa.list_(pa.string())
 

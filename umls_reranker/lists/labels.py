@@ -1,13 +1,18 @@
-"""Labelled candidate lists, of a user or a run: rows with gold concept and document."""
+"""Labelled candidate lists, of a user or a run: rows with gold concept and document.
+
+Documents of equal or nearly equal content, such as notes copied forward, count as one.
+"""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, compress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +22,20 @@ from ..core.errors import UserError
 from ..vocab.concepts import ConceptTable
 from ..vocab.rrf import RelationTable
 from ..vocab.types import TypeHierarchy
-from .candidate_forms import concept_id, keys_found, standard_candidate
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists, row_errors
-from .columns import InvalidRow, first_values
+from .columns import (
+    GOLD_KEYS,
+    TEACHER,
+    InvalidRow,
+    concept_id,
+    first_values,
+    gold_parts,
+    id_text,
+    keys_found,
+    standard_candidate,
+)
 from .dictionary import Dictionary
-from .gold import GOLD_KEYS, gold_parts, id_text
-from .index_scores import TEACHER
 from .read import CUI_LESS, DELIMITERS, RowPosition, Rows, read_rows
-from .repeated_documents import with_joined_documents
 
 # With fewer documents, too little is left to fit on when a fifth is held out.
 FEWEST_DOCUMENTS = 10
@@ -392,3 +403,74 @@ def _with_ids(lists: CandidateLists, rows: Rows) -> CandidateLists:
     cuis, codes = number_distinct(lists.ids)
     scores = {name: column for name, column in lists.scores.items() if not np.isnan(column).all()}
     return replace(lists, cuis=RepeatedTexts(cuis, codes[lists.cuis.codes]), scores=scores)
+
+
+# Successive words of texts that are compared, and how many such pieces two of them share at least.
+WORDS = 3
+FEWEST_SHARED = 8
+# Without texts, successive distinct mentions with their candidates.
+MENTIONS = 3
+# Share of the pieces of the shorter document that the other has.
+SHARED = 0.5
+# A piece that this many documents have before is not looked for in others: it may be boilerplate.
+MOST_DOCUMENTS = 20
+# Of more pieces in all, only some are compared.
+MOST_PIECES = 2_000_000
+# Hashes of the pieces of a document, and how many of them an equal document has at least.
+Content: TypeAlias = tuple[set[int], int]
+
+
+def with_joined_documents(lists: AnnotatedLists) -> AnnotatedLists:
+    """The same lists, with the name of the first of nearly equal documents for all of them.
+
+    ``doc_ids`` stay. Documents are compared by the texts around their mentions, or where no mention
+    has any by their mentions and candidates.
+    """
+    annotations = lists.annotations
+    names, owner = number_distinct(annotations.doc_ids.tolist())
+    rows: list[list[int]] = [[] for _ in names]
+    for row, document in enumerate(owner.tolist()):
+        rows[document].append(row)
+    ids = lists.cuis.to_list()
+    contents = [_content(lists, ids, rows_of_document) for rows_of_document in rows]
+    documents = np.array(names, object)[np.array(_first_alike(contents), np.int64)[owner]]
+    return replace(lists, annotations=replace(annotations, documents=documents))
+
+
+def _content(lists: AnnotatedLists, ids: Sequence[str], rows: Sequence[int]) -> Content:
+    """What a document is compared by; `ids` are those of all candidates, `rows` its mentions."""
+    if any((lists.lefts[row] + lists.rights[row]).strip() for row in rows):
+        texts = [f"{lists.lefts[row]} {lists.mentions[row]} {lists.rights[row]}" for row in rows]
+        return set().union(*(_pieces(text.split(), WORDS) for text in texts)), FEWEST_SHARED
+    offsets = lists.offsets
+    mentions = [f"{lists.mentions[row]} {ids[offsets[row] : offsets[row + 1]]}" for row in rows]
+    return _pieces(list(dict.fromkeys(mentions)), MENTIONS), 1
+
+
+def _pieces(items: Sequence[str], size: int) -> set[int]:
+    """Hashes of successive items, the same on every machine."""
+    starts = range(len(items) - size + 1)
+    return {crc32("\n".join(items[start : start + size]).encode()) for start in starts}
+
+
+def _first_alike(contents: Sequence[Content]) -> list[int]:
+    """The number of the first document that each is like, directly or by others; else its own."""
+    every = 1 + sum(len(pieces) for pieces, _ in contents) // MOST_PIECES
+    first = list(range(len(contents)))
+    documents_of_piece: defaultdict[int, list[int]] = defaultdict(list)
+    sizes: list[int] = []
+    for number, (all_pieces, fewest) in enumerate(contents):
+        pieces = [piece for piece in all_pieces if piece % every == 0]
+        shared = Counter(chain.from_iterable(documents_of_piece[piece] for piece in pieces))
+        alike = {number}
+        for document, count in shared.items():
+            if count >= max(fewest, SHARED * min(len(pieces), sizes[document])):
+                alike.add(first[document])
+        if len(alike) > 1:
+            root = min(alike)
+            first = [root if document in alike else document for document in first]
+        rare = [piece for piece in pieces if len(documents_of_piece[piece]) < MOST_DOCUMENTS]
+        for piece in rare:
+            documents_of_piece[piece].append(number)
+        sizes.append(len(rare))
+    return first

@@ -28,11 +28,9 @@ from ..core.devices import (
 from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.progress import progress
-from .batches import PackedTexts, divide_by_length
 from .model_files import commit_of, resolve_model
-from .packed import PackedLayers, load_packed
-from .pairs import MARKERS
-from .pretrained import load_pretrained, load_weights, loading
+from .pairs import MARKERS, PackedTexts, divide_by_length
+from .pretrained import PackedLayers, load_packed, load_pretrained, load_weights, loading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -21,8 +21,7 @@ from huggingface_hub import snapshot_download
 from ..core.errors import UserError
 from ..core.files import CHUNK_BYTES, file_sha256, portable_locator, written
 from ..core.version import __version__
-from ..models.hub_calls import HUB_DATASET, hub_calls
-from ..models.model_files import package_folder, require_sha256
+from ..models.model_files import HUB_DATASET, hub_calls, package_folder, require_sha256
 
 PACKAGE_PREFIX = "package:"
 HUB_PREFIX = "hf://"

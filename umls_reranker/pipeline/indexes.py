@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core.arrays import started_processes
-from ..lists.gold import trainable
+from ..lists.columns import trainable
 from ..retrieval.deployment import IndexSettings
 from ..retrieval.retriever import load_retriever
 from ..retrieval.retrievers import RETRIEVERS, IndexSources, index_folders, needs_encoder

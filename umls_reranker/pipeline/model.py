@@ -15,8 +15,12 @@ from ..core.errors import UserError
 from ..core.files import portable_locator, read_json, require_writable, write_json, written
 from ..hub.card import folder_card
 from ..hub.model_folder import CARD, EVALUATED, REFERENCE, Origin, changing
-from ..lists.labels import have_own_documents, read_labelled_lists, with_parents
-from ..lists.repeated_documents import with_joined_documents
+from ..lists.labels import (
+    have_own_documents,
+    read_labelled_lists,
+    with_joined_documents,
+    with_parents,
+)
 from ..models.cross_encoder import PairScorer
 from ..models.pairs import PairTemplate
 from ..serving.calibrate import (

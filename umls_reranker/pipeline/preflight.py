@@ -27,8 +27,8 @@ from ..models.model_files import resolve_model
 from ..models.pretrained import load_pretrained, loading, require_readable
 from ..retrieval.name_vectors import new_index, training_size
 from ..retrieval.retrievers import needs_encoder
-from ..training.fine_tune import training_arguments
 from ..training.losses import LOSSES
+from ..training.trainer import training_arguments
 from ..training.training_arguments import RerankerTrainingArguments
 from .command import run_script
 from .recipe import Recipe, parse_recipe, typed_training

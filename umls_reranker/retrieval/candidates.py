@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from ..core.arrays import list_offsets
 from ..core.progress import progress
-from ..lists.gold import trainable
+from ..lists.columns import trainable
 from ..lists.labels import list_rows, write_list_rows
 from ..vocab.concepts import ConceptTable
 from .concept_search import Candidates, distinct_queries, query_blocks

@@ -12,7 +12,7 @@ import pyarrow as pa
 from ..core.arrays import arrow_writer
 from ..core.errors import UserError
 from ..core.files import read_json, require_format, write_json
-from ..lists.gold import trainable
+from ..lists.columns import trainable
 from .concept_search import NameGrouping, sole_documents
 
 if TYPE_CHECKING:

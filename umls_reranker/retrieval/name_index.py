@@ -16,7 +16,7 @@ import torch
 from ..core.arrays import open_arrow
 from ..core.devices import batch_mapper
 from ..core.errors import UserError
-from ..lists.gold import trainable
+from ..lists.columns import trainable
 from ..models.bi_encoder import BiEncoder
 from ..vocab.concepts import ConceptTable
 from .arguments import EXACT_INDEX

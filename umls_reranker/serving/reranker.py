@@ -21,8 +21,7 @@ from ..core.files import read_json
 from ..hub.download import download
 from ..hub.model_folder import CALIBRATOR, THRESHOLDS, has_cross_encoder, save_copy, verify_model
 from ..lists.candidate_lists import CandidateLists
-from ..lists.columns import SYNONYM_SCORE, MentionColumns
-from ..lists.index_scores import INDEX_SCORES
+from ..lists.columns import INDEX_SCORES, SYNONYM_SCORE, MentionColumns
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pairs import PairTemplate
 from .rows import RankedCandidate, ranked_candidates

@@ -12,8 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.files import written
-from ..lists.candidate_forms import concept_id
-from ..lists.gold import gold_parts, trainable
+from ..lists.columns import concept_id, gold_parts, trainable
 from ..lists.labels import with_document
 from ..lists.read import ERROR
 from ..vocab.text import normalize_name

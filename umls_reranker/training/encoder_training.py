@@ -25,8 +25,7 @@ from ..core.devices import resolve_dtype
 from ..core.errors import UserError
 from ..core.files import write_json
 from ..core.run_arguments import RunArguments
-from ..lists.gold import trainable
-from ..models.batches import PackedTexts
+from ..lists.columns import trainable
 from ..models.bi_encoder import (
     CONTEXT_FILE,
     QueryTokenizer,
@@ -35,13 +34,12 @@ from ..models.bi_encoder import (
     require_length,
 )
 from ..models.model_files import resolve_model
-from ..models.pairs import MARKERS
+from ..models.pairs import MARKERS, PackedTexts
 from ..models.pretrained import load_pretrained, loading
 from ..retrieval.arguments import IndexArguments
 from ..vocab.concepts import ConceptTable
 from .arguments import EncoderArguments
-from .fine_tune import last_complete_checkpoint, training_device
-from .trainer import set_dropout
+from .trainer import last_complete_checkpoint, set_dropout, training_device
 from .training_arguments import OneGpuArguments
 
 # Kinds of queries, in the order in which they alternate.
