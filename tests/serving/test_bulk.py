@@ -18,8 +18,7 @@ from tiny_reranker import tiny_reranker, tiny_reranker_without_cross_encoder
 from umls_reranker import Dictionary, UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.read import STDIN
-from umls_reranker.serving.bulk import BulkJob, OneProcess
-from umls_reranker.serving.counts import distance_from_calibration
+from umls_reranker.serving.bulk import BulkJob, OneProcess, distance_from_calibration
 
 pytest_plugins = ["pipeline_fixtures"]
 

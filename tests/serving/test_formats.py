@@ -7,9 +7,8 @@ import pytest
 from format_fixtures import ROWS, top, write
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.linking.mentions import read_mentions
-from umls_reranker.linking.usagi_sheet import UsagiSheets
-from umls_reranker.serving.formats.omop_vocabulary import OmopVocabulary
+from umls_reranker.linking.mentions import UsagiSheets, read_mentions
+from umls_reranker.serving.formats import OmopVocabulary
 from umls_reranker.serving.outputs import format_of
 from umls_reranker.serving.parts import FormatSettings
 

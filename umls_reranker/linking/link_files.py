@@ -15,8 +15,15 @@ from ..hub.download import BUILT_IN
 from ..lists.columns import TYPES, ColumnChecker, first_values
 from ..lists.labels import GOLD_KEYS, gold_ids, with_document
 from ..lists.read import ERROR, Rows
-from ..serving.bulk import FileJob, read_valid, spark_schema, with_nulls
-from ..serving.counts import counts_of, first_error, said_of_counts
+from ..serving.bulk import (
+    FileJob,
+    counts_of,
+    first_error,
+    read_valid,
+    said_of_counts,
+    spark_schema,
+    with_nulls,
+)
 from ..serving.parts import RankedRows
 from ..serving.review_queue import LIST_FORMATS
 from ..serving.rows import RANKED, ranked_column
@@ -25,11 +32,11 @@ from .mentions import (
     MENTION_KEYS,
     TEXT_KEYS,
     SpanColumns,
+    UsagiSheets,
     input_files,
     read_mentions,
     span_columns,
 )
-from .usagi_sheet import UsagiSheets
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.files import portable_locator
-from ..linking.usagi_sheet import UsagiSheets
-from ..serving.formats.omop_vocabulary import OmopVocabulary
+from ..linking.mentions import UsagiSheets
+from ..serving.formats import OmopVocabulary
 from ..serving.outputs import OUTPUT_FORMATS
 from ..serving.parts import FormatSettings
 from ..vocab.codes import ConceptCodes

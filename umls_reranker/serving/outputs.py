@@ -16,9 +16,7 @@ from ..core.errors import UserError
 from ..lists.columns import listed, row_column
 from ..lists.read import ERROR
 from ..vocab.codes import CODE_LISTS
-from .formats.fhir import Fhir
-from .formats.omop import Omop, Usagi
-from .formats.sssom import Sssom
+from .formats import Fhir, Omop, Sssom, Usagi
 from .parts import (
     ANSWER_TYPES,
     LinesFormat,

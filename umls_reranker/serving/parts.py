@@ -169,7 +169,7 @@ class FormatSettings:
 class OutputFormat(ABC):
     """A format of files with ranked mentions, for one output.
 
-    To add one, write a subclass in its own module, and a line in `outputs.OUTPUT_FORMATS`.
+    To add one, write a subclass, and a line in `outputs.OUTPUT_FORMATS`.
 
     Attributes:
         name: its name, for ``--format``.

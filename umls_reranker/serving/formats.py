@@ -1,0 +1,505 @@
+"""Ranked rows in the formats of other tools: SSSOM, FHIR, and OMOP with its vocabulary.
+
+SSSOM is https://mapping-commons.github.io/sssom, version 1.0. The tables of OMOP are those of the
+CDM 5.4, as Athena gives them: separated by tabs, without quoting; a table separated by commas is
+read with quoting. The sheets are those of Usagi 1.4 (`WriteCodeMappingsToFile`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+from uuid import NAMESPACE_URL, uuid5
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv as arrow_csv
+
+from ..calibration.thresholds import TIERS
+from ..core.arrays import hash_texts
+from ..core.errors import UserError
+from ..core.progress import progress
+from ..core.text_files import open_binary, start_of
+from ..core.version import __version__
+from ..vocab.codes import LOCAL, SYSTEMS, Code, code_of, system_of
+from ..vocab.rrf import passing
+from .parts import LinesFormat, OutputFormat, RankedRows
+
+Answer = Mapping[str, Any]
+TOOL = "umls_reranker"
+
+
+def answers_of(rows: RankedRows) -> Iterator[Answer]:
+    """The answers of n rows, with keys of `parts.ANSWER_TYPES`, and ``mention``."""
+    for row, answer in zip(rows.mappings(), rows.answers(), strict=True):
+        yield answer | {"mention": str(row.get("entity") or row.get("mention") or "")}
+
+
+def is_used(answer: Answer) -> bool:
+    """Whether there is an answer, and it is accepted, or the model is not calibrated."""
+    return answer["answer"] is not None and answer["accepted"] is not False
+
+
+@dataclass
+class ConceptTally:
+    """How often a concept was the answer for a string.
+
+    Attributes:
+        name: name of the concept.
+        count: number of mentions.
+        score_sum: sum of their scores.
+        tier: the lowest of their tiers; None if they have none.
+    """
+
+    name: str
+    count: int = 0
+    score_sum: float = 0.0
+    tier: str | None = None
+
+    def add(self, answer: Answer) -> None:
+        """Count an answer."""
+        self.count += 1
+        self.score_sum += answer["answer_score"]
+        tiers = [tier for tier in (self.tier, answer["tier"]) if tier is not None]
+        self.tier = max(tiers, key=TIERS.index, default=None)
+
+    @property
+    def score(self) -> float:
+        """Mean score of the mentions."""
+        return round(self.score_sum / self.count, 6)
+
+
+@dataclass
+class StringTally:
+    """The answers for a string: id of a concept -> its count, and the number of all mentions."""
+
+    mentions: int = 0
+    concepts: dict[str, ConceptTally] = field(default_factory=dict)
+
+    @property
+    def best(self) -> str:
+        """The concept that was the answer most often, then with the highest score; "" for none."""
+        concepts = self.concepts
+        return max(concepts, key=lambda cui: (concepts[cui].count, concepts[cui].score), default="")
+
+    @property
+    def comment(self) -> str:
+        """For how many mentions this concept was the answer, and for how many which others."""
+        best = self.best
+        others = [f"{cui} ({tally.count})" for cui, tally in self.concepts.items() if cui != best]
+        text = f"{self.concepts[best].count} of {self.mentions} mentions"
+        return f"{text}; others: {', '.join(others)}" if others else text
+
+
+class FormatByString(OutputFormat):
+    """A format with a row for each string, written when all mentions are counted.
+
+    Memory holds the distinct strings. Of conflicting answers for a string, the most frequent one
+    counts.
+
+    Attributes:
+        only_accepted: whether answers that are not accepted are left out.
+        strings: string -> its answers, in the order of first mentions.
+    """
+
+    only_accepted: ClassVar[bool] = True
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.strings: dict[str, StringTally] = {}
+
+    def write(self, path: Path, parts: Iterable[RankedRows]) -> None:
+        """Count all answers, then write the lines of the strings."""
+        for answer in chain.from_iterable(map(answers_of, parts)):
+            tally = self.strings.setdefault(answer["mention"], StringTally())
+            tally.mentions += 1
+            if is_used(answer) or (answer["answer"] and not self.only_accepted):
+                name = answer["answer_name"] or ""
+                tally.concepts.setdefault(answer["answer"], ConceptTally(name)).add(answer)
+        # What no text could be read of.
+        self.strings.pop("", None)
+        self.counts["strings"] = len(self.strings)
+        for tally in self.strings.values():
+            self.counts["without an answer"] += not tally.concepts
+            self.counts["with conflicting answers"] += len(tally.concepts) > 1
+        with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+            stream.writelines(self.lines())
+
+    @abstractmethod
+    def lines(self) -> Iterator[str]:
+        """Yield the lines of the file, with their ends."""
+
+
+def cells(values: Iterable[object], delimiter: str = ",") -> str:
+    """A line of a table."""
+    line = io.StringIO()
+    # The writer quotes carriage returns and line feeds only if its own lines end in them.
+    csv.writer(line, delimiter=delimiter, lineterminator="\r\n").writerow(values)
+    return line.getvalue().removesuffix("\r\n") + "\n"
+
+
+# A tier says how sure the model is; `mappingRelation` claims no more than that there is one.
+PREDICATES: dict[str | None, str] = {
+    "high": "skos:exactMatch",
+    "medium": "skos:closeMatch",
+}
+NAMESPACES = {
+    "skos": "http://www.w3.org/2004/02/skos/core#",
+    "semapv": "https://w3id.org/semapv/vocab/",
+}
+COLUMNS = (
+    "subject_label",
+    "subject_type",
+    "predicate_id",
+    "object_id",
+    "object_label",
+    "mapping_justification",
+    "mapping_tool",
+    "mapping_tool_version",
+    "confidence",
+    "similarity_score",
+    "similarity_measure",
+    "comment",
+)
+
+
+class Sssom(FormatByString):
+    """Literal mappings: a row for each string and code of its concept; a string has no id.
+
+    The confidence is the mean probability of the string's mentions, the predicate that of their
+    lowest tier. A score that is not calibrated is a similarity.
+    """
+
+    name = "sssom"
+    help = "SSSOM: TSV, a row for each string"
+
+    def lines(self) -> Iterator[str]:
+        codes: set[Code] = set()
+        lines = [cells(COLUMNS, "\t")]
+        for string, tally in self.strings.items():
+            if tally.concepts:
+                codes_of_string = self.settings.codes.of(tally.best)
+                codes.update(codes_of_string)
+                lines += [cells(self._row(string, tally, code), "\t") for code in codes_of_string]
+        yield from self._metadata(codes, "".join(lines))
+        yield from lines
+
+    def _metadata(self, codes: set[Code], content: str) -> Iterator[str]:
+        yield f"#mapping_set_id: urn:uuid:{uuid5(NAMESPACE_URL, content)}\n"
+        yield "#license: https://w3id.org/sssom/license/unspecified\n"
+        description = f"Answers of the model {self.settings.model} for mentions in text"
+        yield f"#mapping_set_description: {json.dumps(description)}\n"
+        yield "#curie_map:\n"
+        systems = sorted({system_of(code.source) for code in codes})
+        namespaces = NAMESPACES | {system.prefix: system.namespace for system in systems}
+        for prefix, namespace in namespaces.items():
+            yield f"#  {prefix}: {json.dumps(namespace)}\n"
+
+    def _row(self, string: str, tally: StringTally, code: Code) -> list[object]:
+        concept = tally.concepts[tally.best]
+        is_calibrated = concept.tier is not None
+        values = {
+            "subject_label": string,
+            "subject_type": "rdfs literal",
+            "predicate_id": PREDICATES.get(concept.tier, "skos:mappingRelation"),
+            "object_id": code.curie,
+            "object_label": concept.name,
+            "mapping_justification": "semapv:CompositeMatching",
+            "mapping_tool": TOOL,
+            "mapping_tool_version": __version__,
+            "confidence" if is_calibrated else "similarity_score": concept.score,
+            "similarity_measure": "" if is_calibrated else f"score of {TOOL}, not calibrated",
+            "comment": tally.comment,
+        }
+        return [values.get(column, "") for column in COLUMNS]
+
+
+EXTENSIONS = "urn:umls-reranker:"
+IDS = ("doc_id", "mention_id")
+
+
+class Fhir(LinesFormat):
+    """CodeableConcepts with a coding for each code of an accepted concept, and for its own id.
+
+    One that is not accepted has only its text. Extensions hold the score, the tier, and the ids
+    of mention and document, but never the text around the mention.
+    """
+
+    name = "fhir"
+    help = "FHIR: NDJSON, a CodeableConcept for each mention"
+
+    def lines(self, rows: RankedRows) -> Iterator[bytes]:
+        for concept in map(self._concept, rows.mappings(), answers_of(rows)):
+            text = json.dumps(concept, ensure_ascii=False)
+            yield text.encode(errors="backslashreplace") + b"\n"
+
+    def _concept(self, row: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
+        score = "uncalibrated-score" if answer["tier"] is None else "score"
+        values = [(key.replace("_", "-"), "valueString", row.get(key)) for key in IDS]
+        if answer["answer"] is not None:
+            values.append((score, "valueDecimal", round(answer["answer_score"], 6)))
+        values.append(("tier", "valueCode", answer["tier"]))
+        extensions = [
+            {"url": EXTENSIONS + name, kind: value if kind == "valueDecimal" else str(value)}
+            for name, kind, value in values
+            if value not in (None, "")
+        ]
+        codings = self._codings(answer["answer"], answer["answer_name"]) if is_used(answer) else ()
+        concept = {"extension": extensions, "coding": [*codings], "text": answer["mention"]}
+        return {key: value for key, value in concept.items() if value}
+
+    def _codings(self, cui: str, name: str) -> Iterator[dict[str, str]]:
+        own = code_of(cui, self.settings.codes.sources)
+        codes = [*self.settings.codes.of(cui)]
+        if own not in codes and own.source != LOCAL:
+            codes.append(own)
+        for code in codes:
+            coding = {"system": system_of(code.source).fhir, "code": code.code}
+            coding["display"] = name if code == own else ""
+            yield {key: value for key, value in coding.items() if value}
+
+
+SOURCE_OF_VOCABULARY = {system.omop: source for source, system in SYSTEMS.items() if system.omop}
+
+
+class OmopConcept(NamedTuple):
+    """A concept, whose ``standard_concept`` is "S" if others are mapped to it."""
+
+    concept_id: int
+    concept_name: str
+    domain_id: str
+    vocabulary_id: str
+    concept_code: str
+    standard_concept: str = "S"
+
+    @property
+    def code(self) -> Code:
+        """Its code, with the UMLS's name of its vocabulary."""
+        return Code(
+            SOURCE_OF_VOCABULARY.get(self.vocabulary_id, self.vocabulary_id), self.concept_code
+        )
+
+
+@dataclass(frozen=True)
+class OmopVocabulary:
+    """CONCEPT.csv and CONCEPT_RELATIONSHIP.csv, which are read as streams at each question.
+
+    Attributes:
+        concepts: the first file.
+        relationships: the second file.
+    """
+
+    concepts: Path
+    relationships: Path
+
+    def targets(self, codes: Iterable[Code]) -> dict[Code, list[OmopConcept]]:
+        """Code -> the standard concepts that it maps to ('Maps to'); it lacks codes without any.
+
+        Raises:
+            UserError: a file is missing or cannot be read, or lacks a column.
+        """
+        wanted = {f"{system_of(code.source).omop}\t{code.code}": code for code in codes}
+        concepts = self._concepts_with(
+            lambda block: pc.binary_join_element_wise(
+                block["vocabulary_id"], block["concept_code"], "\t"
+            ),
+            wanted,
+        )
+        pairs = self._pairs("concept_id_1", concepts)
+        standard = self._concepts_of({target for _, target in pairs})
+        targets: dict[Code, list[OmopConcept]] = {}
+        for source, target in pairs:
+            if target in standard and standard[target].standard_concept == "S":
+                targets.setdefault(concepts[source].code, []).append(standard[target])
+        return targets
+
+    def sources(self, targets: Iterable[str]) -> dict[str, list[Code]]:
+        """Target -> its own code, and then the codes that map to it; errors are those of `targets`.
+
+        It lacks what is no concept.
+        """
+        ids = {*targets}
+        pairs = self._pairs("concept_id_2", ids)
+        concepts = self._concepts_of(ids.union(source for source, _ in pairs))
+        codes = {target: [concepts[target].code] for target in ids if target in concepts}
+        for source, target in pairs:
+            if source in concepts and target in codes:
+                codes[target].append(concepts[source].code)
+        return codes
+
+    def _pairs(self, column: str, ids: Collection[str]) -> list[tuple[str, str]]:
+        """Ids of concepts and of those that they map to, with one of `ids` in a column."""
+        pairs: list[tuple[str, str]] = []
+        columns = ["concept_id_1", "concept_id_2", "relationship_id", "invalid_reason"]
+        for block in _read(self.relationships, columns):
+            block = passing(passing(block, "relationship_id", ["Maps to"]), "invalid_reason", [""])
+            block = block.filter(pc.is_in(block[column], pa.array([*ids], pa.string())))
+            pairs += zip(
+                block["concept_id_1"].to_pylist(), block["concept_id_2"].to_pylist(), strict=True
+            )
+        return pairs
+
+    def _concepts_of(self, ids: Collection[str]) -> dict[str, OmopConcept]:
+        return self._concepts_with(lambda block: block["concept_id"], ids)
+
+    def _concepts_with(
+        self, keys_of: Callable[[pa.RecordBatch], pa.Array], keys: Iterable[str]
+    ) -> dict[str, OmopConcept]:
+        """Id -> concept, of those with one of the keys."""
+        wanted = pa.array([*keys], pa.string())
+        return {
+            row["concept_id"]: OmopConcept(**row | {"concept_id": int(row["concept_id"])})
+            for block in _read(self.concepts, OmopConcept._fields)
+            for row in block.filter(pc.is_in(keys_of(block), wanted)).to_pylist()
+        }
+
+
+def _read(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield record batches of the columns (string), "" where a cell is empty."""
+    has_tabs = b"\t" in start_of(path).split(b"\n", 1)[0]
+    parsing = arrow_csv.ParseOptions(
+        delimiter="\t" if has_tabs else ",", quote_char=not has_tabs and '"'
+    )
+    convert = arrow_csv.ConvertOptions(
+        include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
+    )
+    with open_binary(path) as stream, progress(desc=f"reading {path.name}", unit=" lines") as bar:
+        try:
+            for block in arrow_csv.open_csv(stream, parse_options=parsing, convert_options=convert):
+                yield block
+                bar.update(len(block))
+        except (pa.ArrowInvalid, KeyError) as error:
+            raise UserError(
+                f"{path} is no table with the columns {', '.join(columns)} ({error}); "
+                "give CONCEPT.csv and CONCEPT_RELATIONSHIP.csv of an OMOP vocabulary"
+            ) from None
+
+
+# Of source_code, in characters.
+LONGEST_CODE = 50
+NO_CONCEPT = OmopConcept(0, "No matching concept", "Metadata", "None", "No matching concept")
+
+
+def source_code(string: str) -> str:
+    """A code for a string: itself, or its beginning and a hash if it is too long for one."""
+    suffix = f"~{int(hash_texts([string])[0]):016x}"
+    return string if len(string) <= LONGEST_CODE else string[: LONGEST_CODE - len(suffix)] + suffix
+
+
+class Omop(FormatByString):
+    """source_to_concept_map: a row for each string and standard concept, 0 where there is none.
+
+    Of the codes of a string's concept the first one that maps to a standard concept counts.
+    """
+
+    name = "omop"
+    help = "OMOP: CSV of source_to_concept_map; needs --omop_concepts"
+    header: ClassVar[tuple[str, ...]] = (
+        "source_code",
+        "source_concept_id",
+        "source_vocabulary_id",
+        "source_code_description",
+        "target_concept_id",
+        "target_vocabulary_id",
+        "valid_start_date",
+        "valid_end_date",
+        "invalid_reason",
+    )
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        if not self.settings.omop_concepts:
+            raise UserError(
+                f"--format {self.name} needs --omop_concepts CONCEPT.csv CONCEPT_RELATIONSHIP.csv, "
+                "files of an OMOP vocabulary, for the integers of its concepts"
+            )
+        self.vocabulary = OmopVocabulary(*self.settings.omop_concepts)
+
+    def lines(self) -> Iterator[str]:
+        codes_of = {
+            best: [code for code in self.settings.codes.of(best) if system_of(code.source).omop]
+            for best in {tally.best for tally in self.strings.values()}
+        }
+        targets = self.vocabulary.targets(chain.from_iterable(codes_of.values()))
+        yield cells(self.header)
+        for string, tally in self.strings.items():
+            mapped = next((targets[code] for code in codes_of[tally.best] if code in targets), [])
+            self.counts["unmapped"] += not mapped
+            for target in mapped or [NO_CONCEPT]:
+                yield cells(self.row(string, tally, target, mapped))
+
+    def row(
+        self, string: str, tally: StringTally, target: OmopConcept, targets: list[OmopConcept]
+    ) -> list[object]:
+        """The cells for one of the targets of a string."""
+        return [
+            source_code(string),
+            0,
+            TOOL,
+            string[:255],
+            target.concept_id,
+            target.vocabulary_id,
+            "1970-01-01",
+            "2099-12-31",
+            "",
+        ]
+
+
+class Usagi(Omop):
+    """A sheet of Usagi, unchecked, with what was not accepted, too: people decide."""
+
+    name = "usagi"
+    help = "Usagi: CSV to review; needs --omop_concepts"
+    only_accepted = False
+    header = (
+        "sourceCode",
+        "sourceName",
+        "sourceFrequency",
+        "sourceAutoAssignedConceptIds",
+        "ADD_INFO:cui",
+        "matchScore",
+        "mappingStatus",
+        "equivalence",
+        "statusSetBy",
+        "statusSetOn",
+        "conceptId",
+        "conceptName",
+        "domainId",
+        "mappingType",
+        "comment",
+        "createdBy",
+        "createdOn",
+        "assignedReviewer",
+    )
+
+    def row(
+        self, string: str, tally: StringTally, target: OmopConcept, targets: list[OmopConcept]
+    ) -> list[object]:
+        """The cells for one of the targets of a string."""
+        best = tally.best
+        values = {
+            "sourceCode": source_code(string),
+            "sourceName": string,
+            "sourceFrequency": tally.mentions,
+            "sourceAutoAssignedConceptIds": ";".join(str(each.concept_id) for each in targets),
+            "ADD_INFO:cui": best,
+            "matchScore": tally.concepts[best].score if best else 0.0,
+            "mappingStatus": "UNCHECKED",
+            "equivalence": "UNREVIEWED",
+            "statusSetOn": 0,
+            "conceptId": target.concept_id,
+            "conceptName": target.concept_name,
+            "domainId": target.domain_id,
+            "mappingType": "MAPS_TO",
+            "comment": tally.comment if best else "",
+            "createdBy": TOOL,
+            "createdOn": 0,
+        }
+        return [values.get(column, "") for column in self.header]

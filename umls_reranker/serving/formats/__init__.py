@@ -1,1 +1,0 @@
-"""Ranked rows in the formats of other tools."""
