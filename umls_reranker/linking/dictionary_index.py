@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ..core.arrays import started_processes
 from ..core.errors import UserError
@@ -32,9 +32,6 @@ from ..retrieval.deployment import MANIFEST_FILE, IndexSettings, export_index
 from ..retrieval.retrievers import IndexSources, chosen_retrievers, index_folders
 from ..vocab.codes import CODES_FOLDER, write_codes
 from ..vocab.concepts import ConceptTable, count_typed, write_concepts
-
-if TYPE_CHECKING:
-    pass
 
 CONCEPTS = "concepts"
 VECTORS = "vectors"
@@ -121,8 +118,9 @@ def planned_folders(
             inputs = {
                 name: manifests[name]["key"] for name in retriever.inputs if name in manifests
             }
-            values |= retriever.values
-            manifests[retriever.folder] = _manifest(retriever.folder, values, inputs)
+            manifests[retriever.folder] = _manifest(
+                retriever.folder, {**values, **retriever.values}, inputs
+            )
     return manifests
 
 

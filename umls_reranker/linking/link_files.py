@@ -73,7 +73,7 @@ class LinkJob(FileJob):
         sheets: UsagiSheets | None = None,
         **options: Any,
     ) -> None:
-        self.sheets = sheets or UsagiSheets()
+        self.sheets = sheets
         super().__init__(source, target, batch_rows, **options)
         self.top = top
 
@@ -178,8 +178,11 @@ class CandidatesJob(LinkJob):
         golds, known = _gold_concepts(worker, rows)
         keys = ("entity", "left", "right", "entity_type", "candidates")
         searched = iter(zip(*queries, types, lists, strict=True))
-        counts = Counter(mentions=len(lists), candidates=sum(map(len, lists)))
-        counts["error"] = len(errors) - len(lists)
+        counts = Counter(
+            mentions=len(lists),
+            candidates=sum(map(len, lists)),
+            error=len(errors) - len(lists),
+        )
         content = []
         for place, row, gold, error in zip(
             rows.positions, rows.mappings(), golds, errors, strict=True

@@ -304,9 +304,9 @@ class ConceptLinker:
         columns = queries if reads_context else (queries.texts,)
         distinct, query_of = number_distinct(list(zip(*columns, strict=True)))
         texts = [key[0] for key in distinct]
-        contexts = None
-        if reads_context:
-            contexts = ([key[1] for key in distinct], [key[2] for key in distinct])
+        contexts = (
+            ([key[1] for key in distinct], [key[2] for key in distinct]) if reads_context else None
+        )
         with self._lock:
             hits = self.retriever.search(texts, self.candidates_per_mention, contexts)
         hits = hits.take(query_of)

@@ -93,9 +93,7 @@ class UsagiSheets:
                 yield f"{path}: {source_code}", mention
                 continue
             parts = [concepts_of.get(target, [f"OMOP:{target}"]) for target in _targets(rows)]
-            gold: Any = parts
-            if len(parts) < 2:
-                gold = parts[0] if parts else CUI_LESS
+            gold: Any = parts if len(parts) > 1 else next(iter(parts), CUI_LESS)
             yield f"{path}: {source_code}", mention | {"cui": _suggested(rows) or gold}
 
     def _concepts(self, targets: Iterable[str], vocabulary: OmopVocabulary) -> dict[str, list[str]]:
@@ -122,8 +120,7 @@ def _targets(rows: Iterable[Mapping[str, str]]) -> list[str]:
 def _suggested(rows: list[Mapping[str, str]]) -> str:
     """Our own answer if its targets were approved, or else ""."""
     suggested = rows[0].get("sourceAutoAssignedConceptIds") or ""
-    targets = _targets(rows)
-    is_ours = bool(targets) and {*targets} == {*suggested.split(";")}
+    is_ours = suggested and {*_targets(rows)} == {*suggested.split(";")}
     return (rows[0].get(OUR_ANSWER) or "") if is_ours else ""
 
 
@@ -202,10 +199,11 @@ def read_mentions(path: Path, batch_rows: int, sheets: UsagiSheets | None = None
         yield from _batches(_annotated(reader_of(files), files), batch_rows)
         return
     for rows in read_rows(path, batch_rows, has_candidates=False):
-        if isinstance(rows.content, pa.Table):
-            has_spans = not {*SPAN_KEYS}.isdisjoint(rows.content.column_names)
-        else:
-            has_spans = any(_spans_of(row) is not None for row in rows.content)
+        has_spans = (
+            not {*SPAN_KEYS}.isdisjoint(rows.content.column_names)
+            if isinstance(rows.content, pa.Table)
+            else any(_spans_of(row) is not None for row in rows.content)
+        )
         if not has_spans:
             documents = first_values(rows.content, *TEXT_KEYS)
             yield rows._replace(documents=[text or None for text in documents])
@@ -228,15 +226,13 @@ def span_columns(mentions: Rows) -> SpanColumns:
         value.split("|") if isinstance(value, str) and "|" in value else value or None
         for value in first_values(content, "entity_type")
     ]
-    lefts = [value or "" for value in first_values(content, "left")]
-    rights = [value or "" for value in first_values(content, "right")]
     return SpanColumns(
         mentions=texts,
         documents=[*mentions.documents],
         starts=starts,
         ends=ends,
-        lefts=lefts,
-        rights=rights,
+        lefts=[value or "" for value in first_values(content, "left")],
+        rights=[value or "" for value in first_values(content, "right")],
         types=types,
     )
 

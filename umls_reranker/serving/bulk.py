@@ -45,13 +45,12 @@ from ..lists.read import STDIN, Rows, mention_files, read_rows
 from ..vocab.text import normalize_texts
 from .outputs import OUTPUT_FORMATS, format_of
 from .parts import FormatSettings, OutputFormat, Parts, RankedRows, part_path
+from .reranker import UMLSReranker
 from .rows import RANKED, RANKED_TYPE, ranked_column
 
 if TYPE_CHECKING:
     import pandas as pd
     from accelerate import PartialState
-
-    from .reranker import UMLSReranker
 
 # Shares of scores and mentions that calibration did not see, above which this is said.
 OUTSIDE = 0.05
@@ -208,8 +207,9 @@ class FileJob(ABC):
         """
         files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files()]
         attempt = os.getpid() if self.source == STDIN else None
-        what = [self.verb, self.batch_rows, worker.identity]
-        key = json_sha256([sys.argv[1:], files, what, attempt])
+        key = json_sha256(
+            [sys.argv[1:], files, [self.verb, self.batch_rows, worker.identity], attempt]
+        )
         return self.target.with_name(f".{self.target.name}.{key[:16]}.parts")
 
     @contextmanager
@@ -321,8 +321,7 @@ def rows_at(
         return content
     if isinstance(content, pa.Table):
         # Slices, because not every column type can be filtered.
-        slices = [content[number : number + 1] for number in numbers]
-        return pa.concat_tables([content[:0], *slices])
+        return pa.concat_tables([content[:0], *(content[row : row + 1] for row in numbers)])
     return [content[number] for number in numbers]
 
 
@@ -420,13 +419,11 @@ def distance_from_calibration(counts: Mapping[str, int], strings: StringCounts) 
 def summary_of(counts: Mapping[str, int], has_tiers: bool = True) -> str:
     """Share of each tier and of what is accepted, and accuracy where gold concepts are known."""
     ranked = counts["ranked"]
-    in_tier = {tier: counts[tier] for tier in TIERS}
-    without = ranked - sum(in_tier.values())
-    if not has_tiers:
-        in_tier = {}
+    shown = {tier: counts[tier] for tier in TIERS if has_tiers}
+    without = ranked - sum(counts[tier] for tier in TIERS)
     if without or not has_tiers:
-        in_tier["no candidates"] = without
-    summary = ", ".join(f"{tier} {count / ranked:.1%}" for tier, count in in_tier.items())
+        shown["no candidates"] = without
+    summary = ", ".join(f"{name} {count / ranked:.1%}" for name, count in shown.items())
     if has_tiers:
         summary += f"; accepted {counts['accepted'] / ranked:.1%}"
     if counts["gold"]:
@@ -494,12 +491,10 @@ class RerankPartitions:
         """Yield each frame with the column ``ranked``."""
         reranker = _load(self.model, **self.options)
         for frame in frames:
-            mention_columns = [name for name in MENTION_COLUMNS if name in frame]
             # Spark's empty arrays are of floats, which Arrow cannot combine with structs.
             lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in frame["candidates"]]
-            table = pa.Table.from_pandas(
-                frame[mention_columns].assign(candidates=lists), preserve_index=False
-            )
+            read = frame[[name for name in MENTION_COLUMNS if name in frame]]
+            table = pa.Table.from_pandas(read.assign(candidates=lists), preserve_index=False)
             yield frame.assign(ranked=_ranked_table(reranker, table).to_pylist())
 
 
@@ -508,8 +503,4 @@ def _ranked_table(reranker: UMLSReranker, table: pa.Table) -> pa.ListArray:
     return ranked_column(lists, reranker.decide(lists), reranker.model_names)
 
 
-@cache
-def _load(model: str, **options: Any) -> UMLSReranker:
-    from .reranker import UMLSReranker
-
-    return UMLSReranker.from_pretrained(model, **options)
+_load = cache(UMLSReranker.from_pretrained)

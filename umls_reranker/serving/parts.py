@@ -80,7 +80,6 @@ class RankedRows(NamedTuple):
         are, of whatever types a key's values are.
         """
         added = {RANKED, ERROR}
-        are_lines = not isinstance(self.content, pa.Table)
         if isinstance(self.content, pa.Table):
             table = self.content.drop_columns([*added.intersection(self.content.column_names)])
         else:
@@ -93,7 +92,11 @@ class RankedRows(NamedTuple):
         errors = [plain_text(error) if error else None for error in self.errors]
         table = table.append_column(RANKED, self.ranked)
         table = table.append_column(ERROR, pa.array(errors, pa.string()))
-        state = {"counts": self.counts, "first_error": self.first_error, "are_lines": are_lines}
+        state = {
+            "counts": self.counts,
+            "first_error": self.first_error,
+            "are_lines": isinstance(self.content, list),
+        }
         metadata = (table.schema.metadata or {}) | {STATE: json.dumps(state).encode()}
         table = table.replace_schema_metadata(metadata)
         with arrow_writer(path, table.schema) as writer:

@@ -132,18 +132,17 @@ def _sheet(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         # Of several gold concepts a cell holds the list.
         gold = concept_id(row)
         (one,) = trainable([gold_parts(gold) or ()])
-        gold = one or (json.dumps(gold) if isinstance(gold, list) else gold)
+        mention["gold_cui"] = one or (json.dumps(gold) if isinstance(gold, list) else gold)
         answers = {(item.get("cui"), item.get("name")): item for item in row.get(RANKED, ())}
         for item in row.get("candidates") or [{}]:
             candidate = {"name": item} if isinstance(item, str) else item
-            line = {**mention, "gold_cui": gold}
+            about = {}
             if answers:
                 answer = answers.get((concept_id(candidate), candidate.get("name")), {})
                 about = {"rank": answer.get("rank"), "probability": answer.get("score")}
-                line |= about
             yield {
                 name: "|".join(value) if isinstance(value, list) else value
-                for name, value in (line | candidate).items()
+                for name, value in (mention | about | candidate).items()
             }
 
 

@@ -59,19 +59,6 @@ CLEARER = {
 }
 
 
-@contextmanager
-def _as_refusal() -> Iterator[None]:
-    """Turn exceptions of linker, batcher and reranker into refusals."""
-    try:
-        yield
-    except QueueFull as error:
-        raise HTTPException(429, str(error), {"Retry-After": "1"}) from None
-    except (TypeError, ValueError) as error:
-        raise HTTPException(422, str(error)) from None
-    except UserError as error:
-        raise HTTPException(424, str(error)) from None
-
-
 class RequestMiddleware:
     """Limits bodies, counts and times requests, and names the model's version in each answer.
 
@@ -211,9 +198,16 @@ class Service:
 
     @contextmanager
     def admitted(self, mentions: int) -> Iterator[None]:
-        """Admit a request of so many mentions."""
-        with _as_refusal(), self.batcher.admitted(mentions):
-            yield
+        """Admit a request of so many mentions; exceptions of what answers it become refusals."""
+        try:
+            with self.batcher.admitted(mentions):
+                yield
+        except QueueFull as error:
+            raise HTTPException(429, str(error), {"Retry-After": "1"}) from None
+        except (TypeError, ValueError) as error:
+            raise HTTPException(422, str(error)) from None
+        except UserError as error:
+            raise HTTPException(424, str(error)) from None
 
     async def rerank(self, request: RerankRequest) -> JSONResponse:
         """Texts by score, the highest first: a calibrated probability, or raw log-odds."""
@@ -221,22 +215,23 @@ class Service:
             return _error(400, "`texts` cannot be empty", kind="Empty")
         texts = [{"name": text, "index": index} for index, text in enumerate(request.texts)]
         with self.admitted(1):
-            may_truncate = (
-                self.serving.auto_truncate if request.truncate is None else request.truncate
-            )
-            if not may_truncate:
+            if not (self.serving.auto_truncate if request.truncate is None else request.truncate):
                 await run_in_threadpool(self._refuse_long_texts, request)
             (ranked,) = await self.batcher.rank([Call(request.query, texts, exhaustive=True)])
         if request.raw_scores and any(item.logit is None for item in ranked):
-            reason = (
-                "this model does not score texts with a cross-encoder, so there are no raw scores"
+            raise HTTPException(
+                422,
+                "this model does not score texts with a cross-encoder, so there are no raw scores; "
+                "remove raw_scores",
             )
-            raise HTTPException(422, f"{reason}; remove raw_scores")
-        rows = []
-        for item in ranked:
-            score = item.logit if request.raw_scores else item.score
-            text = {"text": item.name} if request.return_text else {}
-            rows.append({"index": item.candidate["index"], "score": score, **text})
+        rows = [
+            {
+                "index": item.candidate["index"],
+                "score": item.logit if request.raw_scores else item.score,
+                **({"text": item.name} if request.return_text else {}),
+            }
+            for item in ranked
+        ]
         return JSONResponse(sorted(rows, key=lambda row: -row["score"]))
 
     def _refuse_long_texts(self, request: RerankRequest) -> None:
@@ -248,8 +243,9 @@ class Service:
         )[1]
         if count := int(truncated.sum()):
             reason = f"{count} texts have more than {cross_encoder.template.max_length} tokens"
-            message = f"Input validation error: {reason}; set truncate or shorten them"
-            raise HTTPException(413, message)
+            raise HTTPException(
+                413, f"Input validation error: {reason}; set truncate or shorten them"
+            )
 
     async def rank(self, request: RankRequest) -> JSONResponse:
         """Candidates of each mention, the top candidate first, with their decisions."""
@@ -286,17 +282,13 @@ class Service:
                 [one.right for one in mentions],
             )
             lists = await run_in_threadpool(lambda: linker.candidates(queries).to_pylist())
-            calls = []
-            for number, (one, candidates) in enumerate(zip(mentions, lists, strict=True)):
-                call = Call(
-                    queries.texts[number],
-                    candidates,
-                    one.entity_type,
-                    queries.lefts[number],
-                    queries.rights[number],
-                    index_key=linker.retriever.index_key,
+            index_key = linker.retriever.index_key
+            calls = [
+                Call(text, candidates, one.entity_type, left, right, index_key=index_key)
+                for one, candidates, text, left, right in zip(
+                    mentions, lists, *queries, strict=True
                 )
-                calls.append(call)
+            ]
             ranked = await self.batcher.rank(calls)
             top = [items[: request.top] for items in ranked]
             linked = await run_in_threadpool(linker.described, top)
@@ -405,8 +397,7 @@ async def _invalid(request: Request, error: RequestValidationError) -> JSONRespo
         limit = first["ctx"]
         reason = f"batch size {limit['actual_length']} > maximum allowed batch size"
         setting = LIMITS[location[-1]]
-        message = f"{field}: {reason} {limit['max_length']} ({setting})"
-        return _error(413, message)
+        return _error(413, f"{field}: {reason} {limit['max_length']} ({setting})")
     return _error(422, f"{field}: {first['msg'].removeprefix('Value error, ')}")
 
 

@@ -35,7 +35,11 @@ def serve(serving: ServingArguments, options: Mapping[str, Any], *, dry_run: boo
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; install the extra serve") from None
     print(f"loading {serving.served_model}", file=sys.stderr, flush=True)
-    reranker, linker = load_service(serving, options)
+    model = str(serving.served_model)
+    linker = None
+    if serving.served_index:
+        linker = ConceptLinker.from_pretrained(model, serving.served_index, **options)
+    reranker = linker.reranker if linker else UMLSReranker.from_pretrained(model, **options)
     # The first call is slow: no request should wait for it. It warns of missing inputs, as
     # expected.
     with warnings.catch_warnings():
@@ -61,15 +65,3 @@ def serve(serving: ServingArguments, options: Mapping[str, Any], *, dry_run: boo
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     uvicorn.Server(config).run()
-
-
-def load_service(
-    serving: ServingArguments, options: Mapping[str, Any]
-) -> tuple[UMLSReranker, ConceptLinker | None]:
-    """The reranker, and the linker if the settings name an index."""
-    if not serving.served_index:
-        return UMLSReranker.from_pretrained(str(serving.served_model), **options), None
-    linker = ConceptLinker.from_pretrained(
-        str(serving.served_model), serving.served_index, **options
-    )
-    return linker.reranker, linker
