@@ -188,17 +188,22 @@ def calibrate_lists(
     """
     refuse_feature_names(lists)
     data = _labelled_lists(source, lists, each_row_is_a_document)
-    fit_settings = settings
-    if settings.features is None:
-        names = usable_features(data.lists, has_cross_encoder=source.cross_encoder is not None)
-        fit_settings = replace(settings, features=names)
+    features = settings.features
+    if features is None:
+        features = usable_features(data.lists, has_cross_encoder=source.cross_encoder is not None)
     options = FitOptions(
         may_certify=data.may_certify,
         may_drop_cross_encoder=not keep_cross_encoder,
         compares=True,
     )
     fit = fit_calibration(
-        data.lists, data.cross_encoder, data.counts, fit_settings, seed, data.history, options
+        data.lists,
+        data.cross_encoder,
+        data.counts,
+        replace(settings, features=features),
+        seed,
+        data.history,
+        options,
     )
     is_measured = data.lists.annotations.is_random_sample
     measured = data.lists.take(is_measured)
@@ -330,14 +335,12 @@ def systems_of_lists(
 
 def usable_features(lists: CandidateLists, *, has_cross_encoder: bool) -> list[str]:
     """All features except those of which every mention of the lists lacks an input."""
-    names = []
-    for name in default_features(lists):
-        lacks_any = np.zeros(len(lists), bool)
-        for key in inputs_of([name]):
-            lacks_any |= is_missing(lists, key)
-        if not lacks_any.all() and (has_cross_encoder or name != CROSS_ENCODER):
-            names.append(name)
-    return names
+    return [
+        name
+        for name in default_features(lists)
+        if (has_cross_encoder or name != CROSS_ENCODER)
+        and not np.all(np.any([is_missing(lists, key) for key in inputs_of([name])], axis=0))
+    ]
 
 
 def write_calibrated(source: ModelSource, new: Calibrated, folder: Path) -> None:

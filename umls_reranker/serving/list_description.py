@@ -66,20 +66,18 @@ def _about_partial_scores(lists: AnnotatedLists) -> list[str]:
     ]
 
 
-def _about_rising_scores(lists: AnnotatedLists) -> list[str]:
+def _about_rising_scores(lists: AnnotatedLists) -> Iterator[str]:
     """A line for each score against which the lists seem to be sorted."""
     ends = np.flatnonzero(np.diff(lists.offsets) > 1)
-    lines = []
     for name, column in lists.scores.items():
         first = column[lists.offsets[ends]]
         last = column[lists.offsets[1:][ends] - 1]
         if np.count_nonzero(last > first) > MOSTLY * np.count_nonzero(last != first):
-            lines.append(
+            yield (
                 f"caution: {name}_score rises along lists: negate it if the best come first "
                 "(higher is better), else reverse the lists, "
                 "for a gain over their order would mean nothing"
             )
-    return lines
 
 
 def _about_inputs(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -> Iterator[str]:
@@ -97,29 +95,25 @@ def _about_inputs(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) ->
             yield f"{key}: {count:,} of {candidates:,} candidates, {verb} by the cross-encoder"
 
 
-def _about_sentinels(lists: AnnotatedLists) -> list[str]:
+def _about_sentinels(lists: AnnotatedLists) -> Iterator[str]:
     """A line for each score with values that stand for something else."""
-    lines = []
     for name, column in lists.scores.items():
         values = np.sort(column[are_sentinels(column)])
         if len(values):
             ends = " to ".join(dict.fromkeys(f"{value:g}" for value in values[[0, -1]]))
-            lines.append(
+            yield (
                 f"caution: {name}_score: {len(values):,} of {len(column):,} candidates "
                 f"have {ends}, far from all other scores; they count as without this score: "
                 "give null where there is none"
             )
-    return lines
 
 
-def _about_documents(annotations: Annotations) -> list[str]:
+def _about_documents(annotations: Annotations) -> Iterator[str]:
     """A line about documents that count as one, if any do."""
     is_joined = annotations.documents != annotations.doc_ids
-    if not is_joined.any():
-        return []
-    row = int(is_joined.argmax())
-    return [
-        f"caution: {len({*annotations.doc_ids[is_joined]}):,} documents repeat others, or nearly "
-        f"({annotations.doc_ids[row]} repeats {annotations.documents[row]}); they count as one "
-        f"with those: {len({*annotations.documents}):,} are left"
-    ]
+    for row in np.flatnonzero(is_joined)[:1]:
+        yield (
+            f"caution: {len({*annotations.doc_ids[is_joined]}):,} documents repeat others, or "
+            f"nearly ({annotations.doc_ids[row]} repeats {annotations.documents[row]}); they "
+            f"count as one with those: {len({*annotations.documents}):,} are left"
+        )

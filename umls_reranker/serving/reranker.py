@@ -152,13 +152,16 @@ class UMLSReranker:
         >>> reranker.get_confidence_tier(0.86, "Disease or Syndrome")
         'medium'
         """
-        hub: dict[str, Any] = {
-            "token": token,
-            "cache_dir": cache_dir,
-            "force_download": force_download,
-        }
-        hub["local_files_only"] = local_files_only
-        folder = download(id_or_path, revision, backend, subfolder=subfolder, **hub)
+        folder = download(
+            id_or_path,
+            revision,
+            backend,
+            subfolder=subfolder,
+            token=token,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+        )
         info = verify_model(folder, backend)
         cross_encoder = None
         if has_cross_encoder(info):
@@ -319,11 +322,14 @@ class UMLSReranker:
         decisions = self.decide(
             CandidateLists.from_columns(self.thresholds.hierarchy, columns, self.calibration.scores)
         )
-        results = []
-        for position in decisions.order.tolist()[:top_k]:
-            result = {"corpus_id": position, "score": float(decisions.probabilities[position])}
-            results.append(result | {"text": documents[position]} if return_documents else result)
-        return results
+        return [
+            {
+                "corpus_id": position,
+                "score": float(decisions.probabilities[position]),
+                **({"text": documents[position]} if return_documents else {}),
+            }
+            for position in decisions.order.tolist()[:top_k]
+        ]
 
     def decide(
         self, lists: CandidateLists, desc: str | Callable[[int], Any] | None = None
@@ -375,8 +381,9 @@ class UMLSReranker:
         """
         if not 0 <= score <= 1:
             raise ValueError(f"score must be a calibrated probability, from 0 to 1, not {score}")
-        columns = MentionColumns(["mention"], [[]], types=[entity_type])
-        lists = CandidateLists.from_columns(self.thresholds.hierarchy, columns)
+        lists = CandidateLists.from_columns(
+            self.thresholds.hierarchy, MentionColumns(["mention"], [[]], types=[entity_type])
+        )
         if lists.unknown_types:
             self._warn_of_types(lists.unknown_types)
         return self.thresholds.for_type(lists.types[0]).tier(float(score))
@@ -447,14 +454,17 @@ class UMLSReranker:
         if any(name.endswith("_score") for name in decisions.missing) and lists.unread_scores:
             named[-1] += f"; other scores of the candidates: {self._named(lists.unread_scores)}"
         lacking = has_candidates & np.logical_or.reduce([*decisions.missing.values()])
-        used = []
-        for number in np.unique(decisions.models[lacking]):
-            model = self.calibration.models[number]
-            # The first model decides if no fallback model exists.
-            is_certified = model.thresholds.is_certified and number > 0
-            used.append(
-                f"{model.name} ({'certified' if is_certified else 'not certified, never high'})"
-            )
+        # The first model decides if no fallback model exists.
+        certified = {
+            number
+            for number, model in enumerate(self.calibration.models)
+            if number and model.thresholds.is_certified
+        }
+        used = [
+            f"{self.model_names[number]} "
+            f"({'certified' if number in certified else 'not certified, never high'})"
+            for number in np.unique(decisions.models[lacking])
+        ]
         warn_caller(
             f"missing inputs: {', '.join(named)}; using the fallback model {'; '.join(used)}. "
             f"{self._remedy(lists, decisions)}`model_name` of a result says which decided"
@@ -464,12 +474,11 @@ class UMLSReranker:
         """What to do about scores of a dictionary, or of another index."""
         is_other = ~lists.are_of(self.calibration.index_key)[lists.owner]
         names = [
-            name
+            f"{name}_score"
             for name in INDEX_SCORES
-            if name in lists.scores and f"{name}_score" in decisions.missing
-        ]
-        names = [
-            f"{name}_score" for name in names if np.isfinite(lists.scores[name][is_other]).any()
+            if f"{name}_score" in decisions.missing
+            and name in lists.scores
+            and np.isfinite(lists.scores[name][is_other]).any()
         ]
         if not names:
             by = f"{SYNONYM_SCORE}: added by rerank --dictionary, and by umls_reranker.Dictionary. "
