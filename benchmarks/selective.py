@@ -21,8 +21,8 @@ from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.certificate import CertificateSettings, find_certificate
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.lists.labels import read_labelled_lists
-from umls_reranker.serving.calibrate import calibrate_lists
 from umls_reranker.serving.model_source import ModelSource
+from umls_reranker.serving.on_lists import calibrate_lists
 
 CONFIDENCE = 0.95
 SEED = 13

@@ -96,12 +96,12 @@ def fit_model(data: Path, lists: Path, folder: Path) -> None:
     """Calibrate lists alone, as ``umls-reranker calibrate --lists``, with vocabularies' names."""
     from umls_reranker.calibration.arguments import CalibrationArguments
     from umls_reranker.lists.labels import read_labelled_lists
-    from umls_reranker.serving.calibrate import (
+    from umls_reranker.serving.model_source import ModelSource
+    from umls_reranker.serving.on_lists import (
         calibrate_lists,
         calibration_summary,
         save_calibrated,
     )
-    from umls_reranker.serving.model_source import ModelSource
 
     source = ModelSource()
     source = replace(source, counts=known_names(data))

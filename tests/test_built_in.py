@@ -15,8 +15,8 @@ from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.hub.download import BUILT_IN_FOLDER
 from umls_reranker.hub.model_folder import model_files, verify_model
 from umls_reranker.lists.labels import read_labelled_lists
-from umls_reranker.serving.calibrate import calibrate_lists, calibration_summary
 from umls_reranker.serving.model_source import ModelSource
+from umls_reranker.serving.on_lists import calibrate_lists, calibration_summary
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "rerank_a_list.py"
 # Neither is installed where it serves without a cross-encoder.

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from .core.errors import UserError
     from .linking.linker import ConceptLinker, LinkedConcept
     from .lists.dictionary import Dictionary
-    from .serving.calibrate import calibrate
-    from .serving.evaluate import evaluate
+    from .serving.on_lists import calibrate, evaluate
     from .serving.reranker import UMLSReranker
     from .serving.rows import RankedCandidate
     from .training.pair_dataset import training_rows
@@ -56,9 +55,9 @@ _HOMES = {
     "RerankerTrainer": ".training.trainer",
     "UMLSReranker": ".serving.reranker",
     "UserError": ".core.errors",
-    "calibrate": ".serving.calibrate",
+    "calibrate": ".serving.on_lists",
     "certify": ".calibration.certificate",
-    "evaluate": ".serving.evaluate",
+    "evaluate": ".serving.on_lists",
     "training_rows": ".training.pair_dataset",
 }
 

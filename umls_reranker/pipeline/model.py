@@ -23,16 +23,19 @@ from ..lists.labels import (
 )
 from ..models.cross_encoder import PairScorer
 from ..models.pairs import PairTemplate
-from ..serving.calibrate import (
-    NOTHING_CERTIFIED,
-    calibrate_lists,
-    calibration_summary,
-    save_calibrated,
-    write_calibrated,
-)
-from ..serving.evaluate import PAGE, evaluate_lists, evaluation_summary, save_report
 from ..serving.list_description import describe_lists
 from ..serving.model_source import ModelSource
+from ..serving.on_lists import (
+    NOTHING_CERTIFIED,
+    PAGE,
+    calibrate_lists,
+    calibration_summary,
+    evaluate_lists,
+    evaluation_summary,
+    save_calibrated,
+    save_report,
+    write_calibrated,
+)
 from ..serving.reranker import UMLSReranker
 from ..serving.statistics import Histogram, reference_content
 from ..vocab.concepts import ConceptTable

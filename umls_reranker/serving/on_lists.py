@@ -1,7 +1,7 @@
-"""Calibrates a run's cross-encoder, a reranker, any cross-encoder, or labelled lists alone.
+"""On labelled lists: calibrating a model, or the lists alone, and evaluating a reranker.
 
-All reported figures are held out: each fifth of the documents is decided by a fit on the others,
-with the thresholds that are delivered. The saved model is fitted on all documents.
+All figures of a calibration are held out: each fifth of the documents is decided by a fit on the
+others, with the thresholds that are delivered. The saved model is fitted on all documents.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from ..calibration.string_counts import StringCounts
 from ..core.errors import TooLittleData, UserError, warn_caller
 from ..core.files import portable_locator, write_json, written
 from ..evaluation.linking import Documents
-from ..evaluation.outcomes import Outcomes
-from ..evaluation.render import card_charts, percent, systems_text
-from ..evaluation.report import measure
-from ..evaluation.systems import System, best_row, verdict
+from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
+from ..evaluation.render import card_charts, percent, report_page, systems_text
+from ..evaluation.report import measure, measure_model
+from ..evaluation.systems import System, baselines, best_row, verdict
 from ..hub.card import folder_card
 from ..hub.download import BUILT_IN
 from ..hub.model_folder import (
@@ -55,6 +55,7 @@ from .statistics import Histogram, reference_content
 RESAMPLES = 1000
 # Name of the lists in reports and calibrator.json.
 SPLIT = "labelled"
+PAGE = "report.html"
 NOTHING_CERTIFIED = (
     f"each mention has a document of its own, so nothing is certified{OWN_DOCUMENTS}"
 )
@@ -474,3 +475,129 @@ def _about_cross_encoder(fitted: dict[str, Any]) -> list[str]:
             f"{pruning['changed_top']:.2%} of the top candidates"
         )
     return lines
+
+
+def evaluate(
+    reranker: UMLSReranker,
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    dictionary: Dictionary | None = None,
+    resamples: int = 1000,
+    seed: int = 13,
+    each_row_is_a_document: bool = False,
+) -> dict[str, Any]:
+    """Evaluate a model on rows with gold concepts, as ``umls-reranker evaluate --lists`` does.
+
+    Documents that the model was calibrated on are left out.
+
+    Args:
+        reranker: the model.
+        rows: as for `calibrate`.
+        dictionary: as for `calibrate`.
+        resamples: number of resamples of documents, for 95 % intervals.
+        seed: seed of the resamples.
+        each_row_is_a_document: as for `calibrate`.
+
+    Returns:
+        The content of ``metrics.json``: counts, ``verdict``, ``notes``, and ``figures``, of which
+        each has ``value``, ``low`` and ``high``.
+
+    Raises:
+        UserError: a row is invalid (it is named).
+    """
+    lists = usable_lists(
+        Rows.of_mappings(rows),
+        Path("rows"),
+        reranker.thresholds.hierarchy,
+        dictionary,
+        fitted_on=False,
+        each_row_is_a_document=each_row_is_a_document,
+    )
+    return evaluate_lists(reranker, lists, SPLIT, resamples=resamples, seed=seed)[0]
+
+
+def evaluate_lists(
+    reranker: UMLSReranker,
+    lists: AnnotatedLists,
+    split: str,
+    *,
+    known: Iterable[tuple[str, str]] = (),
+    resamples: int = 1000,
+    seed: int = 13,
+) -> tuple[dict[str, Any], Outcomes]:
+    """Compare the model with the order and the calibrated scores of lists, and simple baselines.
+
+    Documents that the model was calibrated on are left out. It is not fitted to the lists; their
+    own scores are calibrated on all but a fifth of the documents, for each fifth in turn.
+
+    Args:
+        reranker: the model.
+        lists: the lists.
+        split: their name in reports.
+        known: text and gold CUI of the mentions that the model counts (`baselines`); none if they
+            are unknown.
+        resamples: number of resamples of documents, for intervals.
+        seed: seed of resamples and fifths.
+
+    Returns:
+        The content of ``metrics.json``, and the outcomes of the mentions.
+    """
+    refuse_feature_names(lists)
+    known = list(known)
+    is_new = reranker.calibration.history.are_of_new_documents(lists.annotations)
+    notes = []
+    if not is_new.all():
+        fitted = len({*lists.annotations.documents[~is_new]})
+        outcome = "all of these documents, so figures on them are optimistic"
+        if is_new.any():
+            lists = lists.take(is_new)
+            outcome = "left out"
+        notes.append(f"the model was calibrated on {fitted:,} of these documents: {outcome}")
+    systems = systems_of_lists(lists, CalibrationArguments(), seed)
+    systems |= baselines(lists, known)
+    documents = Documents.of(lists.annotations.documents, resamples, seed)
+    metrics, outcomes = measure_model(
+        reranker.cross_encoder, reranker.calibration, lists, systems, documents, split, known
+    )
+    if "calibrated_scores" in systems:
+        scores = ", ".join(f"{name}_score" for name in lists.scores)
+        notes.append(
+            f"the scores of the lists ({scores}) are calibrated on these lists, "
+            "cross-fitted by document"
+        )
+    notes += _notes_on_answers(metrics, reranker.model_names[0])
+    decided = "inconclusive: the model was calibrated on all of these documents; evaluate on others"
+    if is_new.any():
+        decided = verdict(metrics["figures"]["gain"], len(outcomes), documents.count)
+        decided += best_row(metrics)
+    return metrics | {"verdict": decided, "notes": notes}, outcomes
+
+
+def _notes_on_answers(metrics: Mapping[str, Any], first_model: str) -> list[str]:
+    """The tier high in a sentence, and the models that decided, if not only the first."""
+    coverage = metrics["figures"]["high_confidence_coverage"]
+    precision = metrics["figures"]["high_confidence_precision"]
+    correct = f", {percent(precision)} of them correct" if coverage["value"] else ""
+    notes = [f"high tier of this model: {percent(coverage)} of the mentions{correct}"]
+    decided_by = metrics["decided_by"]
+    if [*decided_by] != [first_model]:
+        counts = ", ".join(f"{name} ({count:,} mentions)" for name, count in decided_by.items())
+        notes.append(f"some mentions lack inputs, so these models decided: {counts}")
+    return notes
+
+
+def save_report(
+    metrics: dict[str, Any], outcomes: Outcomes, reranker: UMLSReranker, title: str, folder: Path
+) -> None:
+    """Write ``metrics.json``, the page with its plots, and the outcomes into a folder."""
+    write_figures(metrics, reranker.thresholds.target_precision, folder)
+    outcomes.save(folder / OUTCOMES_FILE)
+    page = report_page(metrics, title, reranker.thresholds)
+    (folder / PAGE).write_text(page, encoding="utf-8")
+
+
+def evaluation_summary(metrics: dict[str, Any]) -> str:
+    """The systems side by side, the verdict, and notes on the figures, as lines of text."""
+    return "\n".join(
+        ["", systems_text(metrics["figures"]), "", metrics["verdict"], *metrics["notes"], ""]
+    )
