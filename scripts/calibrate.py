@@ -29,26 +29,29 @@ from umls_reranker.pipeline.stages import RunFolder
 
 # Recipe keys that are options of the second form too.
 FITTING_KEYS = ("calibrator", "target_precision", "accept_precision")
-ADD_HELP = (
-    "file of further rows, such as corrected ones: one with the doc_id and mention_id of a row "
-    'of LISTS replaces it; rows with "is_random_sample": false count for weights and thresholds, '
-    "but not for certificates"
-)
-MODEL_HELP = (
-    "folder or Hub id of a reranker or a sequence classifier with one logit; "
-    "without it, only the lists count"
-)
 
 
 def main() -> None:
-    parser = lists_parser(__doc__, FITTING_KEYS, nargs="?", help=MODEL_HELP)
+    parser = lists_parser(
+        __doc__,
+        FITTING_KEYS,
+        nargs="?",
+        help="folder or Hub id of a reranker or a sequence classifier with one logit; without it, "
+        "only the lists count",
+    )
     parser.add_argument(
         "--confidence",
         type=number_in(float, 0.01, 0.999),
         default=0.95,
         help="confidence of the certificate (default: 0.95)",
     )
-    parser.add_argument("--add", type=Path, help=ADD_HELP)
+    parser.add_argument(
+        "--add",
+        type=Path,
+        help="file of further rows, such as corrected ones: one with the doc_id and mention_id of "
+        'a row of LISTS replaces it; rows with "is_random_sample": false count for weights and '
+        "thresholds, but not for certificates",
+    )
     parser.add_argument(
         "--keep_cross_encoder",
         action="store_true",

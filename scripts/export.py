@@ -25,8 +25,7 @@ def main() -> None:
     from umls_reranker.hub.export import export_onnx
 
     with run.locked():
-        lists = run.lists("dev")
-        pairs, apart = export_onnx(folder, lists)
+        pairs, apart = export_onnx(folder, run.lists("dev"))
     print(
         f"onnx: logits of {pairs:,} dev pairs differ from PyTorch's by at most {apart:.1e}; "
         "calibration unchanged"

@@ -88,8 +88,12 @@ def main() -> None:
     if options.encoder:
         from umls_reranker.pipeline.preflight import model_config
 
-        lengths = {"encoder_max_length": options.encoder_max_length}
-        model_config("encoder", options.encoder, options.encoder_revision, lengths)
+        model_config(
+            "encoder",
+            options.encoder,
+            options.encoder_revision,
+            {"encoder_max_length": options.encoder_max_length},
+        )
     manifests = planned_folders(dictionaries, settings, options.codes, cache)
     if options.dry_run:
         for name in manifests:

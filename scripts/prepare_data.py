@@ -15,8 +15,11 @@ from umls_reranker.pipeline.stages import RunFolder, planned_stages, should_run
 
 
 def main() -> None:
-    sections = (RunArguments, ConceptArguments, MentionArguments)
-    recipe = parse_recipe(__doc__, sections, notes={"corpus": describe_formats()})
+    recipe = parse_recipe(
+        __doc__,
+        (RunArguments, ConceptArguments, MentionArguments),
+        notes={"corpus": describe_formats()},
+    )
     from umls_reranker.pipeline.sources import fingerprints, input_files
 
     run = RunFolder(recipe.run.run_dir)

@@ -36,9 +36,12 @@ class ListTraining:
 
 def main() -> None:
     on_lists = is_on_lists()
-    sections = (RunArguments, ModelArguments, MiningArguments)
     recipe, files = parse_recipe(
-        __doc__, sections, extra=ListTraining, trains=True, needs_recipe=not on_lists
+        __doc__,
+        (RunArguments, ModelArguments, MiningArguments),
+        extra=ListTraining,
+        trains=True,
+        needs_recipe=not on_lists,
     )
     if on_lists:
         if len(files.lists) != 2 or not files.output:

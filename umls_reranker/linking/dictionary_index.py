@@ -187,8 +187,9 @@ def make_index(
         for name, summary in counts.items():
             write_json(work / name / MANIFEST_FILE, manifests[name] | {"summary": summary})
         settings.folders = {name: manifests[name]["key"] for name in counts}
-        indexed = index_folders(settings.retrievers)
-        settings.index_key = json_sha256({name: settings.folders[name] for name in indexed})
+        settings.index_key = json_sha256(
+            {name: settings.folders[name] for name in index_folders(settings.retrievers)}
+        )
         origins = [
             {"name": portable_locator(dictionary.name)} | dictionary.manifest
             for dictionary in dictionaries

@@ -121,8 +121,8 @@ class FormatByString(OutputFormat):
             tally = self.strings.setdefault(answer["mention"], StringTally())
             tally.mentions += 1
             if is_used(answer) or (answer["answer"] and not self.only_accepted):
-                name = answer["answer_name"] or ""
-                tally.concepts.setdefault(answer["answer"], ConceptTally(name)).add(answer)
+                concept = ConceptTally(answer["answer_name"] or "")
+                tally.concepts.setdefault(answer["answer"], concept).add(answer)
         # What no text could be read of.
         self.strings.pop("", None)
         self.counts["strings"] = len(self.strings)
@@ -261,8 +261,11 @@ class Fhir(LinesFormat):
         if own not in codes and own.source != LOCAL:
             codes.append(own)
         for code in codes:
-            coding = {"system": system_of(code.source).fhir, "code": code.code}
-            coding["display"] = name if code == own else ""
+            coding = {
+                "system": system_of(code.source).fhir,
+                "code": code.code,
+                "display": name if code == own else "",
+            }
             yield {key: value for key, value in coding.items() if value}
 
 

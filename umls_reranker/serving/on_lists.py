@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -279,8 +279,7 @@ def _models_compared(source: ModelSource, data: LabelledLists, fit: Fitted) -> d
         systems["model_before"] = System.of(Outcomes.of(measured, before))
     if fit.compared is not None:
         name = "list_fusion" if fit.calibration.uses_cross_encoder else "all_features"
-        outcomes = Outcomes.of(measured, fit.compared.take(is_measured))
-        systems[name] = System.of(outcomes)
+        systems[name] = System.of(Outcomes.of(measured, fit.compared.take(is_measured)))
     return systems
 
 
@@ -323,11 +322,13 @@ def systems_of_lists(
     systems = {"lists_order": System(lists.annotations.gold[measured])}
     if lists.scores and len({*lists.annotations.documents}) > 1:
         with suppress(TooLittleData):
-            scores = replace(settings, features=[*lists.scores])
-            no_counts = StringCounts.fit([])
-            options = FitOptions(has_fallbacks=False)
             fit = fit_calibration(
-                lists, CrossEncoderLogits(None, lists), no_counts, scores, seed, options=options
+                lists,
+                CrossEncoderLogits(None, lists),
+                StringCounts.fit([]),
+                replace(settings, features=[*lists.scores]),
+                seed,
+                options=FitOptions(has_fallbacks=False),
             )
             outcomes = Outcomes.of(lists.take(measured), fit.decisions.take(measured))
             systems["calibrated_scores"] = System.of(outcomes)
@@ -374,8 +375,8 @@ def save_calibrated(source: ModelSource, new: Calibrated, folder: Path) -> None:
     with written(folder) as partial:
         partial.mkdir()
         write_figures(new.metrics, new.calibration.thresholds.target_precision, partial)
-        reference = reference_content(new.metrics["figures"], Histogram.of_outcomes(new.outcomes))
-        write_json(partial / REFERENCE, reference)
+        histogram = Histogram.of_outcomes(new.outcomes)
+        write_json(partial / REFERENCE, reference_content(new.metrics["figures"], histogram))
         write_calibrated(source, new, partial)
         (partial / CARD).write_text(folder_card(partial).text(), encoding="utf-8")
 
@@ -418,8 +419,10 @@ def calibration_summary(new: Calibrated) -> str:
             how = "they are fitted on again without its counts of them, and do not certify again"
         lines.append(f"{known:,} documents were used to calibrate {facts['source']}: {how}")
     if facts["source"] is None and not new.calibration.uses_cross_encoder:
-        command = f"umls-reranker calibrate {BUILT_IN} --lists"
-        lines.append(f"for UMLS CUIs, {command} adds counts from MedMentions")
+        lines.append(
+            f"for UMLS CUIs, umls-reranker calibrate {BUILT_IN} --lists adds counts from "
+            "MedMentions"
+        )
     if repeated := facts["repeated_candidates"]:
         lines.append(f"{repeated:,} candidates repeat a concept of their list")
     return "\n".join(lines)
@@ -435,46 +438,45 @@ def _about_acceptance(new: Calibrated) -> str:
     return f"accepted from a score of {ends} on, as the model is delivered ({how})"
 
 
-def _about_high(new: Calibrated) -> list[str]:
+def _about_high(new: Calibrated) -> Iterator[str]:
     """The certificates; that of all inputs with its result on held-out documents."""
     table = new.calibration.thresholds
-    lines = [
+    yield (
         f"High tier (precision of at least {table.target_precision:.0%} "
         f"with {table.confidence:.0%} confidence), threshold on all documents:"
-    ]
+    )
     for model in new.calibration.models:
-        lines.append(f"  {model.name}: {model.thresholds.certificate}")
+        yield f"  {model.name}: {model.thresholds.certificate}"
     coverage = new.metrics["figures"]["high_confidence_coverage"]
     precision = new.metrics["figures"]["high_confidence_precision"]
     if table.is_certified and coverage["value"]:
         correct = f"{percent(precision)} correct"
-        lines.append(f"  cross-fitted: {percent(coverage)} of the mentions, {correct}")
+        yield f"  cross-fitted: {percent(coverage)} of the mentions, {correct}"
     if note := note_on_certificate(new.fitted["certified_by"], is_certified=table.is_certified):
-        lines.append(note)
-    return lines
+        yield note
 
 
-def _about_cross_encoder(fitted: dict[str, Any]) -> list[str]:
+def _about_cross_encoder(fitted: dict[str, Any]) -> Iterator[str]:
     """Whether the cross-encoder stays, and what pruning costs; nothing if there was no choice."""
     choice = fitted.get("cross_encoder")
     if choice is None:
-        return []
+        return
     gain = "too few documents to tell"
     if choice["nats_gained"] is not None:
         error = choice["standard_error"]
         gain = f"{choice['nats_gained']:+.3f} nats per list, standard error {error:.3f}"
-    lines = [f"the cross-encoder is kept ({gain})"]
-    if not choice["kept"]:
-        lines = [
+    if choice["kept"]:
+        yield f"the cross-encoder is kept ({gain})"
+    else:
+        yield (
             f"the cross-encoder is left out: no significant improvement ({gain}); "
             "--keep_cross_encoder keeps it"
-        ]
+        )
     if pruning := fitted.get("pruning"):
-        lines.append(
+        yield (
             f"it scores {pruning['scored']:.1%} of the candidates; pruning the others changes "
             f"{pruning['changed_top']:.2%} of the top candidates"
         )
-    return lines
 
 
 def evaluate(

@@ -115,9 +115,8 @@ def write_queue(
     selected = [*map(dict, rows)]
     for row in selected:
         with_document(row, repr(_entity(row)), each_row_is_a_document)
-    part = RankedRows(selected, pa.nulls(len(rows)), [None] * len(rows))
     with written(path) as partial:
-        kind().write(partial, [part])
+        kind().write(partial, [RankedRows(selected, pa.nulls(len(rows)), [None] * len(rows))])
 
 
 def _sheet(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

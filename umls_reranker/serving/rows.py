@@ -102,10 +102,8 @@ def ranked_candidates(
     """
     objects = [candidates[position] for position in decisions.order.tolist()]
     columns = _columns(lists, decisions, model_names)
-    logits = decisions.scores.logits[decisions.order]
-    logits_or_none = logits.astype(np.float64).astype(object)
-    logits_or_none[np.isnan(logits)] = None
-    columns["logit"] = logits_or_none
+    logits = decisions.scores.logits[decisions.order].astype(np.float64)
+    columns["logit"] = np.where(np.isnan(logits), np.array(None), logits)
     values = [
         column.to_list() if isinstance(column, RepeatedTexts) else column.tolist()
         for column in columns.values()

@@ -273,10 +273,11 @@ def reference_content(
         figures: those of ``metrics.json``.
         histogram: of the scores and inputs.
     """
-    daily = {name: {key: figures[name][key] for key in ("value", "low", "high")} for name in DAILY}
     return {
         "schema_version": SCHEMA_VERSION,
-        "figures": daily,
+        "figures": {
+            name: {key: figures[name][key] for key in ("value", "low", "high")} for name in DAILY
+        },
         "mentions": histogram.mentions,
         "documents": histogram.documents,
         "shares": histogram.shares.tolist(),
