@@ -229,8 +229,7 @@ def write_lists(data: Path, cache: Path, path: Path) -> None:
     """Write lists of MiniLM's nearest preferred names for some mentions of each document."""
 
     from umls_reranker.models.bi_encoder import BiEncoder
-    from umls_reranker.retrieval.name_index import NameIndex
-    from umls_reranker.retrieval.name_vectors import NameVectors
+    from umls_reranker.retrieval.name_index import NameIndex, NameVectors
     from umls_reranker.vocab.concepts import (
         ConceptTable,
         concept_table,

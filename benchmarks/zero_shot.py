@@ -60,8 +60,7 @@ def write_lists(run: Path, splits: list[str], index: Path, path: Path, most: int
     from datasets import concatenate_datasets
 
     from umls_reranker.pipeline.stages import RunFolder
-    from umls_reranker.retrieval import candidates
-    from umls_reranker.retrieval.retriever import load_retriever
+    from umls_reranker.retrieval import retriever as candidates
     from umls_reranker.vocab.concepts import ConceptTable
 
     known = RunFolder(run).splits("mentions")
@@ -72,7 +71,7 @@ def write_lists(run: Path, splits: list[str], index: Path, path: Path, most: int
             most += 1
         mentions = mentions.select(range(most))
     concepts = ConceptTable.load(index / "concepts")
-    retriever = load_retriever(index, "auto")
+    retriever = candidates.load_retriever(index, "auto")
     candidates.write_lists(mentions, retriever, concepts, CANDIDATES, path)
     return len(mentions)
 

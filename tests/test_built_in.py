@@ -12,8 +12,7 @@ from list_model import list_rows
 
 from umls_reranker import UMLSReranker
 from umls_reranker.calibration.arguments import CalibrationArguments
-from umls_reranker.hub.download import BUILT_IN_FOLDER
-from umls_reranker.hub.model_folder import model_files, verify_model
+from umls_reranker.hub.model_folder import BUILT_IN_FOLDER, model_files, verify_model
 from umls_reranker.lists.labels import read_labelled_lists
 from umls_reranker.serving.model_source import ModelSource
 from umls_reranker.serving.on_lists import calibrate_lists, calibration_summary

@@ -14,7 +14,7 @@ from functools import partial
 
 from umls_reranker.__main__ import main
 from umls_reranker.models.bi_encoder import BiEncoder
-from umls_reranker.retrieval.name_vectors import NameVectors
+from umls_reranker.retrieval.name_index import NameVectors
 
 if __name__ == "__main__":
     size, lives, *words = sys.argv[1:]

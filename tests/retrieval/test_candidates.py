@@ -5,8 +5,7 @@ from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.core.arrays import open_arrow
 from umls_reranker.lists.labels import read_labelled_lists
-from umls_reranker.retrieval.candidates import drawn_rows, write_lists
-from umls_reranker.retrieval.retriever import Retriever
+from umls_reranker.retrieval.retriever import Retriever, drawn_rows, write_lists
 from umls_reranker.retrieval.retrievers import Dense
 
 CONCEPTS = {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umls_reranker.retrieval.name_vectors import search_exactly
+from umls_reranker.retrieval.name_index import search_exactly
 
 THRESHOLD = faiss.cvar.distance_compute_blas_threshold
 

@@ -5,10 +5,9 @@ import pyarrow as pa
 import pytest
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
-from umls_reranker.retrieval.candidates import search_mentions
 from umls_reranker.retrieval.lexical_index import FormIndex
 from umls_reranker.retrieval.name_index import MentionIndex
-from umls_reranker.retrieval.retriever import Retriever
+from umls_reranker.retrieval.retriever import Retriever, search_mentions
 from umls_reranker.retrieval.retrievers import Dense, Forms, NearestMentions
 
 NAMES = {"C0000001": ("", ["polymer"]), "C0000002": ("", ["mouse"]), "C0000003": ("", ["heart"])}

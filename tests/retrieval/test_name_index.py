@@ -10,8 +10,8 @@ from trigram_encoder import (
 )
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.retrieval import name_vectors as faiss_module
-from umls_reranker.retrieval.concept_search import Candidates
+from umls_reranker.retrieval import name_index as faiss_module
+from umls_reranker.retrieval.concept_index import Candidates
 from umls_reranker.retrieval.name_index import NameIndex
 
 

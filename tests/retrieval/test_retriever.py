@@ -8,9 +8,8 @@ from datasets import Dataset
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.lists.labels import read_run_lists
-from umls_reranker.retrieval.candidates import search_mentions, write_lists
 from umls_reranker.retrieval.lexical_index import LexicalIndex
-from umls_reranker.retrieval.retriever import Retriever, fuse
+from umls_reranker.retrieval.retriever import Retriever, fuse, search_mentions, write_lists
 from umls_reranker.retrieval.retrievers import Context, Dense, Lexical
 from umls_reranker.vocab.concepts import ConceptTable
 

@@ -12,7 +12,7 @@ from tiny_models import tiny_encoder
 from trigram_encoder import TrigramEncoder, encode_names, make_concepts
 
 from umls_reranker.models.bi_encoder import BiEncoder
-from umls_reranker.retrieval.name_vectors import NameVectors
+from umls_reranker.retrieval.name_index import NameVectors
 from umls_reranker.vocab.concepts import ConceptTable
 
 pytest_plugins = ["pipeline_fixtures"]

@@ -13,9 +13,9 @@ from outcome_fixtures import NO_FIGURES
 from tiny_reranker import refused, tiny_reranker, tiny_reranker_without_cross_encoder
 
 from umls_reranker import UMLSReranker
-from umls_reranker.hub import download as download_module
-from umls_reranker.hub.download import BUILT_IN
+from umls_reranker.hub import model_folder as download_module
 from umls_reranker.hub.model_folder import (
+    BUILT_IN,
     CROSS_ENCODER_FILES,
     ONNX,
     changing,

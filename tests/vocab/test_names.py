@@ -13,9 +13,9 @@ from umls_reranker.vocab.concepts import (
     ConceptTable,
     concept_table,
     iter_concepts,
+    read_name_concepts,
     write_concepts,
 )
-from umls_reranker.vocab.names import read_name_concepts
 from umls_reranker.vocab.types import TypeHierarchy
 
 ROWS = [

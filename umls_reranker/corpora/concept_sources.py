@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.errors import UserError
-from ..vocab.concepts import concept_table, join_concepts
-from ..vocab.names import read_name_concepts
+from ..vocab.concepts import concept_table, join_concepts, read_name_concepts
 from ..vocab.ontology import read_obo_concepts
 from ..vocab.rrf import PAIRS, read_relations, read_release, read_rrf_concepts
 from ..vocab.types import GROUP_PREFIX, TypeHierarchy

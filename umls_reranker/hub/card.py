@@ -39,7 +39,6 @@ from ..evaluation.render import (
 )
 from ..models.model_files import HUB_DATASET
 from ..models.pairs import PairTemplate
-from .download import REPO_ID
 from .model_folder import (
     CALIBRATOR,
     CARD,
@@ -47,6 +46,7 @@ from .model_folder import (
     METRICS,
     RECIPE,
     RELIABILITY,
+    REPO_ID,
     RISK_COVERAGE,
     THRESHOLDS,
 )

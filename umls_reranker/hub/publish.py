@@ -19,14 +19,16 @@ from ..core.files import portable_locator
 from ..evaluation.outcomes import OUTCOMES_FILE
 from ..models.model_files import SIGN_IN, hub_calls, signed_in
 from .card import EVAL_RESULTS, folder_card, with_former
-from .download import REPO_ID, hub_api, snapshot
 from .model_folder import (
     CARD,
     MANIFEST,
     METRICS,
     MODEL_FILES,
     ONNX,
+    REPO_ID,
+    hub_api,
     published_files,
+    snapshot,
     verify_files,
     verify_model,
 )

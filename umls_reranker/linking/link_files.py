@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from ..corpora.mentions import find_ids
-from ..hub.download import BUILT_IN
+from ..hub.model_folder import BUILT_IN
 from ..lists.columns import TYPES, ColumnChecker, first_values
 from ..lists.labels import GOLD_KEYS, gold_ids, with_document
 from ..lists.read import ERROR, Rows

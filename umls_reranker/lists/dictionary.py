@@ -12,8 +12,7 @@ import pyarrow.compute as pc
 
 from ..core.arrays import expand_ranges, number_distinct
 from ..core.errors import UserError
-from ..vocab.concepts import ConceptColumns, NameLists, table_of_lists
-from ..vocab.names import read_name_lists
+from ..vocab.concepts import ConceptColumns, NameLists, read_name_lists, table_of_lists
 from ..vocab.rrf import read_names, read_types, release_files
 from ..vocab.text import normal_forms, normalize_texts, shared_trigrams
 from .columns import SYNONYM_SCORE, bare_id, concept_id, standard_candidate

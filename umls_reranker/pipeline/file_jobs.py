@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 from ..core.arrays import started_processes
-from ..hub.download import BUILT_IN
+from ..hub.model_folder import BUILT_IN
 from ..linking.link_files import CandidatesJob, LinkJob
 from ..linking.linker import ConceptLinker
 from ..serving.bulk import BulkJob, OneProcess

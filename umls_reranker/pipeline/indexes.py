@@ -95,7 +95,7 @@ def make_index(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
 def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     """Retrieve the candidates of the mentions of all splits."""
     from ..corpora.mentions import SPLITS
-    from ..retrieval.candidates import drawn_rows, write_lists
+    from ..retrieval.retriever import drawn_rows, write_lists
 
     concepts = ConceptTable.load(run.path / "concepts")
     count = recipe.index.candidates_per_mention

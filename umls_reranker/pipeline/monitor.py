@@ -9,8 +9,7 @@ from typing import Any
 
 from ..calibration.certificate import CertificateHistory
 from ..core.files import read_json
-from ..hub.download import download
-from ..hub.model_folder import CALIBRATOR, MANIFEST, REFERENCE, verify_files
+from ..hub.model_folder import CALIBRATOR, MANIFEST, REFERENCE, download, verify_files
 from ..serving.statistics import (
     FEWEST_DOCUMENTS,
     SCORE_CELLS,

@@ -25,7 +25,7 @@ from ..core.run_arguments import RunArguments
 from ..core.text_files import open_binary
 from ..models.model_files import resolve_model
 from ..models.pretrained import load_pretrained, loading, require_readable
-from ..retrieval.name_vectors import new_index, training_size
+from ..retrieval.name_index import new_index, training_size
 from ..retrieval.retrievers import needs_encoder
 from ..training.losses import LOSSES
 from ..training.trainer import training_arguments

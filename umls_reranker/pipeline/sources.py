@@ -15,7 +15,7 @@ from ..corpora.corpus import Mention, name_files
 from ..corpora.formats import corpus_files, read_corpus, read_documents, reader_of
 from ..corpora.mentions import assign_split
 from ..linking.dictionary_index import Dictionary
-from ..vocab.names import read_name_lists
+from ..vocab.concepts import read_name_lists
 from ..vocab.ontology import read_ontology
 from ..vocab.rrf import REQUIRED_TABLES, release_files
 from .fetch import fetch

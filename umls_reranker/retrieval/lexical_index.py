@@ -29,8 +29,14 @@ from ..core.arrays import (
 )
 from ..core.progress import progress
 from ..vocab.text import normal_forms, normalize_texts, trigrams
-from .concept_index import NAMES_FILE, ConceptIndex, write_names
-from .concept_search import Candidates, DictionaryNames, NameGrouping
+from .concept_index import (
+    NAMES_FILE,
+    Candidates,
+    ConceptIndex,
+    DictionaryNames,
+    NameGrouping,
+    write_names,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self

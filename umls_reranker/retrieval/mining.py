@@ -26,7 +26,7 @@ from ..vocab.concepts import ConceptTable
 from ..vocab.rrf import RelationTable
 from ..vocab.text import normalize_name
 from .arguments import MiningArguments
-from .candidates import drawn_rows
+from .retriever import drawn_rows
 
 # Share of the mentions whose types the template hides, so that the model can handle both cases.
 TYPELESS_SHARE = 0.2

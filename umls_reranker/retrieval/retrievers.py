@@ -232,8 +232,7 @@ class Dense(IndexRetriever):
 
     @classmethod
     def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
-        from .name_index import NameIndex
-        from .name_vectors import NameVectors
+        from .name_index import NameIndex, NameVectors
 
         vectors = NameVectors(sources.folder / "vectors")
         parameters = sources.settings.index_parameters or ""

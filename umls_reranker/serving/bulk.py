@@ -37,7 +37,7 @@ from ..core.files import (
     written,
 )
 from ..core.progress import progress
-from ..hub.download import BUILT_IN
+from ..hub.model_folder import BUILT_IN
 from ..lists.candidate_lists import CandidateLists, row_errors
 from ..lists.dictionary import Dictionary
 from ..lists.labels import candidate_cuis, gold_ids

@@ -16,8 +16,16 @@ from ..calibration.resampling import document_index
 from ..calibration.string_counts import StringCounts
 from ..core.errors import UserError
 from ..core.files import read_json
-from ..hub.download import BUILT_IN_FOLDER, download
-from ..hub.model_folder import CALIBRATOR, MANIFEST, RECIPE, WEIGHTS, Origin, loaded_files
+from ..hub.model_folder import (
+    BUILT_IN_FOLDER,
+    CALIBRATOR,
+    MANIFEST,
+    RECIPE,
+    WEIGHTS,
+    Origin,
+    download,
+    loaded_files,
+)
 from ..lists.candidate_lists import AnnotatedLists
 from ..models.cross_encoder import PairScorer
 from ..models.model_files import MODEL_PATTERNS

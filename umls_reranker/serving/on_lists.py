@@ -33,8 +33,8 @@ from ..evaluation.render import card_charts, percent, report_page, systems_text
 from ..evaluation.report import measure, measure_model
 from ..evaluation.systems import System, baselines, best_row, verdict
 from ..hub.card import folder_card
-from ..hub.download import BUILT_IN
 from ..hub.model_folder import (
+    BUILT_IN,
     CARD,
     METRICS,
     REFERENCE,

@@ -18,8 +18,14 @@ from ..calibration.ranking import rank
 from ..calibration.thresholds import ACCEPT_TIERS
 from ..core.errors import UserError, warn_caller
 from ..core.files import read_json
-from ..hub.download import download
-from ..hub.model_folder import CALIBRATOR, THRESHOLDS, has_cross_encoder, save_copy, verify_model
+from ..hub.model_folder import (
+    CALIBRATOR,
+    THRESHOLDS,
+    download,
+    has_cross_encoder,
+    save_copy,
+    verify_model,
+)
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import INDEX_SCORES, SYNONYM_SCORE, MentionColumns
 from ..models.cross_encoder import PairScorer, score_lists

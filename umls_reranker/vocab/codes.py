@@ -24,9 +24,9 @@ from .concepts import (
     ConceptTable,
     NameLists,
     distinct_lists,
+    read_name_lists,
     table_of_lists,
 )
-from .names import read_name_lists
 from .ontology import cuis_of, read_ontology
 from .rrf import CODE_PREFERENCES, by_cui, filtered_lines, release_files
 
@@ -350,7 +350,7 @@ class ConceptCodes:
         """Read the codes in a dictionary: folder META of a release, or a file of names.
 
         Raises:
-            UserError: as `read_codes` and `names.read_name_lists`.
+            UserError: as `read_codes` and `concepts.read_name_lists`.
         """
         if not dictionary.is_dir():
             return cls(sources or (), ConceptColumns(table_of_lists(read_name_lists(dictionary))))
