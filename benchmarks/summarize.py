@@ -12,11 +12,11 @@ import numpy as np
 
 from umls_reranker import UMLSReranker
 from umls_reranker.core.files import read_json
+from umls_reranker.evaluation.checklist import verdict
 from umls_reranker.evaluation.metrics import read_metrics
 from umls_reranker.evaluation.render import as_text, report_tables
 from umls_reranker.hub.model_folder import METRICS
 from umls_reranker.pipeline.stages import RunFolder
-from umls_reranker.pipeline.validation import verdict
 from umls_reranker.serving.rows import ranked_column
 
 # Number of test mentions shown, and of their candidates.

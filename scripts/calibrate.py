@@ -21,11 +21,8 @@ if it helps. All forms compare the result with the lists' original order on held
 
 from pathlib import Path
 
-from umls_reranker.calibration.arguments import CalibrationArguments
-from umls_reranker.core.run_arguments import RunArguments
 from umls_reranker.pipeline.command import number_in
 from umls_reranker.pipeline.recipe import is_on_lists, lists_parser, parse_recipe
-from umls_reranker.pipeline.stages import RunFolder
 
 # Recipe keys that are options of the second form too.
 FITTING_KEYS = ("calibrator", "target_precision", "accept_precision")
@@ -63,9 +60,7 @@ def main() -> None:
 
         return calibrate_on_lists(options)
     parser.description = None
-    recipe = parse_recipe(
-        f"{__doc__}\n{parser.format_help()}", (RunArguments, CalibrationArguments)
-    )
+    recipe = parse_recipe(f"{__doc__}\n{parser.format_help()}", ("run", "calibration"))
     from umls_reranker.pipeline.model import calibrate_run
 
-    calibrate_run(recipe, RunFolder(recipe.run.run_dir))
+    calibrate_run(recipe)

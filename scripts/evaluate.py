@@ -14,10 +14,7 @@ them, for comparison. The command compares the model with the original order of 
 intervals, and writes the same report to a new folder.
 """
 
-from umls_reranker.core.run_arguments import RunArguments
-from umls_reranker.evaluation.arguments import EvaluationArguments
 from umls_reranker.pipeline.recipe import is_on_lists, lists_parser, parse_recipe
-from umls_reranker.pipeline.stages import RunFolder
 
 
 def main() -> None:
@@ -28,7 +25,7 @@ def main() -> None:
 
         return evaluate_on_lists(options)
     parser.description = None
-    recipe = parse_recipe(f"{__doc__}\n{parser.format_help()}", (RunArguments, EvaluationArguments))
+    recipe = parse_recipe(f"{__doc__}\n{parser.format_help()}", ("run", "evaluation"))
     from umls_reranker.pipeline.model import evaluate_run
 
-    evaluate_run(recipe, RunFolder(recipe.run.run_dir))
+    evaluate_run(recipe)

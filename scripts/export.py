@@ -8,14 +8,13 @@ Its logits on lists of the dev split must equal those of PyTorch in float32, so 
 thresholds and certificate stay valid; otherwise the export is refused. Needs the extra export.
 """
 
-from umls_reranker.core.run_arguments import RunArguments
 from umls_reranker.pipeline.command import would_make
 from umls_reranker.pipeline.recipe import parse_recipe
 from umls_reranker.pipeline.stages import RunFolder
 
 
 def main() -> None:
-    recipe = parse_recipe(__doc__, (RunArguments,))
+    recipe = parse_recipe(__doc__, ("run",))
     run = RunFolder(recipe.run.run_dir)
     run.key_of("model", "calibrate")
     folder = run.path / "model"

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import recipe_key
-from umls_reranker.core.run_arguments import RunArguments
 from umls_reranker.pipeline.command import would_make
 from umls_reranker.pipeline.recipe import parse_recipe
 
@@ -25,7 +24,7 @@ class ExportArguments:
 
 
 def main() -> None:
-    recipe, options = parse_recipe(__doc__, (RunArguments,), extra=ExportArguments)
+    recipe, options = parse_recipe(__doc__, ("run",), ExportArguments)
     if options.index_folder is None:
         raise UserError("--index_folder is required: the folder to write")
     from umls_reranker.retrieval.deployment import export_index

@@ -66,7 +66,8 @@ def make_parser() -> CommandParser:
 
 def main() -> None:
     options = make_parser().parse_args()
-    from umls_reranker.linking.dictionary_index import make_index, planned_folders, require_new
+    from umls_reranker.core.files import require_new
+    from umls_reranker.linking.dictionary_index import make_index, planned_folders
     from umls_reranker.pipeline.sources import named_dictionary
     from umls_reranker.retrieval.deployment import IndexSettings
     from umls_reranker.vocab.types import TypeHierarchy

@@ -7,14 +7,12 @@ numbers of pairs, and what each false-negative filter dropped. With `teacher`, t
 the mean logit of these models.
 """
 
-from umls_reranker.core.run_arguments import RunArguments
 from umls_reranker.pipeline.recipe import parse_recipe
 from umls_reranker.pipeline.stages import RunFolder
-from umls_reranker.retrieval.arguments import MiningArguments
 
 
 def main() -> None:
-    recipe = parse_recipe(__doc__, (RunArguments, MiningArguments))
+    recipe = parse_recipe(__doc__, ("run", "mining"))
     run = RunFolder(recipe.run.run_dir)
     with run.due("pairs", recipe) as stage:
         if stage is not None:

@@ -18,8 +18,6 @@ from pathlib import Path
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import recipe_key
-from umls_reranker.core.run_arguments import RunArguments
-from umls_reranker.hub.arguments import PublishArguments
 from umls_reranker.pipeline.recipe import parse_recipe
 
 
@@ -45,7 +43,7 @@ class WhatToPublish:
 
 def main() -> None:
     recipe, options = parse_recipe(
-        __doc__, (RunArguments, PublishArguments), extra=WhatToPublish, or_model="model_folder"
+        __doc__, ("run", "publish"), WhatToPublish, or_model="model_folder"
     )
     if not recipe.publish.repo_id:
         raise UserError("publishing requires repo_id; set it in the recipe or with --repo_id")
@@ -55,14 +53,17 @@ def main() -> None:
     from umls_reranker.models.model_files import SIGN_IN
 
     repo_id = recipe.publish.repo_id
-    tag = recipe.publish.tag or (None if options.create_pr else f"v{date.today():%Y.%m.%d}")
+    tag = recipe.publish.tag or None
+    if tag is None and not options.create_pr:
+        tag = f"v{date.today():%Y.%m.%d}"
     folder = Path(options.model_folder) if options.model_folder else recipe.run.run_dir / "model"
     if options.model_folder and not folder.is_dir():
         raise UserError(f"{folder} is neither a recipe nor a model folder")
     if options.against:
         former = Outcomes.load(find_outcomes(f"{repo_id}@{options.against}"))
         present = Outcomes.load(find_outcomes(str(folder)))
-        print(f"{compare(present, former).text(options.against)}\n")
+        comparison = compare(present, former)
+        print(f"{comparison.text(options.against)}\n")
     publication = publish(
         folder,
         repo_id,

@@ -15,7 +15,6 @@ STAGE RECIPE.
 The exit code is 0 if all targets of the recipe are met, otherwise 1.
 """
 
-from umls_reranker.core.run_arguments import RunArguments
 from umls_reranker.pipeline.command import CommandParser
 from umls_reranker.pipeline.recipe import keys_of, parse_recipe
 from umls_reranker.pipeline.runner import LaunchOptions, run_recipe
@@ -23,7 +22,7 @@ from umls_reranker.pipeline.runner import LaunchOptions, run_recipe
 
 def main() -> int:
     # Errors in the recipe are reported before the first stage.
-    recipe, launch = parse_recipe(__doc__, (RunArguments,), extra=LaunchOptions)
+    recipe, launch = parse_recipe(__doc__, ("run",), LaunchOptions)
     parser = CommandParser(add_help=False)
     for name in keys_of(LaunchOptions):
         parser.add_argument(f"--{name}")

@@ -10,13 +10,11 @@ behind a load balancer.
 """
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.run_arguments import RunArguments
 from umls_reranker.pipeline.recipe import parse_recipe
-from umls_reranker.serving.arguments import ServingArguments
 
 
 def main() -> None:
-    recipe = parse_recipe(__doc__, (ServingArguments, RunArguments), or_model="served_model")
+    recipe = parse_recipe(__doc__, ("serving", "run"), or_model="served_model")
     if not recipe.serving.served_model:
         raise UserError("served_model: the recipe names no model; set a Hub repo or a folder")
     from umls_reranker.doors.http.server import serve

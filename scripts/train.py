@@ -19,11 +19,8 @@ from pathlib import Path
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import recipe_key
-from umls_reranker.core.run_arguments import RunArguments
-from umls_reranker.models.arguments import ModelArguments
 from umls_reranker.pipeline.recipe import is_on_lists, parse_recipe
 from umls_reranker.pipeline.stages import RunFolder, make_stage, should_run
-from umls_reranker.retrieval.arguments import MiningArguments
 
 
 @dataclass
@@ -36,13 +33,8 @@ class ListTraining:
 
 def main() -> None:
     on_lists = is_on_lists()
-    recipe, files = parse_recipe(
-        __doc__,
-        (RunArguments, ModelArguments, MiningArguments),
-        extra=ListTraining,
-        trains=True,
-        needs_recipe=not on_lists,
-    )
+    sections = ("run", "model", "mining", "training")
+    recipe, files = parse_recipe(__doc__, sections, ListTraining, needs_recipe=not on_lists)
     if on_lists:
         if len(files.lists) != 2 or not files.output:
             raise UserError("give --lists TRAIN DEV and --output FOLDER")

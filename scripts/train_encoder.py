@@ -7,14 +7,12 @@ interrupted run resumes from its last checkpoint. Training uses one process. Wit
 encoder_training_steps: 0, the encoder is not fine-tuned and there is nothing to do.
 """
 
-from umls_reranker.core.run_arguments import RunArguments
 from umls_reranker.pipeline.recipe import parse_recipe
 from umls_reranker.pipeline.stages import RunFolder
-from umls_reranker.training.arguments import EncoderArguments
 
 
 def main() -> None:
-    recipe = parse_recipe(__doc__, (RunArguments, EncoderArguments))
+    recipe = parse_recipe(__doc__, ("run", "encoder"))
     if not recipe.encoder.encoder_training_steps:
         print("encoder not fine-tuned (encoder_training_steps: 0)")
         return

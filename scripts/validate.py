@@ -13,10 +13,8 @@ not shown to be non-inferior.
 from dataclasses import dataclass
 
 from umls_reranker.core.keys import recipe_key
-from umls_reranker.core.run_arguments import RunArguments
-from umls_reranker.evaluation.arguments import USUAL_MARGIN, EvaluationArguments
+from umls_reranker.evaluation.arguments import USUAL_MARGIN
 from umls_reranker.pipeline.recipe import parse_recipe
-from umls_reranker.pipeline.stages import RunFolder
 
 
 @dataclass
@@ -38,11 +36,7 @@ class ValidationOptions:
 
 
 def main() -> int:
-    recipe, options = parse_recipe(
-        __doc__, (RunArguments, EvaluationArguments), extra=ValidationOptions
-    )
-    run = RunFolder(recipe.run.run_dir)
-    run.key_of("report", "evaluate")
-    from umls_reranker.pipeline.validation import validate
+    recipe, options = parse_recipe(__doc__, ("run", "evaluation"), ValidationOptions)
+    from umls_reranker.pipeline.model import validate
 
-    return 0 if validate(recipe, run, options.against, margin=options.margin) else 1
+    return 0 if validate(recipe, options.against, margin=options.margin) else 1

@@ -88,7 +88,7 @@ def test_recipes_are_listed_copied_and_found(tmp_path, monkeypatch):
     )
 
 
-STAGES = ["preflight", *command.GROUPS["Stages of a run, in order"][:5], "validation"]
+STAGES = ["preflight", *command.GROUPS["Stages of a run, in order"][:5], "model"]
 # In place of a Python that runs a stage: says what it was asked, and ends with the code that is set
 # for the stage.
 FAKE = """#!{python}
@@ -129,9 +129,9 @@ def run_stages(monkeypatch, tmp_path, capsys):
         ({}, 0, STAGES, []),
         ({"preflight": 2}, 2, STAGES[:1], ["error: preflight ends"]),
         ({"train": 2}, 2, STAGES[:6], ["error: train ends"]),
-        ({"validation": 3}, 1, STAGES, []),
-        ({"validation": 2}, 2, STAGES, ["error: validation ends"]),
-        ({"validation": 1}, 1, STAGES, ["error: validation ends"]),
+        ({"model": 3}, 1, STAGES, []),
+        ({"model": 2}, 2, STAGES, ["error: model ends"]),
+        ({"model": 1}, 1, STAGES, ["error: model ends"]),
     ],
 )
 def test_run_shows_one_line_a_stage(run_stages, failing, code, started, error):
@@ -141,7 +141,7 @@ def test_run_shows_one_line_a_stage(run_stages, failing, code, started, error):
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(shipped_configs()["cpu"])]
     calls = [json.loads(line) for line in Path("calls").read_text().splitlines()]
     shared = {"preflight", "build_index", "train"}
-    modules = {name: [f"umls_reranker.pipeline.{name}"] for name in ("preflight", "validation")}
+    modules = {name: [f"umls_reranker.pipeline.{name}"] for name in ("preflight", "model")}
     started_as = [["-m", *modules.get(name, ["umls_reranker", name]), *words] for name in started]
     assert calls == [
         [*(launch if name in shared else []), *call]

@@ -10,7 +10,6 @@ import pytest
 from pipeline_fixtures import ROOT
 
 from umls_reranker import UMLSReranker
-from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.calibrators import CALIBRATORS
 from umls_reranker.calibration.features import FEATURES, Feature, register_feature
 from umls_reranker.calibration.inputs import ALL_INPUTS
@@ -54,7 +53,7 @@ def model(registered, scripts, tmp_path_factory):
 
 def test_help_explains_what_recipes_can_name(registered):
     # Lines may end anywhere.
-    text = "".join(recipe_parser("A test.", (CalibrationArguments,)).format_help().split())
+    text = "".join(recipe_parser("A test.", ("calibration",)).format_help().split())
     words = "; length_ratio: length of the shorter text, of mention and name, by the longer"
     assert (
         all(len(toy.read_text().splitlines()) < 40 for toy in TOYS)

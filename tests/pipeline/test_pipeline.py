@@ -17,7 +17,7 @@ from pipeline_fixtures import COPIES, SCRIPTS, STAGE_SCRIPTS, change_times, cont
 from umls_reranker import UMLSReranker
 from umls_reranker.core.files import file_sha256, read_json
 from umls_reranker.hub.model_folder import verify_model
-from umls_reranker.pipeline import validation
+from umls_reranker.pipeline import model as model_stages
 from umls_reranker.pipeline.command import MISSED_TARGET
 from umls_reranker.pipeline.recipe import load_recipe
 from umls_reranker.pipeline.stages import RunFolder
@@ -274,10 +274,10 @@ def test_a_run_ends_in_one_process_with_one_loaded_model(finished, tmp_path, mon
         return load(*words, **options)
 
     monkeypatch.setattr(UMLSReranker, "from_pretrained", counted)
-    words = ["validation", str(finished.recipe), "--output_dir", str(tmp_path)]
+    words = ["model", str(finished.recipe), "--output_dir", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", [*words, "--targets", "acc@1 >= 1.1"])
     with pytest.warns(UserWarning, match="missing inputs: entity_type"):
-        assert validation.main() == MISSED_TARGET
+        assert model_stages.main() == MISSED_TARGET
     assert loaded == [(tmp_path / "mini" / "model",)]
     whole = contents(finished.folder / "report")
     assert contents(tmp_path / "mini" / "report").keys() == whole.keys()

@@ -13,8 +13,6 @@ import pytest
 import yaml
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.run_arguments import RunArguments
-from umls_reranker.models.arguments import ModelArguments
 from umls_reranker.pipeline.recipe import (
     KEYS,
     SECTIONS,
@@ -42,9 +40,8 @@ def write(tmp_path):
 
 
 def parse(*argv, **options):
-    return parse_recipe(
-        "A test.", (RunArguments, ModelArguments), [str(word) for word in argv], **options
-    )
+    options = {"sections": ("run", "model"), **options}
+    return parse_recipe("A test.", argv=[str(word) for word in argv], **options)
 
 
 # Values
@@ -227,7 +224,7 @@ def test_help_explains_the_sections_of_the_script(capsys):
     )
     assert "--learning_rate" not in shown and "--target_precision" not in shown
     with pytest.raises(SystemExit):
-        parse("--help", trains=True)
+        parse("--help", sections=("run", "training"))
     shown = capsys.readouterr().out
     assert (
         "--learning_rate" in shown and "(default: 2e-05)" in shown and "--adam_beta1" not in shown
@@ -238,7 +235,7 @@ def test_help_and_recipes_load_no_torch():
     code = (
         "import sys\nfrom umls_reranker.pipeline.recipe import load_recipe, "
         "parse_recipe\nload_recipe(sys.argv[1])\n"
-        "try:\n    parse_recipe('A test.', (), ['--help'])\nexcept SystemExit:\n    pass\n"
+        "try:\n    parse_recipe('A test.', (), argv=['--help'])\nexcept SystemExit:\n    pass\n"
         "sys.exit(bool({'torch', 'transformers', 'datasets', 'accelerate'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code, "quickstart"], timeout=240, check=True)

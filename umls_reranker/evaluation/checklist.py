@@ -127,3 +127,13 @@ def format_table(checks: Iterable[Mapping[str, Any]]) -> str:
         for check in checks
     ]
     return markdown_table(header, rows)
+
+
+def verdict(checks: Iterable[Mapping[str, Any]]) -> str:
+    """How many checks passed and failed, and the names of those that did not pass."""
+    names: dict[str, list[str]] = {PASS: [], FAIL: [], INCONCLUSIVE: []}
+    for check in checks:
+        names[check["result"]].append(check["name"])
+    failed = f": {', '.join(names[FAIL])}" if names[FAIL] else ""
+    undecided = f"; inconclusive: {', '.join(names[INCONCLUSIVE])}" if names[INCONCLUSIVE] else ""
+    return f"{len(names[PASS])} passed, {len(names[FAIL])} failed{failed}{undecided}"

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.arrays import started_processes
-from ..core.errors import UserError
 from ..core.files import (
     hold,
     json_sha256,
     naming_full_disk,
     portable_locator,
     read_json,
-    require_writable,
+    require_new,
     write_json,
 )
 from ..corpora.arguments import ConceptArguments
@@ -202,13 +201,6 @@ def make_index(
         f"{output}: {counts[CONCEPTS]['concepts']:,} concepts, "
         f"searched by {', '.join(settings.retrievers)}; {size:,} bytes"
     )
-
-
-def require_new(output: Path) -> None:
-    """Refuse an output that exists or cannot be written."""
-    if output.exists():
-        raise UserError(f"{output} already exists; choose a new folder or remove it")
-    require_writable(output)
 
 
 @contextmanager

@@ -116,7 +116,7 @@ class CandidateLists:
         scores: name of a retriever -> (m,) float64; NaN if a candidate lacks the score. The names
             are `lists.columns.INDEX_SCORES` or those of a pipeline.
         hierarchy: the types that the model knows; others are ignored.
-        index_keys: for n mentions the `pipeline.stages.index_key` of the index that retrieved their
+        index_keys: for n mentions the ``index_key`` (index.json) of the index that retrieved their
             candidates; "" if it is unknown, as for user-provided lists.
         unknown_types: types of mentions that the model does not know.
         unread_scores: where all candidates lack a score, keys of further scores that they have.

@@ -255,7 +255,7 @@ def list_rows(
         mentions: n rows with the columns of `mentions.MENTION_FEATURES`.
         offsets: (n + 1,) where each mention's candidates start.
         candidates: key -> m values.
-        index_key: `pipeline.stages.index_key` of the index whose scores they have; "" for those of
+        index_key: ``index_key`` (index.json) of the index whose scores they have; "" for those of
             a user.
     """
     renamed = {"mention": "entity", "semantic_types": "entity_type"}

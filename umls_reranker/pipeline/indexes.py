@@ -5,24 +5,30 @@ Without vectors they import no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..core.arrays import started_processes
+from ..core.files import json_sha256
 from ..lists.columns import trainable
 from ..retrieval.deployment import IndexSettings
 from ..retrieval.retriever import load_retriever
 from ..retrieval.retrievers import RETRIEVERS, IndexSources, index_folders, needs_encoder
 from ..vocab.concepts import ConceptTable
 from .recipe import Recipe
-from .stages import RunFolder, Stage, index_key, sha256_of_splits
+from .stages import RunFolder, Stage, planned_stages, sha256_of_splits, should_run
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
 
-def make_indexes(recipe: Recipe, run: RunFolder, due: Sequence[Stage]) -> None:
-    """Make the stages of build_index that are due, each with all processes that it can use."""
+def build_index(recipe: Recipe) -> None:
+    """Make the stages of the command that are due, each with all processes that it can use."""
+    run = RunFolder(recipe.run.run_dir)
+    stages = planned_stages(recipe, run.path, command="build_index").values()
+    due = [stage for stage in stages if should_run(stage, recipe.run)]
+    if not due and (recipe.run.dry_run or (run.path / "index.json").is_file()):
+        return
     state: Any = None
     if needs_encoder(recipe.index.retrievers) or started_processes() > 1:
         from ..core.devices import goes_on_alone, sharing_processes
@@ -63,13 +69,11 @@ def index_settings(recipe: Recipe, run: RunFolder) -> IndexSettings:
 def write_settings(recipe: Recipe, run: RunFolder) -> None:
     """Write index.json of finished indexes."""
     settings = index_settings(recipe, run)
-    names = [
-        "concepts",
-        *index_folders(settings.retrievers),
-        *(["encoder"] if settings.has_encoder else []),
-    ]
+    indexes = index_folders(settings.retrievers)
+    names = ["concepts", *indexes, *(["encoder"] if settings.has_encoder else [])]
     settings.folders = {name: run.key_of(name, "build_index") for name in names}
-    settings.index_key = index_key(run.path, settings.retrievers)
+    # Identity of the encoder and indexes, which decide the retrievers' scores.
+    settings.index_key = json_sha256({name: settings.folders[name] for name in indexes})
     settings.save(run.path)
 
 

@@ -1,10 +1,15 @@
-"""The stages that calibrate and evaluate a model, and the same on user-provided lists."""
+"""The stages that calibrate and evaluate a model, its checks, and the same on user-provided lists.
+
+python -m umls_reranker.pipeline.model RECIPE [--KEY VALUE ...] calibrates, evaluates and validates
+a run with one loaded model: the process in which `run` ends.
+"""
 
 from __future__ import annotations
 
 import argparse
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +17,24 @@ from ..calibration.arguments import CalibrationArguments
 from ..calibration.calibrators import CALIBRATORS
 from ..calibration.string_counts import StringCounts, counted_mentions
 from ..core.errors import UserError
-from ..core.files import portable_locator, read_json, require_writable, write_json, written
+from ..core.files import portable_locator, read_json, require_new, write_json, written
+from ..evaluation.arguments import USUAL_MARGIN
+from ..evaluation.checklist import FAIL, check_targets, format_table, parse_targets, verdict
+from ..evaluation.comparison import compare
+from ..evaluation.metrics import read_metrics
+from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from ..hub.card import folder_card
-from ..hub.model_folder import CARD, EVALUATED, REFERENCE, Origin, changing
+from ..hub.model_folder import (
+    CARD,
+    EVALUATED,
+    METRICS,
+    REFERENCE,
+    Origin,
+    changing,
+    verify_files,
+)
+from ..hub.publish import find_outcomes
+from ..lists.candidate_lists import AnnotatedLists
 from ..lists.labels import (
     have_own_documents,
     read_labelled_lists,
@@ -39,10 +59,14 @@ from ..serving.on_lists import (
 from ..serving.reranker import UMLSReranker
 from ..serving.statistics import Histogram, reference_content
 from ..vocab.concepts import ConceptTable
-from .command import would_make
-from .recipe import Recipe, keys_of, pick
-from .sources import describe_dictionary
+from .command import MISSED_TARGET, run_script, would_make
+from .recipe import Recipe, keys_of, parse_recipe, pick
 from .stages import RunFolder, Stage, read_manifest
+
+REPLAYED_MENTIONS = 200
+REPLAYED_SINGLY = 20
+# Batches differ in padding, so bfloat16 rounds differently.
+LARGEST_GAP = 0.02
 
 
 def checkpoint_of_run(recipe: Recipe, run: RunFolder) -> ModelSource:
@@ -56,7 +80,7 @@ def checkpoint_of_run(recipe: Recipe, run: RunFolder) -> ModelSource:
         recipe=replace(recipe, model=model).to_yaml(),
         base_model=model.model,
         base_revision=model.model_revision,
-        dictionary=describe_dictionary(report),
+        dictionary=pick(report, ("concepts", "release", "vocabularies")),
     )
     splits = run.splits("mentions")
     train_counts = StringCounts.from_split(splits["train"])
@@ -71,8 +95,9 @@ def checkpoint_of_run(recipe: Recipe, run: RunFolder) -> ModelSource:
     )
 
 
-def calibrate_run(recipe: Recipe, run: RunFolder) -> None:
+def calibrate_run(recipe: Recipe) -> None:
     """Make the model folder of a run, if it is due."""
+    run = RunFolder(recipe.run.run_dir)
     with run.due("model", recipe) as stage:
         if stage is not None:
             make_model(recipe, run, stage)
@@ -105,11 +130,10 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
             f"calibrator: {options.calibrator!r} is unknown; with lists choose from "
             f"{', '.join(methods)}"
         )
-    if options.output.exists():
-        raise UserError(f"{options.output} already exists; choose another folder for the new model")
-    require_writable(options.output, makes_folders=True)
-    loading = {"device": options.device, "dtype": options.dtype}
-    source = ModelSource.load(options.model, options.revision, **loading)
+    require_new(options.output, makes_folders=True)
+    source = ModelSource.load(
+        options.model, options.revision, device=options.device, dtype=options.dtype
+    )
     lists = read_labelled_lists(
         options.lists,
         source.hierarchy,
@@ -141,12 +165,13 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
     print(f"{calibration_summary(new)}\nthe new model is in {options.output}")
 
 
-def evaluate_run(recipe: Recipe, run: RunFolder) -> UMLSReranker | None:
+def evaluate_run(recipe: Recipe) -> UMLSReranker | None:
     """Make the report of a run, if it is due, and complete its model folder.
 
     Returns:
         The model, if it was loaded.
     """
+    run = RunFolder(recipe.run.run_dir)
     reranker = None
     with run.due("report", recipe) as stage:
         if stage is not None:
@@ -191,9 +216,7 @@ def complete_model_folder(recipe: Recipe, run: RunFolder) -> None:
 
 def evaluate_on_lists(options: argparse.Namespace) -> None:
     """Evaluate a model on user-provided lists, by the options of `recipe.lists_parser`."""
-    if options.output.exists():
-        raise UserError(f"{options.output} already exists; choose another folder for the report")
-    require_writable(options.output, makes_folders=True)
+    require_new(options.output, makes_folders=True)
     reranker = UMLSReranker.from_pretrained(
         options.model, options.revision, options.device, options.dtype
     )
@@ -219,3 +242,109 @@ def evaluate_on_lists(options: argparse.Namespace) -> None:
         f"{evaluation_summary(metrics)}\nreport written to {options.output}; open "
         f"{options.output / PAGE}"
     )
+
+
+def validate(
+    recipe: Recipe,
+    against: str | None = None,
+    *,
+    margin: float = USUAL_MARGIN,
+    reranker: UMLSReranker | None = None,
+) -> bool:
+    """Check the targets of the recipe and the model folder; print and write the results.
+
+    Args:
+        recipe: the recipe.
+        against: a previous version to compare with, as for `find_outcomes`; None: no comparison.
+        margin: as for `compare`.
+        reranker: the model of the run; None: it is loaded.
+
+    Returns:
+        Whether no check failed, and the model is not inferior to the previous version.
+    """
+    run = RunFolder(recipe.run.run_dir)
+    report_key = run.key_of("report", "evaluate")
+    targets = parse_targets(recipe.evaluation.targets)
+    # A new model has none until it is evaluated; until then the report is that of the previous one.
+    verify_files(run.path / "model", [METRICS])
+    checks = check_targets(targets, read_metrics(run.path / "report" / METRICS)["figures"])
+    comparison = None
+    if against:
+        former = Outcomes.load(find_outcomes(against))
+        present = Outcomes.load(run.path / "report" / OUTCOMES_FILE)
+        comparison = compare(present, former, margin=margin)
+    if recipe.run.dry_run:
+        would_make("checklist", run.path / "checklist.json")
+        return True
+    with run.locked():
+        if reranker is None:
+            reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
+        lists = run.lists("test")
+        checks = replay_checks(reranker, lists) + checks
+        content = {
+            "schema_version": 4,
+            "report_key": report_key,
+            "checks": checks,
+            "against": against,
+            "comparison": comparison and asdict(comparison),
+        }
+        write_json(run.path / "checklist.json", content)
+    print(f"{format_table(checks)}\n\n{verdict(checks)}")
+    if comparison:
+        print(f"\n{comparison.text(str(against))}")
+    failed = any(check["result"] == FAIL for check in checks)
+    return not failed and (comparison is None or comparison.passes)
+
+
+def replay_checks(reranker: UMLSReranker, lists: AnnotatedLists) -> list[dict[str, Any]]:
+    """Replay test mentions as a service does: one at a time, and in one batch.
+
+    Every candidate is returned with a probability, in order, with the same score alone as in a
+    batch.
+
+    Args:
+        reranker: loaded as by a user.
+        lists: the lists of a split.
+
+    Returns:
+        the checks, as of `check_targets`.
+    """
+    lists = lists.take(np.arange(0, len(lists), max(1, len(lists) // REPLAYED_MENTIONS)))
+    batch = reranker.decide(lists, "replaying test mentions")
+    count = min(len(lists), REPLAYED_SINGLY)
+    single = [reranker.decide(lists.take(np.array([row]))).probabilities for row in range(count)]
+    gap = float(
+        np.abs(np.concatenate(single) - batch.probabilities[: lists.offsets[count]]).max(
+            initial=0.0
+        )
+    )
+    ranked = batch.probabilities[batch.order]
+    whole = np.array_equal(np.sort(batch.order), np.arange(len(lists.names)))
+    in_range = ((ranked >= 0.0) & (ranked <= 1.0)).all()
+    ordered = (np.diff(ranked) <= 0)[np.diff(lists.owner) == 0].all()
+    sound = {
+        "value": float(whole and in_range and ordered),
+        "n": len(lists),
+        "population": "replayed mentions",
+    }
+    figures = {
+        "every_candidate_ranked_with_probability": sound,
+        "largest_score_gap_single_vs_batch": {
+            "value": gap,
+            "n": count,
+            "population": "replayed mentions",
+        },
+    }
+    return check_targets(dict(zip(figures, (">= 1", f"<= {LARGEST_GAP}"), strict=True)), figures)
+
+
+def main() -> int:
+    """Calibrate, evaluate and validate the run of a recipe."""
+    recipe = parse_recipe(__doc__ or "", ("run",))
+    calibrate_run(recipe)
+    reranker = evaluate_run(recipe)
+    return 0 if validate(recipe, reranker=reranker) else MISSED_TARGET
+
+
+if __name__ == "__main__":
+    run_script(main)

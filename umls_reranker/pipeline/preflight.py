@@ -21,7 +21,6 @@ from ..core.arrays import started_processes
 from ..core.devices import sharing_processes
 from ..core.errors import CollectedErrors, UserError
 from ..core.files import CHUNK_BYTES
-from ..core.run_arguments import RunArguments
 from ..core.text_files import open_binary
 from ..models.model_files import resolve_model
 from ..models.pretrained import load_pretrained, loading, require_readable
@@ -208,7 +207,7 @@ def model_config(
 
 def main() -> None:
     """Check the recipe in the first process of a launch; the others have found their devices."""
-    recipe = parse_recipe(__doc__ or "", (RunArguments,))
+    recipe = parse_recipe(__doc__ or "", ("run",))
     state = sharing_processes(recipe.run.device)
     if not state.is_main_process:
         return

@@ -14,11 +14,10 @@ import sys
 import types
 import typing
 from collections import ChainMap
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import yaml
@@ -29,6 +28,7 @@ from ..calibration.features import FEATURES
 from ..core.errors import UserError
 from ..core.run_arguments import RunArguments
 from ..corpora.arguments import ConceptArguments, MentionArguments
+from ..corpora.formats import describe_formats
 from ..evaluation.arguments import EvaluationArguments
 from ..hub.arguments import PublishArguments
 from ..models.arguments import ModelArguments
@@ -188,6 +188,11 @@ def pick(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: values[name] for name in names if name in values}
 
 
+# What completes the help of a key.
+NOTES: dict[str, Callable[[], str]] = {
+    "corpus": describe_formats,
+    "features": lambda: explained(FEATURES),
+}
 # Choices that extension points add to.
 REGISTRIES: dict[str, Mapping[str, Any]] = {
     "calibrator": ChainMap({"auto": AUTO}, CALIBRATORS),  # type: ignore[dict-item]
@@ -201,11 +206,9 @@ KEYS = {name: key for section in SECTIONS.values() for name, key in keys_of(sect
 
 def recipe_parser(
     description: str,
-    sections: Collection[type] = (),
+    sections: Collection[str] = (),
     extra: type | None = None,
-    notes: Mapping[str, str] = MappingProxyType({}),
     *,
-    trains: bool = False,
     needs_recipe: bool = True,
 ) -> CommandParser:
     """The command line of a script that takes a recipe: its keys are options, but for training.
@@ -214,11 +217,9 @@ def recipe_parser(
 
     Args:
         description: what the script does.
-        sections: the sections that ``--help`` explains.
+        sections: names of the sections that ``--help`` explains; of training, only the keys with
+            defaults of our own, whose import takes seconds.
         extra: a dataclass of the script's own options, which are not recipe keys.
-        notes: key -> text that completes its help.
-        trains: whether ``--help`` explains the training keys with defaults of our own, too; their
-            import takes seconds.
         needs_recipe: whether a recipe must be named.
     """
     parser = CommandParser(
@@ -232,18 +233,12 @@ def recipe_parser(
         nargs=None if needs_recipe else "?",
         help="file or folder of a recipe, or name of one in the package; also as --config",
     )
-    notes = {"features": explained(FEATURES), **notes}
     if extra is not None:
-        add_options(parser, title_of(extra), keys_of(extra).values(), notes)
-    for section in SECTIONS.values():
-        add_options(
-            parser,
-            title_of(section),
-            keys_of(section).values(),
-            notes if section in sections else None,
-        )
-    if trains:
-        add_options(parser, "Training", training_keys().values(), notes)
+        add_section(parser, extra)
+    for name, section in SECTIONS.items():
+        add_section(parser, section, is_shown=name in sections)
+    if "training" in sections:
+        add_options(parser, "Training", training_keys().values())
     return parser
 
 
@@ -254,16 +249,14 @@ def training_keys() -> dict[str, Key]:
     return pick(keys_of(RerankerTrainingArguments), OWN_FIELDS)
 
 
-def title_of(section: type) -> str:
-    """The heading of a section in ``--help``."""
-    return (section.__doc__ or "").rstrip(".")
+def add_section(parser: CommandParser, section: type, *, is_shown: bool = True) -> None:
+    """Add an option for each key of a section, as for `add_options`."""
+    title = (section.__doc__ or "").rstrip(".")
+    add_options(parser, title, keys_of(section).values(), is_shown=is_shown)
 
 
 def add_options(
-    parser: CommandParser,
-    title: str,
-    keys: Iterable[Key],
-    notes: Mapping[str, str] | None = MappingProxyType({}),
+    parser: CommandParser, title: str, keys: Iterable[Key], *, is_shown: bool = True
 ) -> None:
     """Add an option for each key.
 
@@ -271,7 +264,7 @@ def add_options(
         parser: the command line.
         title: heading of the options in ``--help``.
         keys: the keys.
-        notes: texts that complete the help of keys; None: ``--help`` leaves them out.
+        is_shown: whether they are in ``--help``.
     """
     group = parser.add_argument_group(title)
     for key in keys:
@@ -282,12 +275,10 @@ def add_options(
             options["nargs"] = "*"
         elif key.kind is bool:
             options |= {"nargs": "?", "const": True}
-        if notes is not None:
-            texts = [key.help, notes.get(key.name), explained(key.choices)]
+        if is_shown:
+            texts = [key.help, NOTES.get(key.name, str)(), explained(key.choices)]
             ending = "" if key.default in (None, []) else f" (default: {key.default})"
-            options["help"] = ("; ".join(text for text in texts if text) + ending).replace(
-                "%", "%%"
-            )
+            options["help"] = ("; ".join(filter(None, texts)) + ending).replace("%", "%%")
         group.add_argument(f"--{key.name}", **options)
 
 
@@ -307,26 +298,22 @@ def explained(choices: Iterable[Any] | None) -> str:
 
 def parse_recipe(
     description: str,
-    sections: Collection[type],
-    argv: Sequence[str] | None = None,
+    sections: Collection[str],
     extra: type | None = None,
+    argv: Sequence[str] | None = None,
     or_model: str | None = None,
-    notes: Mapping[str, str] = MappingProxyType({}),
     *,
-    trains: bool = False,
     needs_recipe: bool = True,
 ) -> Any:
     """Read the recipe that a command line names, and its further options, which win.
 
     Args:
         description: the script's docstring, first paragraph of ``--help``.
-        sections: the sections that ``--help`` explains; every other key is accepted too.
-        argv: the command line; None: that of the process.
+        sections: as for `recipe_parser`; every other key is accepted too.
         extra: as for `recipe_parser`.
+        argv: the command line; None: that of the process.
         or_model: key of a section or of `extra` for a model that may be named in place of a recipe,
             which then has all defaults. None: a recipe is required.
-        notes: as for `recipe_parser`.
-        trains: as for `recipe_parser`.
         needs_recipe: as for `recipe_parser`.
 
     Returns:
@@ -336,29 +323,20 @@ def parse_recipe(
         UserError: the recipe cannot be read, or has an unknown key, a value of the wrong type, or a
             feature that does not exist.
     """
-    keys = KEYS | (keys_of(extra) if extra else {})
+    own_keys = keys_of(extra) if extra else {}
+    keys = KEYS | own_keys
     words, training = divide_words(recipe_first(sys.argv[1:] if argv is None else argv), keys)
-    parser = recipe_parser(
-        description, sections, extra, notes, trains=trains, needs_recipe=needs_recipe
-    )
+    parser = recipe_parser(description, sections, extra, needs_recipe=needs_recipe)
     stated = vars(parser.parse_args(words))
-    name = stated.pop("recipe", None)
-    content: dict[str, Any] = {}
-    if or_model and name is not None and not is_recipe(name):
-        content = {or_model: name}
-    elif name is not None:
-        content = read_yaml(find_recipe(name))
-    require_known(content, keys, f"{name and find_recipe(name)}: ", "")
     require_known(training, keys, "", "--")
+    name = stated.pop("recipe", None)
     values = {}
-    for key, value in content.items():
-        try:
-            if value not in EMPTY:
-                values[key] = keys[key].read_yaml(value) if key in keys else value
-        except argparse.ArgumentTypeError as error:
-            raise UserError(f"{find_recipe(name)}: {key}: {error}") from None
+    if or_model and name is not None and not is_recipe(name):
+        values = {or_model: name}
+    elif name is not None:
+        values = read_recipe(find_recipe(name), keys)
     values |= stated | training
-    extra_values = {key: values.pop(key) for key in pick(values, keys_of(extra) if extra else ())}
+    own_values = {key: values.pop(key) for key in own_keys if key in values}
     recipe = Recipe.from_values(values)
     new_features = [name for name in recipe.calibration.features or () if name not in FEATURES]
     # A model folder's recipe may name scores of the lists that it was calibrated on.
@@ -366,7 +344,21 @@ def parse_recipe(
         raise UserError(
             f"features: {new_features[0]!r} is unknown; choose from {', '.join(FEATURES)}"
         )
-    return (recipe, extra(**extra_values)) if extra else recipe
+    return (recipe, extra(**own_values)) if extra else recipe
+
+
+def read_recipe(path: Path, keys: Mapping[str, Key]) -> dict[str, Any]:
+    """The values that a recipe sets, typed by the keys; those of training are text."""
+    content = read_yaml(path)
+    require_known(content, keys, f"{path}: ", "")
+    values = {}
+    for name, value in content.items():
+        try:
+            if value not in EMPTY:
+                values[name] = keys[name].read_yaml(value) if name in keys else value
+        except argparse.ArgumentTypeError as error:
+            raise UserError(f"{path}: {name}: {error}") from None
+    return values
 
 
 def divide_words(
@@ -387,11 +379,11 @@ def divide_words(
         else:
             values = [value] if mark else []
             others[name] = values
-    texts: dict[str, str | list[str]] = {}
-    for name, values in others.items():
-        # A flag has no value.
-        texts[name] = values if len(values) > 1 else next(iter(values), "true")
-    return own, texts
+    # A flag has no value.
+    return own, {
+        name: values if len(values) > 1 else next(iter(values), "true")
+        for name, values in others.items()
+    }
 
 
 def require_known(names: Iterable[str], keys: Collection[str], place: str, prefix: str) -> None:
@@ -404,10 +396,10 @@ def require_known(names: Iterable[str], keys: Collection[str], place: str, prefi
         prefix: what is before each of them there.
     """
     others = [name for name in names if name not in keys]
-    known = training_names() if others else frozenset()
+    known = sorted(training_names()) if others else []
     for name in others:
         if name not in known:
-            near = difflib.get_close_matches(name, [*keys, *sorted(known)], n=1, cutoff=0.5)
+            near = difflib.get_close_matches(name, [*keys, *known], n=1, cutoff=0.5)
             advice = f"; did you mean {near[0]!r}?" if near else ""
             raise UserError(f"{place}unknown key {prefix + name!r}{advice}")
 
@@ -491,7 +483,7 @@ def load_served(model: str) -> Recipe:
 
 def load_recipe(path: str | Path, or_model: str | None = None) -> Recipe:
     """Read a recipe from YAML, with defaults for missing keys; otherwise as `parse_recipe`."""
-    return parse_recipe("", (), [str(path)], or_model=or_model)
+    return parse_recipe("", (), argv=[str(path)], or_model=or_model)
 
 
 def lists_parser(description: str, names: Collection[str], **model_options: Any) -> CommandParser:

@@ -18,6 +18,7 @@ from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.keys import recipe_key
 from ..core.progress import SECONDS_BETWEEN_LINES
+from ..evaluation.checklist import verdict
 from ..evaluation.metrics import read_metrics
 from ..evaluation.render import systems_text
 from ..hub.model_folder import METRICS
@@ -28,7 +29,7 @@ from .stages import planned_stages, should_run, stage_table
 
 PREFLIGHT = "umls_reranker.pipeline.preflight"
 # calibrate, evaluate and validate.
-FINISH = "umls_reranker.pipeline.validation"
+FINISH = "umls_reranker.pipeline.model"
 # What `run` starts: commands, and modules.
 TITLES = {
     PREFLIGHT: "checking the recipe, disk and memory",
@@ -107,8 +108,6 @@ def show_plan(recipe: Recipe) -> None:
 
 def show_results(folder: Path) -> None:
     """Print how the systems compare, the targets, and where model and report are."""
-    from .validation import verdict
-
     metrics = read_metrics(folder / "report" / METRICS)
     checks = read_json(folder / "checklist.json")["checks"]
     print(f"\n{systems_text(metrics['figures'])}\n\n{metrics['verdict']}")

@@ -1,25 +1,46 @@
-"""From the keys of a recipe to files, their fingerprints, and the concepts and mentions in them."""
+"""The stages that read concepts and mentions: from the keys of a recipe to files and tables."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import CollectedErrors, UserError
-from ..core.files import fingerprint_path, remembered
+from ..core.files import file_sha256, fingerprint_path, read_json, remembered, write_json
 from ..corpora.arguments import ConceptArguments, MentionArguments
+from ..corpora.concept_sources import ConceptSource, read_concepts
 from ..corpora.corpus import Mention, name_files
 from ..corpora.formats import corpus_files, read_corpus, read_documents, reader_of
-from ..corpora.mentions import assign_split
+from ..corpora.mentions import (
+    RetiredCuis,
+    assign_split,
+    hold_out_synonyms,
+    known_mentions,
+    map_ids,
+    reading_table,
+    with_concepts_of_mentions,
+    write_mentions,
+)
 from ..linking.dictionary_index import Dictionary
-from ..vocab.concepts import read_name_lists
+from ..vocab.concepts import (
+    ConceptTable,
+    concept_table,
+    count_typed,
+    iter_concepts,
+    read_name_lists,
+    write_concepts,
+)
 from ..vocab.ontology import read_ontology
-from ..vocab.rrf import REQUIRED_TABLES, release_files
+from ..vocab.rrf import REQUIRED_TABLES, release_files, write_relations
+from .command import table_console
 from .fetch import fetch
 from .recipe import Recipe
+from .stages import MENTION_FILES, RunFolder, Stage, planned_stages, should_run
+
+Files = Mapping[str, tuple[Path, ...]]
 
 # Recipe key -> check that rejects a wrong download (`fetch.fetch`).
 CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
@@ -108,9 +129,7 @@ def _required(key: str, value: Any) -> Any:
     return value
 
 
-def fingerprints(
-    files: Mapping[str, tuple[Path, ...]], cache: Path, printed: bool
-) -> dict[str, str]:
+def fingerprints(files: Files, cache: Path, printed: bool) -> dict[str, str]:
     """Name, numbered if there are several files, -> fingerprint.
 
     Args:
@@ -152,20 +171,6 @@ def named_dictionary(name: str, reading: Mapping[str, Any], cache: Path) -> Dict
     return Dictionary(name, settings, files, fingerprints(files, cache, printed=True))
 
 
-def describe_dictionary(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The origin of a dictionary: ``concepts``, and ``release`` or ``vocabularies``.
-
-    Args:
-        report: report of `concept_sources.read_concepts` and the script.
-    """
-    return {key: report[key] for key in ("concepts", "release", "vocabularies") if key in report}
-
-
-def split_shares(mentions: MentionArguments) -> dict[str, float]:
-    """Shares of all four splits, for mentions without official document lists."""
-    return {"train": mentions.train_share} | _held_out_shares(mentions, 1.0 - mentions.train_share)
-
-
 def _held_out_shares(
     mentions: MentionArguments, whole: float, *, has_test: bool = False
 ) -> dict[str, float]:
@@ -181,9 +186,7 @@ def _held_out_shares(
     return {split: whole * share for split, share in shares.items()}
 
 
-def listed_documents(
-    mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int
-) -> dict[str, str]:
+def listed_documents(mentions: MentionArguments, files: Files, seed: int) -> dict[str, str]:
     """Document -> split, by the recipe's lists of documents.
 
     Raises:
@@ -248,3 +251,89 @@ def corpus_mentions(
         "mentions_in_no_list": unlisted,
         "listed_documents_without_mentions": len(split_of) - len(seen),
     }
+
+
+def prepare_data(recipe: Recipe) -> None:
+    """Make the stages that read concepts and mentions, those that are due."""
+    run = RunFolder(recipe.run.run_dir)
+    files = input_files(recipe)
+    hashes = fingerprints(files, Path(recipe.run.cache_dir), printed=recipe.run.dry_run)
+    stages = planned_stages(recipe, run.path, hashes, "prepare_data")
+    with run.locked(dry_run=recipe.run.dry_run):
+        due = {name: stage for name, stage in stages.items() if should_run(stage, recipe.run)}
+        if due:
+            make_data(recipe, run, files, due)
+            show_counts(run)
+
+
+def make_data(recipe: Recipe, run: RunFolder, files: Files, due: Mapping[str, Stage]) -> None:
+    """Read concepts and mentions, which are those of annotated text or synonyms set aside."""
+    report: dict[str, Any] = {}
+    mentions: Iterable[tuple[str, Mention]]
+    if recipe.mentions.mention_source == "held_out_synonyms":
+        share = recipe.mentions.train_share
+        shares = {"train": share} | _held_out_shares(recipe.mentions, 1.0 - share)
+        source = read_concepts(recipe.concepts, files)
+        concepts = list(iter_concepts(source.concepts))
+        rows, mentions = hold_out_synonyms(concepts, shares=shares, seed=recipe.run.seed)
+        source = source._replace(concepts=concept_table(rows))
+    else:
+        # Lists of documents are checked before hours of reading.
+        splits = listed_documents(recipe.mentions, files, recipe.run.seed)
+        mentions = corpus_mentions(recipe.mentions, files["corpus"], splits, report)
+        if "concepts" in due:
+            source = read_concepts(recipe.concepts, files)
+            if recipe.mentions.concepts_of_mentions:
+                mentions = list(mentions)
+                joined = with_concepts_of_mentions(source.concepts, mentions)
+                source = source._replace(concepts=joined)
+    if "concepts" in due:
+        make_concepts(due["concepts"], source)
+    if "mentions" in due:
+        make_mentions(run, files, due["mentions"], mentions, report)
+
+
+def make_concepts(stage: Stage, source: ConceptSource) -> None:
+    """Write the dictionary."""
+    with stage.writing() as (folder, summary):
+        summary |= source.report
+        summary["concepts"] = write_concepts(source.concepts, source.hierarchy, folder)
+        summary["typed"] = count_typed(source.concepts)
+        summary["relations"] = write_relations(
+            source.relations, ConceptTable.load(folder).cuis, folder
+        )
+        write_json(folder / "read_report.json", summary)
+
+
+def make_mentions(
+    run: RunFolder,
+    files: Files,
+    stage: Stage,
+    mentions: Iterable[tuple[str, Mention]],
+    corpus_report: dict[str, Any],
+) -> None:
+    """Write the mentions of all splits; `corpus_report` gets the counts of reading them."""
+    table = ConceptTable.load(run.path / "concepts")
+    with stage.writing() as (folder, summary):
+        retired = RetiredCuis.read(files["MRCUI"][0]) if "MRCUI" in files else None
+        summary["mentions"] = write_mentions(
+            map_ids(mentions, table, retired, corpus_report), folder
+        )
+        summary["corpus"] = corpus_report
+        # A recipe may name files without their hashes.
+        summary["sha256"] = {
+            f"{name} {path.name}": file_sha256(path)
+            for name, paths in files.items()
+            if name in MENTION_FILES
+            for path in paths
+        }
+        summary["in_dictionary"] = known_mentions(folder, table)
+        write_json(folder / "read_report.json", summary)
+
+
+def show_counts(run: RunFolder) -> None:
+    """Print what was read and what was left out."""
+    reports = [read_json(run.path / name / "read_report.json") for name in ("concepts", "mentions")]
+    table_console().print(reading_table(*reports))
+    for name, sha256 in reports[1].get("sha256", {}).items():
+        print(f"{name}: SHA-256 {sha256}", file=sys.stderr)

@@ -253,12 +253,6 @@ def planned_stages(
     return stages
 
 
-def index_key(folder: Path, retrievers: Iterable[str]) -> str:
-    """Identity of the encoder and indexes in a folder, which decide its retrievers' scores."""
-    keys = {name: read_manifest(folder / name)["key"] for name in index_folders(retrievers)}
-    return json_sha256(keys)
-
-
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished stage.
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from ..core.arrays import open_arrow
 from ..core.devices import sharing_processes
 from ..core.errors import UserError
-from ..core.files import fingerprint_path, require_writable, write_json
+from ..core.files import fingerprint_path, require_new, write_json
 from ..lists.read import read_rows
 from ..models.cross_encoder import PairScorer
 from ..models.pairs import TEMPLATE_FILE, PairTemplate
@@ -108,9 +108,7 @@ def train_on_lists(recipe: Recipe, files: Sequence[str], output: Path) -> None:
     Raises:
         UserError: the output exists, a row is invalid, or no list contains its gold concept.
     """
-    if output.exists():
-        raise UserError(f"{output} already exists; choose another folder for the new model")
-    require_writable(output, makes_folders=True)
+    require_new(output, makes_folders=True)
     rows = rows_of_file(Path(files[0]), recipe)
     dev = rows_of_file(Path(files[1]), recipe)
     run = RunFolder(output.with_name(f".{output.name}.training"))
