@@ -7,8 +7,7 @@ import pyarrow as pa
 import pytest
 
 from umls_reranker.serving.outputs import format_of
-from umls_reranker.serving.parts import FormatSettings, RankedRows
-from umls_reranker.serving.rows import RANKED_TYPE
+from umls_reranker.serving.rows import RANKED_TYPE, FormatSettings, RankedRows
 from umls_reranker.vocab.codes import ConceptCodes
 from umls_reranker.vocab.concepts import Concept, ConceptColumns, concept_table
 

@@ -34,7 +34,7 @@ from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex
 from umls_reranker.serving.arguments import ServingArguments
 from umls_reranker.serving.bulk import OneProcess
 from umls_reranker.serving.formats import cells
-from umls_reranker.serving.parts import RankedRows
+from umls_reranker.serving.rows import RankedRows
 
 # Of types and inputs that the model does not know.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

@@ -10,7 +10,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.linking.mentions import UsagiSheets, read_mentions
 from umls_reranker.serving.formats import OmopVocabulary
 from umls_reranker.serving.outputs import format_of
-from umls_reranker.serving.parts import FormatSettings
+from umls_reranker.serving.rows import FormatSettings
 
 pytest_plugins = ["format_fixtures"]
 

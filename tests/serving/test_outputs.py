@@ -9,8 +9,7 @@ import pytest
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.serving.outputs import OUTPUT_FORMATS, brought, format_of
-from umls_reranker.serving.parts import LINE, LinesFormat, RankedRows
-from umls_reranker.serving.rows import RANKED, RANKED_TYPE
+from umls_reranker.serving.rows import LINE, RANKED, RANKED_TYPE, LinesFormat, RankedRows
 
 BEST = {"cui": "C1", "name": "colds", "score": 0.9, "tier": "high", "accepted": True}
 SAME = {"cui": "C1", "name": "cold", "score": 0.9}

@@ -24,9 +24,8 @@ from ..serving.bulk import (
     spark_schema,
     with_nulls,
 )
-from ..serving.parts import RankedRows
 from ..serving.review_queue import LIST_FORMATS
-from ..serving.rows import RANKED, ranked_column
+from ..serving.rows import RANKED, RankedRows, ranked_column
 from .linker import LINKED_TYPE, ConceptLinker, MentionQueries
 from .mentions import (
     MENTION_KEYS,

@@ -11,7 +11,7 @@ from ..core.files import portable_locator
 from ..linking.mentions import UsagiSheets
 from ..serving.formats import OmopVocabulary
 from ..serving.outputs import OUTPUT_FORMATS
-from ..serving.parts import FormatSettings
+from ..serving.rows import FormatSettings
 from ..vocab.codes import ConceptCodes
 from .command import CommandParser, number_in
 from .recipe import KEYS, Recipe, add_options

@@ -44,9 +44,17 @@ from ..lists.labels import candidate_cuis, gold_ids
 from ..lists.read import STDIN, Rows, mention_files, read_rows
 from ..vocab.text import normalize_texts
 from .outputs import OUTPUT_FORMATS, format_of
-from .parts import FormatSettings, OutputFormat, Parts, RankedRows, part_path
 from .reranker import UMLSReranker
-from .rows import RANKED, RANKED_TYPE, ranked_column
+from .rows import (
+    RANKED,
+    RANKED_TYPE,
+    FormatSettings,
+    OutputFormat,
+    Parts,
+    RankedRows,
+    part_path,
+    ranked_column,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

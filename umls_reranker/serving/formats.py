@@ -30,7 +30,7 @@ from ..core.text_files import open_binary, start_of
 from ..core.version import __version__
 from ..vocab.codes import LOCAL, SYSTEMS, Code, code_of, system_of
 from ..vocab.rrf import passing
-from .parts import LinesFormat, OutputFormat, RankedRows
+from .rows import LinesFormat, OutputFormat, RankedRows
 
 Answer = Mapping[str, Any]
 TOOL = "umls_reranker"

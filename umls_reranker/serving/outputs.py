@@ -17,15 +17,15 @@ from ..lists.columns import listed, row_column
 from ..lists.read import ERROR
 from ..vocab.codes import CODE_LISTS
 from .formats import Fhir, Omop, Sssom, Usagi
-from .parts import (
+from .rows import (
     ANSWER_TYPES,
+    RANKED,
     LinesFormat,
     OutputFormat,
     RankedRows,
     json_line,
     plain_text,
 )
-from .rows import RANKED
 
 CANDIDATES = "candidates"
 # The key of a row with the codes of its answer; in tables, the beginning of columns.

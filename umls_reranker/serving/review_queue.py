@@ -16,8 +16,7 @@ from ..lists.columns import concept_id, gold_parts, trainable
 from ..lists.labels import with_document
 from ..lists.read import ERROR
 from ..vocab.text import normalize_name
-from .parts import LinesFormat, OutputFormat, RankedRows, json_line
-from .rows import RANKED
+from .rows import RANKED, LinesFormat, OutputFormat, RankedRows, json_line
 
 RANDOM_SAMPLE = "is_random_sample"
 MENTION_COLUMNS = ("doc_id", "mention_id", "entity", "entity_type", "left", "right", RANDOM_SAMPLE)

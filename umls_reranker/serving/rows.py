@@ -1,10 +1,19 @@
-"""The ranked candidates of mentions, as Python objects and in Arrow."""
+"""Ranked rows: the candidates of mentions, as Python objects and in Arrow; the parts of an output,
+rows of the input with what was made of them; and what a format is, which writes them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from abc import ABC, abstractmethod
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple, get_args, get_type_hints
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +21,12 @@ import pyarrow as pa
 from ..calibration.decisions import Decisions
 from ..calibration.inputs import ALL_INPUTS
 from ..calibration.thresholds import TIERS
-from ..core.arrays import RepeatedTexts
+from ..core.arrays import RepeatedTexts, arrow_writer, open_arrow
+from ..core.files import strict
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import as_arrow
+from ..lists.read import ERROR
+from ..vocab.codes import ConceptCodes
 
 # The key of a row, and the column of a table, with the ranked candidates.
 RANKED = "ranked"
@@ -145,3 +157,224 @@ def _columns(
         "model_name": RepeatedTexts(model_names, decisions.models[owner]),
         "scored": decisions.scored[owner],
     }
+
+
+# Columns of tables about the top candidate, and about that of the next concept -> their fields.
+TOP_COLUMNS = {
+    "answer": "cui",
+    "answer_name": "name",
+    "answer_score": "score",
+    "tier": "tier",
+    "accepted": "accepted",
+}
+SECOND_COLUMNS = {"second": "cui", "second_name": "name", "second_score": "score"}
+ANSWER_TYPES = {
+    column: RANKED_TYPE.field(name).type
+    for column, name in [*TOP_COLUMNS.items(), *SECOND_COLUMNS.items()]
+} | {ERROR: pa.string()}
+# The column of a part with mappings as JSON, and the key of its metadata with all but columns.
+LINE = "line"
+STATE = b"umls_reranker_part"
+
+
+class RankedRows(NamedTuple):
+    """n rows of the input and what was made of them.
+
+    Attributes:
+        content: what the input brought: mappings, or in Parquet and Arrow a table.
+        ranked: n lists of `RANKED_TYPE`, null for rows with an error.
+        errors: n reasons why a row was not ranked, None if it was.
+        counts: as of `FileJob.run`.
+        first_error: place and reason of the first row with an error.
+    """
+
+    content: list[dict[str, Any]] | pa.Table
+    ranked: pa.ListArray
+    errors: list[str | None]
+    counts: Mapping[str, int] = MappingProxyType({})
+    first_error: str | None = None
+
+    def mappings(self) -> list[dict[str, Any]]:
+        """What the input brought, as Python objects."""
+        return self.content.to_pylist() if isinstance(self.content, pa.Table) else self.content
+
+    def answers(self) -> list[dict[str, Any]]:
+        """For each row the columns of `ANSWER_TYPES`, with preferred names where there are any."""
+        answers = []
+        for items, error in zip(self.ranked.to_pylist(), self.errors, strict=True):
+            top = _answer(items[0] if items else {})
+            further = (item for item in items or () if _concept(item) != _concept(top))
+            second = _answer(next(further, {}))
+            answer = {column: top.get(name) for column, name in TOP_COLUMNS.items()}
+            answer |= {column: second.get(name) for column, name in SECOND_COLUMNS.items()}
+            answers.append(answer | {ERROR: error})
+        return answers
+
+    def save(self, path: Path) -> None:
+        """Write the part, without what an earlier output of this package had added to the rows.
+
+        A table keeps its columns. Mappings become JSON, which repeats all values of JSON as they
+        are, of whatever types a key's values are.
+        """
+        added = {RANKED, ERROR}
+        if isinstance(self.content, pa.Table):
+            table = self.content.drop_columns([*added.intersection(self.content.column_names)])
+        else:
+            rows = (
+                {key: value for key, value in row.items() if key not in added}
+                for row in self.content
+            )
+            lines = [json.dumps(row, default=as_text) for row in rows]
+            table = pa.table({LINE: pa.array(lines, pa.large_string())})
+        errors = [plain_text(error) if error else None for error in self.errors]
+        table = table.append_column(RANKED, self.ranked)
+        table = table.append_column(ERROR, pa.array(errors, pa.string()))
+        state = {
+            "counts": self.counts,
+            "first_error": self.first_error,
+            "are_lines": isinstance(self.content, list),
+        }
+        metadata = (table.schema.metadata or {}) | {STATE: json.dumps(state).encode()}
+        table = table.replace_schema_metadata(metadata)
+        with arrow_writer(path, table.schema) as writer:
+            writer.write_table(table)
+
+    @classmethod
+    def load(cls, path: Path) -> RankedRows:
+        """Read what `save` wrote."""
+        table = open_arrow(path)
+        state = _state(table)
+        metadata = {key: value for key, value in table.schema.metadata.items() if key != STATE}
+        content = table.drop_columns([RANKED, ERROR]).replace_schema_metadata(metadata or None)
+        return cls(
+            content=list(map(json.loads, content[LINE].to_pylist()))
+            if state["are_lines"]
+            else content,
+            ranked=table[RANKED].combine_chunks(),
+            errors=table[ERROR].to_pylist(),
+            counts=state["counts"],
+            first_error=state["first_error"],
+        )
+
+
+class Parts(Iterable[RankedRows]):
+    """The finished parts of an output, in order; iterating holds one of them at a time.
+
+    Args:
+        folder: where they lie.
+        count: how many there are.
+
+    Attributes:
+        counts: the sum of their counts.
+        first_error: place and reason of the first row with an error.
+    """
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._paths = [part_path(folder, number) for number in range(count)]
+        self.counts = Counter[str]()
+        self.first_error: str | None = None
+        for path in self._paths:
+            state = _state(open_arrow(path))
+            self.counts.update(state["counts"])
+            self.first_error = self.first_error or state["first_error"]
+
+    def __iter__(self) -> Iterator[RankedRows]:
+        return map(RankedRows.load, self._paths)
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """The file of a part."""
+    return folder / f"{number:06}.arrow"
+
+
+def _state(table: pa.Table) -> dict[str, Any]:
+    return json.loads(table.schema.metadata[STATE])
+
+
+@dataclass(frozen=True)
+class FormatSettings:
+    """What formats may need besides the rows.
+
+    Attributes:
+        codes: the codes of concepts, in the vocabularies that are asked for.
+        model: the model that ranked the rows, publishable (`files.portable_locator`).
+        omop_concepts: CONCEPT.csv and CONCEPT_RELATIONSHIP.csv of an OMOP vocabulary.
+    """
+
+    codes: ConceptCodes = field(default_factory=ConceptCodes)
+    model: str = ""
+    omop_concepts: Sequence[Path] = ()
+
+
+class OutputFormat(ABC):
+    """A format of files with ranked mentions, for one output.
+
+    To add one, write a subclass, and a line in `outputs.OUTPUT_FORMATS`.
+
+    Attributes:
+        name: its name, for ``--format``.
+        endings: endings of files that are in this format, if it is not named.
+        help: one line about it.
+        counts: what to say of the written rows.
+
+    Args:
+        settings: what it may need besides the rows.
+    """
+
+    name: ClassVar[str]
+    endings: ClassVar[tuple[str, ...]] = ()
+    help: ClassVar[str]
+
+    def __init__(self, settings: FormatSettings = FormatSettings()) -> None:
+        self.settings = settings
+        self.counts = Counter[str]()
+
+    @abstractmethod
+    def write(self, path: Path, parts: Iterable[RankedRows]) -> None:
+        """Write a new file of all rows, whose parts may be iterated over several times."""
+
+    def codes(self, cui: str | None) -> dict[str, list[str]]:
+        """Vocabulary -> the codes of an answer, best first; {} if none are asked for."""
+        sources = self.settings.codes.sources
+        codes = self.settings.codes.of(cui or "") if sources else ()
+        return {
+            source: [code.code for code in codes if code.source == source] for source in sources
+        }
+
+
+class LinesFormat(OutputFormat):
+    """A format with lines of text for each part."""
+
+    @abstractmethod
+    def lines(self, rows: RankedRows) -> Iterable[bytes]:
+        """The lines of a part, with their ends."""
+
+    def write(self, path: Path, parts: Iterable[RankedRows]) -> None:
+        """Write the lines of all parts."""
+        with path.open("wb") as stream:
+            for rows in parts:
+                stream.writelines(self.lines(rows))
+
+
+def json_line(value: Any) -> bytes:
+    """A value as JSON, without a line break."""
+    text = json.dumps(strict(value), ensure_ascii=False, default=as_text)
+    return text.encode(errors="backslashreplace")
+
+
+def as_text(value: Any) -> str:
+    """Text for values without a JSON type: bytes in base64, others as Python formats them."""
+    return b64encode(value).decode() if isinstance(value, bytes) else str(value)
+
+
+def plain_text(text: str) -> str:
+    """The text as it can be encoded: half of a surrogate pair is no text, and becomes its code."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _answer(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {**item, "name": item.get("preferred_name") or item.get("name")}
+
+
+def _concept(item: Mapping[str, Any]) -> str | None:
+    return item.get("cui") or item.get("name")
