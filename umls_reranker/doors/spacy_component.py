@@ -37,9 +37,8 @@ def rank_indexed(
     linker: ConceptLinker, entities: Sequence[Span], texts: list[str], types: list[str | None]
 ) -> Sequence[Sequence[RankedCandidate]]:
     """Rank the concepts that an index finds for entities."""
-    mentions = [entity.text for entity in entities]
     starts = [entity.start_char for entity in entities]
-    return linker.link_batch(mentions, texts, starts, types)
+    return linker.link_batch([entity.text for entity in entities], texts, starts, types)
 
 
 def rank_listed(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +17,14 @@ from ..lists.labels import GOLD_KEYS, gold_ids, with_document
 from ..lists.read import ERROR, Rows
 from ..serving.bulk import (
     FileJob,
-    counts_of,
     first_error,
+    ranked_rows,
     read_valid,
     said_of_counts,
     spark_schema,
-    with_nulls,
 )
 from ..serving.review_queue import LIST_FORMATS
-from ..serving.rows import RANKED, RankedRows, ranked_column
+from ..serving.rows import RANKED, RankedRows
 from .linker import LINKED_TYPE, ConceptLinker, MentionQueries
 from .mentions import (
     MENTION_KEYS,
@@ -95,18 +94,10 @@ class LinkJob(FileJob):
 def linked_rows(linker: ConceptLinker, rows: Rows, top: int) -> RankedRows:
     """Rows of `mentions.read_mentions` with the first concepts of each, as `LINKED_TYPE`."""
     queries, types, errors = _checked(linker, rows)
-    lists = linker.lists(queries, types)
-    reranker = linker.reranker
-    decisions = reranker.decide(lists)
-    ranked = ranked_column(lists, decisions, reranker.model_names)
     golds, _ = _gold_concepts(linker, rows)
-    return RankedRows(
-        content=rows.content,
-        ranked=with_nulls(linker.described_column(ranked, top), errors),
-        errors=errors,
-        counts=counts_of(lists, decisions, golds, errors, reranker.calibration),
-        first_error=first_error(rows, errors),
-    )
+    described = partial(linker.described_column, top=top)
+    lists = linker.lists(queries, types)
+    return ranked_rows(linker.reranker, rows, lists, errors, golds, described)
 
 
 def _checked(

@@ -141,15 +141,13 @@ class SpanColumns(NamedTuple):
         Raises:
             ValueError: there is one.
         """
-        columns = (self.mentions, self.documents, self.starts, self.ends)
-        for mention, document, start, end in zip(*columns, strict=True):
+        for mention, document, start, end in zip(*self[:4], strict=True):
             span = _text_of_span(document, start, end) if isinstance(document, str) else None
             if isinstance(mention, str) and span is not None and span.strip() != mention.strip():
                 raise ValueError(f"end {end} is not where the mention ends")
 
-    def take(self, numbers: Iterable[int]) -> SpanColumns:
+    def take(self, numbers: Sequence[int]) -> SpanColumns:
         """Some of the mentions, by number."""
-        numbers = list(numbers)
         return SpanColumns(*([column[number] for number in numbers] for column in self))
 
 

@@ -279,15 +279,7 @@ class BulkJob(FileJob):
         lists = read_valid(
             lambda numbers: self._lists(worker, rows_at(rows.content, numbers)), errors
         )
-        decisions = worker.decide(lists)
-        ranked = ranked_column(lists, decisions, worker.model_names)
-        return RankedRows(
-            content=rows.content,
-            ranked=with_nulls(ranked, errors),
-            errors=errors,
-            counts=counts_of(lists, decisions, gold_ids(rows), errors, worker.calibration),
-            first_error=first_error(rows, errors),
-        )
+        return ranked_rows(worker, rows, lists, errors, gold_ids(rows))
 
     def said(self, worker: UMLSReranker, counts: Mapping[str, int]) -> Iterator[str]:
         yield from said_of_counts(counts, worker.calibration.counts)
@@ -333,10 +325,34 @@ def rows_at(
     return [content[number] for number in numbers]
 
 
-def with_nulls(ranked: pa.ListArray, errors: Sequence[str | None]) -> pa.ListArray:
-    """The ranked candidates of rows without an error, and null for those with one."""
+def ranked_rows(
+    reranker: UMLSReranker,
+    rows: Rows,
+    lists: CandidateLists,
+    errors: list[str | None],
+    golds: Sequence[Collection[str]],
+    described: Callable[[pa.ListArray], pa.ListArray] = lambda ranked: ranked,
+) -> RankedRows:
+    """Rank a batch of rows.
+
+    Args:
+        reranker: ranks them.
+        rows: the rows.
+        lists: the lists of those without an error.
+        errors: of each row, why it cannot be ranked.
+        golds: ids of the gold concepts of each row.
+        described: adds to the ranked candidates what is known about them.
+    """
+    decisions = reranker.decide(lists)
+    ranked = described(ranked_column(lists, decisions, reranker.model_names))
     is_ranked = np.array([error is None for error in errors], bool)
-    return ranked.take(pa.array(np.cumsum(is_ranked) - 1, mask=~is_ranked))
+    return RankedRows(
+        content=rows.content,
+        ranked=ranked.take(pa.array(np.cumsum(is_ranked) - 1, mask=~is_ranked)),
+        errors=errors,
+        counts=counts_of(lists, decisions, golds, errors, reranker.calibration),
+        first_error=first_error(rows, errors),
+    )
 
 
 def counts_of(

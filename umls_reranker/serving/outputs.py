@@ -66,8 +66,11 @@ class Csv(OutputFormat):
             sheet.writerow([*columns, *ANSWER_TYPES, *codes])
             for rows in parts:
                 for row, answer in zip(rows.mappings(), rows.answers(), strict=True):
-                    cells = [row.get(name) for name in columns]
-                    cells += [*answer.values(), *self.codes(answer["answer"]).values()]
+                    cells = (
+                        *(row.get(name) for name in columns),
+                        *answer.values(),
+                        *self.codes(answer["answer"]).values(),
+                    )
                     sheet.writerow(map(_cell, cells))
 
 

@@ -297,9 +297,8 @@ class UMLSReranker:
         lists = CandidateLists.from_columns(
             self.thresholds.hierarchy, columns, self.calibration.scores
         )
-        decisions = self.decide(lists, desc)
         items = list(chain.from_iterable(candidates))
-        return ranked_candidates(lists, decisions, items, self.model_names)
+        return ranked_candidates(lists, self.decide(lists, desc), items, self.model_names)
 
     def read_rows(self, rows: Sequence[Mapping[str, Any]] | pa.Table) -> CandidateLists:
         """Read rows as in files; errors are those of `CandidateLists.from_rows`."""
@@ -447,14 +446,15 @@ class UMLSReranker:
     def _warn_of_missing(self, lists: CandidateLists, decisions: Decisions) -> None:
         """Warn once of the inputs that any mention with candidates lacks."""
         has_candidates = np.diff(lists.offsets) > 0
-        bounds = {
-            f"{name}_score": known.bounds for name, known in self.calibration.score_ranges.items()
+        spans = {
+            f"{name}_score": " (from {:.3g} to {:.3g})".format(*known.bounds)
+            for name, known in self.calibration.score_ranges.items()
         }
-        named = []
-        for name, is_missing in decisions.missing.items():
-            if (is_missing & has_candidates).any():
-                span = " (from {:.3g} to {:.3g})".format(*bounds[name]) if name in bounds else ""
-                named.append(f"{name}{span}")
+        named = [
+            name + spans.get(name, "")
+            for name, is_missing in decisions.missing.items()
+            if (is_missing & has_candidates).any()
+        ]
         if not named:
             return
         if any(name.endswith("_score") for name in decisions.missing) and lists.unread_scores:
