@@ -17,7 +17,7 @@ after which umls-reranker link INDEX ... --model my_model gives calibrated score
 from pathlib import Path
 
 from umls_reranker.pipeline.command import EACH_ROW_IS_A_DOCUMENT, CommandParser
-from umls_reranker.pipeline.output_options import add_file_options, add_omop_option
+from umls_reranker.pipeline.file_jobs import add_file_options, add_omop_option, write_candidates
 
 
 def main() -> int:
@@ -33,7 +33,4 @@ def main() -> int:
     )
     add_file_options(parser)
     add_omop_option(parser)
-    options = parser.parse_args()
-    from umls_reranker.pipeline.file_jobs import write_candidates
-
-    return write_candidates(options)
+    return write_candidates(parser.parse_args())

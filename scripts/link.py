@@ -26,7 +26,7 @@ exit code is 1. The output appears only when it is complete.
 from pathlib import Path
 
 from umls_reranker.pipeline.command import CommandParser, number_in
-from umls_reranker.pipeline.output_options import add_output_options, add_ranking_options
+from umls_reranker.pipeline.file_jobs import add_output_options, add_ranking_options, link_file
 
 
 def main() -> int:
@@ -46,7 +46,4 @@ def main() -> int:
     )
     add_ranking_options(parser)
     add_output_options(parser, "the index (umls-reranker index --codes), or ids that are codes")
-    options = parser.parse_args()
-    from umls_reranker.pipeline.file_jobs import link_file
-
-    return link_file(options)
+    return link_file(parser.parse_args())

@@ -18,7 +18,7 @@ cannot be ranked gets "error", and the exit code is 1. The output appears only w
 from pathlib import Path
 
 from umls_reranker.pipeline.command import DICTIONARY_HELP, CommandParser
-from umls_reranker.pipeline.output_options import add_output_options, add_ranking_options
+from umls_reranker.pipeline.file_jobs import add_output_options, add_ranking_options, rerank_file
 
 
 def main() -> int:
@@ -40,7 +40,4 @@ def main() -> int:
     )
     parser.add_argument("--dictionary", type=Path, help=DICTIONARY_HELP)
     add_output_options(parser, "--dictionary, or ids that are codes")
-    options = parser.parse_args()
-    from umls_reranker.pipeline.file_jobs import rerank_file
-
-    return rerank_file(options)
+    return rerank_file(parser.parse_args())

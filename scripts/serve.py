@@ -18,6 +18,6 @@ def main() -> None:
     if not recipe.serving.served_model:
         raise UserError("served_model: the recipe names no model; set a Hub repo or a folder")
     from umls_reranker.doors.http.server import serve
-    from umls_reranker.pipeline.output_options import model_settings
+    from umls_reranker.pipeline.file_jobs import model_settings
 
     serve(recipe.serving, model_settings(recipe), dry_run=recipe.run.dry_run)

@@ -140,7 +140,7 @@ def test_a_finished_stage_has_output_manifest_and_summary(tmp_path):
 def test_a_change_makes_it_stale_and_is_named(tmp_path, request, change):
     write_output(some_stage(tmp_path), "cold")
     changed = some_stage(tmp_path, **change)
-    assert not changed.is_done() and changed.outdated() == request.node.callspec.id
+    assert not changed.is_done() and changed.outdated(changed.folder) == request.node.callspec.id
 
 
 def break_off(stage, text):

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+# Variables that the environment may set otherwise.
+ENVIRONMENT = {
+    "TOKENIZERS_PARALLELISM": "true",
+    # A new head on a base model is intended; transformers would print a report about it.
+    "TRANSFORMERS_VERBOSITY": "error",
+    # Hides progress bars of downloads, weights and shards; set 0 to show them.
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    # Threads that spin while waiting make training many times slower if anything else uses a core.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
 # Exit code of the process that ends a run; 1 is that of a crash.
 MISSED_TARGET = 3
 # Help of options that several scripts share: labelled lists, and a dictionary that adds to them.
@@ -97,13 +107,7 @@ def run_script(main: Callable[[], int | None]) -> None:
 
     Errors that users can fix are printed as ``error: ...``, with exit code 2 and no traceback.
     """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # A new head on a base model is intended; transformers would print a report about it.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # Hides progress bars of downloads, weights and shards; set 0 to show them.
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # Threads that spin while waiting make training many times slower if anything else uses a core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.update(ENVIRONMENT | os.environ)
     _share_cores()
     warnings.formatwarning = _one_line
     # A letter that the encoding of the output lacks, as on Windows, is escaped, not an error.
@@ -117,14 +121,12 @@ def run_script(main: Callable[[], int | None]) -> None:
 
             leave_process_group()
         sys.exit(code)
-    except UserError as error:
-        message = str(error)
     except BrokenPipeError:
         # Standard output was closed by its reader, such as `head`. Python writes the rest on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except OSError as error:
-        # A full disk or a missing permission: the operating system's message names the file.
+    except (UserError, OSError) as error:
+        # Of a full disk or a missing permission, the operating system's message names the file.
         message = str(error)
     except ValueError as error:
         # Python's own words, wherever such a path is used.

@@ -4,16 +4,132 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..core.arrays import started_processes
+from ..core.files import portable_locator
 from ..hub.model_folder import BUILT_IN
 from ..linking.link_files import CandidatesJob, LinkJob
 from ..linking.linker import ConceptLinker
+from ..linking.mentions import UsagiSheets
 from ..serving.bulk import BulkJob, OneProcess
+from ..serving.formats import OmopVocabulary
+from ..serving.outputs import OUTPUT_FORMATS
+from ..serving.rows import FormatSettings
 from ..serving.reranker import UMLSReranker
-from .output_options import format_settings, model_settings, usagi_sheets
-from .recipe import load_served
+from ..vocab.codes import ConceptCodes
+from .command import CommandParser, number_in
+from .recipe import KEYS, Recipe, add_options, load_served
+
+CODES_HELP = (
+    "vocabularies (SAB), such as SNOMEDCT_US ICD10CM RXNORM MSH: adds the codes of each answer's "
+    "concept, those of preferred atoms first"
+)
+
+
+# Argument of `UMLSReranker.from_pretrained`, and option of commands -> the recipe's key.
+MODEL_KEYS = {
+    "revision": "served_revision",
+    "device": "device",
+    "dtype": "scoring_dtype",
+    "backend": "backend",
+    "token_budget": "token_budget",
+    "accept_tier": "accept_tier",
+}
+
+
+def add_ranking_options(parser: CommandParser) -> None:
+    """Add to a command how a model is loaded and ranks."""
+    keys = [replace(KEYS[key], name=name, default=None) for name, key in MODEL_KEYS.items()]
+    add_options(parser, "How the model is loaded and ranks (default: as the recipe says)", keys)
+    add_file_options(parser)
+
+
+def model_settings(recipe: Recipe, options: argparse.Namespace | None = None) -> dict[str, Any]:
+    """How a model is loaded: as options of `add_ranking_options` say, or else the recipe."""
+    settings = {name: recipe.to_dict()[key] for name, key in MODEL_KEYS.items()}
+    stated = {} if options is None else vars(options)
+    return settings | {name: stated[name] for name in settings if stated.get(name) is not None}
+
+
+def add_file_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that reads a file of mentions in batches and writes one."""
+    parser.add_argument(
+        "--batch_mentions",
+        type=number_in(int, 1),
+        default=1024,
+        help="mentions ranked or searched together (default: 1024)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+
+
+def add_output_options(parser: argparse.ArgumentParser, codes_from: str) -> None:
+    """Add the options to a command.
+
+    Args:
+        parser: its command line.
+        codes_from: where it takes codes from, in words.
+    """
+    formats = "; ".join(f"{name}: {kind.help}" for name, kind in OUTPUT_FORMATS.items())
+    parser.add_argument(
+        "--format",
+        choices=[*OUTPUT_FORMATS],
+        metavar="FORMAT",
+        help=f"format of the output, whatever its extension. {formats}",
+    )
+    parser.add_argument(
+        "--codes", nargs="+", metavar="SAB", help=f"{CODES_HELP}; from {codes_from}"
+    )
+    add_omop_option(parser)
+
+
+def add_omop_option(parser: argparse.ArgumentParser) -> None:
+    """Add the files of an OMOP vocabulary to a command that reads or writes its concepts."""
+    parser.add_argument(
+        "--omop_concepts",
+        nargs=2,
+        type=Path,
+        metavar=("CONCEPT.csv", "CONCEPT_RELATIONSHIP.csv"),
+        help="files of an OMOP vocabulary, in which codes are mapped to standard concepts",
+    )
+
+
+def format_settings(
+    options: argparse.Namespace,
+    model: str,
+    *,
+    dictionary: Path | None = None,
+    index: Path | None = None,
+) -> FormatSettings:
+    """What the output's format needs besides the rows.
+
+    Args:
+        options: options of `add_output_options`.
+        model: the model that ranks, as the user named it.
+        dictionary: a dictionary that has codes of the concepts.
+        index: an index or run folder.
+
+    Raises:
+        UserError: there are no such codes, or a file cannot be read.
+    """
+    codes = ConceptCodes(options.codes or ())
+    # Without --codes, all that are known can be mapped.
+    if options.codes or options.omop_concepts:
+        if index is not None:
+            codes = ConceptCodes.load(index, options.codes)
+        elif dictionary is not None:
+            codes = ConceptCodes.read(dictionary, options.codes)
+    return FormatSettings(codes, portable_locator(model), options.omop_concepts or ())
+
+
+def usagi_sheets(options: argparse.Namespace) -> UsagiSheets:
+    """How sheets of Usagi are read, with the codes of the index."""
+    if not UsagiSheets.recognizes(options.input):
+        return UsagiSheets()
+    vocabulary = OmopVocabulary(*options.omop_concepts) if options.omop_concepts else None
+    return UsagiSheets(ConceptCodes.load(options.index), vocabulary)
 
 
 def rerank_file(options: argparse.Namespace) -> int:

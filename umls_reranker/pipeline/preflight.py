@@ -57,11 +57,9 @@ def preflight(recipe: Recipe) -> str:
     """
     faults = CollectedErrors()
     index = recipe.index
-    defaults: dict[str, Any] = {}
-    training = faults.result(defaults, typed_training, recipe.training)
+    training: dict[str, Any] = faults.result({}, typed_training, recipe.training)
     checkpoints = faults.result(0, count_checkpoints, recipe, training)
-    nothing: dict[str, tuple[Path, ...]] = {}
-    files = faults.result(nothing, input_files, recipe)
+    files: dict[str, tuple[Path, ...]] = faults.result({}, input_files, recipe)
     dictionary = [path for name in ("MRCONSO", "obo", "names") for path in files.get(name, ())]
     names = count_names(recipe, dictionary)
     configs = read_configs(recipe, faults)
@@ -70,7 +68,7 @@ def preflight(recipe: Recipe) -> str:
     empty = faults.result(None, new_index, dimension, index.index_factory, parameters)
     if empty is not None and dictionary and "dense" in index.retrievers:
         faults.result(0, require_trainable, empty, recipe, dictionary)
-    faults += teacher_faults(recipe, training)
+    faults.result(None, require_teacher, recipe, training)
     needs = {}
     if "dense" in index.retrievers:
         needs["vectors"] = names * dimension * 4
@@ -100,11 +98,11 @@ def count_checkpoints(recipe: Recipe, training: Mapping[str, Any]) -> int:
 
 def count_names(recipe: Recipe, dictionary: Sequence[Path]) -> int:
     """About how many names the dictionary has, by the size of its files."""
-    names = 0
-    for path in dictionary:
-        size = path.stat().st_size * (COMPRESSION if path.suffix == ".gz" else 1)
-        names += size // BYTES_PER_NAME[recipe.concepts.concept_source]
-    return names
+    per_name = BYTES_PER_NAME[recipe.concepts.concept_source]
+    sizes = [
+        path.stat().st_size * (COMPRESSION if path.suffix == ".gz" else 1) for path in dictionary
+    ]
+    return sum(size // per_name for size in sizes)
 
 
 def require_trainable(index: faiss.Index, recipe: Recipe, dictionary: Sequence[Path]) -> int:
@@ -128,31 +126,27 @@ def read_configs(recipe: Recipe, faults: CollectedErrors) -> dict[str, PreTraine
     index = recipe.index
     model = recipe.model
     lengths = {"max_length": model.max_length}
-    configs: dict[str, PreTrainedConfig | None] = {}
+    named: list[tuple[str, str, str | None, dict[str, int]]] = []
     if not model.start_from_encoder:
-        named = ("model", model.model, model.model_revision)
-        configs["model"] = faults.result(None, model_config, *named, lengths)
+        named = [("model", model.model, model.model_revision, lengths)]
         lengths = {}
-    trains = recipe.encoder.encoder_training_steps > 0
-    encodes = trains or needs_encoder(index.retrievers)
-    if encodes:
-        named = ("encoder", index.encoder, index.encoder_revision)
-        lengths["encoder_max_length"] = index.encoder_max_length
-        configs["encoder"] = faults.result(None, model_config, *named, lengths)
-    for teacher in recipe.mining.teacher:
-        faults.result(None, model_config, "teacher", teacher, None, {})
-    return configs
+    if recipe.encoder.encoder_training_steps > 0 or needs_encoder(index.retrievers):
+        lengths = lengths | {"encoder_max_length": index.encoder_max_length}
+        named.append(("encoder", index.encoder, index.encoder_revision, lengths))
+    named += [("teacher", teacher, None, {}) for teacher in recipe.mining.teacher]
+    return {each[0]: faults.result(None, model_config, *each) for each in named}
 
 
-def teacher_faults(recipe: Recipe, training: Mapping[str, Any]) -> list[str]:
-    """A loss needs a teacher if, and only if, it reads its scores."""
+def require_teacher(recipe: Recipe, training: Mapping[str, Any]) -> None:
+    """Refuse a loss without the teacher whose scores it reads, and a teacher that it does not."""
     loss = training.get("loss", RerankerTrainingArguments.loss)
-    if not LOSSES[loss].reads_teacher:
-        fault = f"teacher: loss {loss} does not read it; choose listwise_kl, or leave teacher out"
-        return [fault] if recipe.mining.teacher else []
-    return (
-        [] if recipe.mining.teacher else [f"teacher: loss {loss} needs one; name a cross-encoder"]
-    )
+    reads = LOSSES[loss].reads_teacher
+    if reads and not recipe.mining.teacher:
+        raise UserError(f"teacher: loss {loss} needs one; name a cross-encoder")
+    if recipe.mining.teacher and not reads:
+        raise UserError(
+            f"teacher: loss {loss} does not read it; choose listwise_kl, or leave teacher out"
+        )
 
 
 def count_parameters(recipe: Recipe, configs: Mapping[str, PreTrainedConfig | None]) -> int:

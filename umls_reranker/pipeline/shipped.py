@@ -53,21 +53,15 @@ def is_recipe(name: str) -> bool:
 
 def show_shipped() -> None:
     """Print the recipes and accelerate configurations, each with its first comment."""
-    recipes = shipped_recipes()
+    recipes = {name: folder / "config.yaml" for name, folder in shipped_recipes().items()}
     configs = shipped_configs()
-    width = max(map(len, (*recipes, *configs))) + 2
-    print("Recipes:")
-    for name, folder in recipes.items():
-        print(f"  {name:<{width}}{first_comment(folder / 'config.yaml')}")
-    print("\nAccelerate configurations:")
-    for name, file in configs.items():
-        print(f"  {name:<{width}}{first_comment(file)}")
-
-
-def first_comment(file: Path) -> str:
-    """The first comment of a YAML file, which says what it is."""
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return next(line.removeprefix("# ") for line in lines if line.startswith("# "))
+    width = max(map(len, recipes | configs)) + 2
+    for title, files in (("Recipes:", recipes), ("\nAccelerate configurations:", configs)):
+        print(title)
+        for name, file in files.items():
+            lines = file.read_text(encoding="utf-8").splitlines()
+            comment = next(line.removeprefix("# ") for line in lines if line.startswith("# "))
+            print(f"  {name:<{width}}{comment}")
 
 
 def copy_shipped(name: str | None) -> None:

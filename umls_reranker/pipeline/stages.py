@@ -314,22 +314,20 @@ class Stage:
 
     def is_done(self) -> bool:
         """Whether the finished folder has this key."""
-        if not (self.folder / STAGE_MANIFEST).is_file():
-            return False
-        return read_manifest(self.folder)["key"] == self.key
+        return self.outdated(self.folder) == ""
 
-    def outdated(self, folder: Path | None = None) -> str:
-        """Names of values and inputs that differ from those of a folder, or the finished one.
+    def outdated(self, folder: Path) -> str | None:
+        """Names of values and inputs that differ from those of a folder; None: it has no manifest.
 
-        Empty if there is no folder.
+        Empty if the folder has this key.
         """
-        folder = folder or self.folder
         if not (folder / STAGE_MANIFEST).is_file():
-            return ""
+            return None
         former = read_manifest(folder)
-        present = json.loads(json.dumps(self.content))
+        if former["key"] == self.key:
+            return ""
         before = former["settings"] | former["inputs"]
-        after = present["settings"] | present["inputs"]
+        after = json.loads(json.dumps(self.content["settings"] | self.content["inputs"]))
         changed = [name for name in before | after if before.get(name) != after.get(name)]
         return ", ".join(changed) or "version"
 
@@ -403,16 +401,15 @@ def should_run(stage: Stage, run: RunArguments) -> bool:
 
 def _plan_of(stage: Stage, run: RunArguments) -> str:
     """What becomes of a stage that has to be made, and of what a killed run left of it."""
-    changed = "" if run.overwrite else stage.outdated()
+    changed = None if run.overwrite else stage.outdated(stage.folder)
     plan = f"-> {stage.folder}"
     if run.dry_run:
         plan = f"would be {f'rebuilt ({changed}) in' if changed else 'written to'} {stage.folder}"
-    partials = sorted(stage.partials(), key=os.path.getmtime)
-    if run.overwrite or not stage.resumes or not partials:
+    if run.overwrite or not stage.resumes or not stage.partials():
         return plan
-    if stage.partial in partials:
+    if stage.partial.exists():
         return f"{plan}, resuming an interrupted run"
-    differs = stage.outdated(partials[-1]) or "in its keys"
+    differs = stage.outdated(max(stage.partials(), key=os.path.getmtime)) or "in its keys"
     return f"{plan}, from the start: an interrupted run differs ({differs})"
 
 
