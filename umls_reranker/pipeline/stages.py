@@ -295,7 +295,7 @@ class Stage:
         self.folder = folder
         self.name = folder.name
         self.resumes = resumes
-        self.content = {
+        self.content: dict[str, Any] = {
             "stage": self.name,
             "version": version,
             "settings": {**settings},
