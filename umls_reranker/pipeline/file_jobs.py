@@ -17,8 +17,8 @@ from ..linking.mentions import UsagiSheets
 from ..serving.bulk import BulkJob, OneProcess
 from ..serving.formats import OmopVocabulary
 from ..serving.outputs import OUTPUT_FORMATS
-from ..serving.rows import FormatSettings
 from ..serving.reranker import UMLSReranker
+from ..serving.rows import FormatSettings
 from ..vocab.codes import ConceptCodes
 from .command import CommandParser, number_in
 from .recipe import KEYS, Recipe, add_options, load_served
