@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def build_index(recipe: Recipe) -> None:
     """Make the stages of the command that are due, each with all processes that it can use."""
     run = RunFolder(recipe.run.run_dir)
-    stages = planned_stages(recipe, run.path, command="build_index").values()
-    due = [stage for stage in stages if should_run(stage, recipe.run)]
+    stages = planned_stages(recipe, run.path, command="build_index")
+    due = {name: stage for name, stage in stages.items() if should_run(stage, recipe.run)}
     if not due and (recipe.run.dry_run or (run.path / "index.json").is_file()):
         return
     state: Any = None
@@ -36,18 +36,16 @@ def build_index(recipe: Recipe) -> None:
         state = sharing_processes(recipe.run.device)
     # One process owns the run folder and does everything that is not distributed.
     with run.locked(owner=state is None or state.is_main_process):
-        for stage in due:
-            if stage.name == "vectors":
-                make_vectors(recipe, run, stage, state)
+        if "vectors" in due:
+            make_vectors(recipe, run, due["vectors"], state)
         if state is not None and not goes_on_alone(state):
             return
-        for stage in due:
-            if stage.name not in ("vectors", "lists"):
+        for name, stage in due.items():
+            if name not in ("vectors", "lists"):
                 make_index(recipe, run, stage)
         write_settings(recipe, run)
-        for stage in due:
-            if stage.name == "lists":
-                make_lists(recipe, run, stage)
+        if "lists" in due:
+            make_lists(recipe, run, due["lists"])
 
 
 def index_settings(recipe: Recipe, run: RunFolder) -> IndexSettings:

@@ -143,8 +143,11 @@ def stage_table(recipe: Recipe) -> dict[str, StageInputs]:
         ("pairs", "lists", "encoder") if recipe.model.start_from_encoder else ("pairs", "lists"),
         resumes=True,
     )
-    calibration_keys = (*keys_of(CalibrationArguments), "scoring_dtype", "seed")
-    table["model"] = StageInputs("calibrate", calibration_keys, ("checkpoints", "lists"))
+    table["model"] = StageInputs(
+        "calibrate",
+        (*keys_of(CalibrationArguments), "scoring_dtype", "seed"),
+        ("checkpoints", "lists"),
+    )
     table["report"] = StageInputs("evaluate", ("seed",), ("model", "lists"))
     return table
 
@@ -159,9 +162,12 @@ def index_stages(recipe: Recipe) -> dict[str, StageInputs]:
     require_ordering(index.retrievers)
     table = {}
     if recipe.encoder.encoder_training_steps > 0:
-        keys = (*keys_of(EncoderArguments), *ENCODER_KEYS, "seed")
         table["encoder"] = StageInputs(
-            "train_encoder", keys, ("concepts", "mentions"), version=2, resumes=True
+            "train_encoder",
+            (*keys_of(EncoderArguments), *ENCODER_KEYS, "seed"),
+            ("concepts", "mentions"),
+            version=2,
+            resumes=True,
         )
     chosen = chosen_retrievers(index.retrievers)
     if any("vectors" in retriever.inputs for retriever in chosen):
@@ -413,11 +419,11 @@ def _plan_of(stage: Stage, run: RunArguments) -> str:
     return f"{plan}, from the start: an interrupted run differs ({differs})"
 
 
+@dataclass(frozen=True)
 class RunFolder:
     """The folder of one run, ``output_dir/run_name``; each stage owns one sub-folder."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    path: Path
 
     @contextmanager
     def due(self, name: str, recipe: Recipe) -> Iterator[Stage | None]:
