@@ -10,6 +10,7 @@ mention whose type is wrong at one share has the same one at the next.
 
 import argparse
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.lists.candidate_lists import AnnotatedLists
 from umls_reranker.lists.labels import read_run_lists
 from umls_reranker.vocab.concepts import ConceptTable
+from umls_reranker.vocab.types import TypeSets, type_lists
 
 SHARES = (0.0, 0.05, 0.1, 0.2)
 SEED = 13
@@ -68,7 +70,7 @@ def main() -> None:
         types = list(lists.types)
         for row in order[: round(share * len(order))]:
             types[row] = (wrong[row],)
-        retyped = lists.with_types(types)
+        retyped = replace(lists, types=TypeSets.of_lists(type_lists(types)))
         outcomes = Outcomes.of(retyped, reranker.decide(retyped))
         precision = outcomes.correct[outcomes.high].mean() if outcomes.high.any() else np.nan
         figures = (outcomes.correct.mean(), outcomes.high.mean(), precision)

@@ -1,6 +1,7 @@
 """Candidate lists by hand."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,13 @@ import pytest
 
 from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
 from umls_reranker.lists.columns import MentionColumns
-from umls_reranker.vocab.types import TypeHierarchy
+from umls_reranker.vocab.types import TypeHierarchy, TypeSets, type_lists
+
+
+def with_types(lists, types):
+    """The lists with these semantic types of their mentions."""
+    known, unknown = TypeSets.of_lists(type_lists(types)).resolved(lists.hierarchy)
+    return replace(lists, types=known, unknown_types=unknown)
 
 
 def make_lists(

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from datasets import Dataset
-from list_fixtures import make_lists
+from list_fixtures import make_lists, with_types
 from sklearn.metrics import f1_score
 
 from umls_reranker.calibration.arguments import CalibrationArguments
@@ -198,7 +198,7 @@ def test_a_small_sample_does_not_make_the_calibrator_believe_in_noise():
 
 def test_an_input_of_the_cross_encoder_that_no_list_has_is_missing_of_no_mention():
     given, logits = informed()
-    untyped = given.with_types([[]] * len(given))
+    untyped = with_types(given, [[]] * len(given))
     for one, name in ((given, "preferred_name"), (untyped, "entity_type")):
         usual = fit((one, logits)).calibration
         without = fit((one, logits), cross_encoder_inputs=(name,), options=ALL_MODELS).calibration
@@ -206,7 +206,7 @@ def test_an_input_of_the_cross_encoder_that_no_list_has_is_missing_of_no_mention
         assert (first.name, first.missing) == ("all", (name,))
         assert first.fusion.to_dict() == usual.models[0].fusion.to_dict()
         # Requests that bring it are decided as calibration saw them, without.
-        brought = without.model_for(one.with_types([["T047"]] * len(one)), [name])
+        brought = without.model_for(with_types(one, [["T047"]] * len(one)), [name])
         assert brought.complete.all() and not brought.models.any()
 
 
@@ -244,7 +244,7 @@ def test_a_cross_encoder_that_adds_nothing_is_left_out_where_it_may_be():
 def test_models_are_of_what_lists_may_lack(typed, names, cross_encoder_inputs, expected):
     given, logits = informed()
     given = replace(given, lefts=["before"] * len(given))
-    given = given if typed else given.with_types([[]] * len(given))
+    given = given if typed else with_types(given, [[]] * len(given))
     known = {(): logits, ("context",): logits}
     fitted = fit((given, known), names, cross_encoder_inputs, options=ALL_MODELS)
     assert [model.name for model in fitted.calibration.models] == expected
@@ -271,7 +271,7 @@ def test_a_model_without_type_has_weights_thresholds_and_a_certificate_of_its_ow
     )
     assert {*models["all"].thresholds.rows} == {"default", "T047", "T121"}
     assert {*models["no type"].thresholds.rows} == {"default"}
-    chosen = calibration.model_for(given.with_types([None] * len(given)), ["entity_type"])
+    chosen = calibration.model_for(with_types(given, [None] * len(given)), ["entity_type"])
     assert chosen.complete.all() and {
         calibration.models[number].name for number in chosen.models
     } == {"no type"}
@@ -364,8 +364,8 @@ def test_mentions_without_types_have_no_say_in_a_model_that_never_decides_about_
     # Of each document some mentions have types, so that the folds are the same with and without the
     # others.
     typed = np.arange(900) // 45 % 5 < 2
-    given = given.with_types(
-        [types if known else None for types, known in zip(given.types, typed, strict=True)]
+    given = with_types(
+        given, [types if known else None for types, known in zip(given.types, typed, strict=True)]
     )
     names = ("cross_encoder", "type_lift")
     whole = fit((given, logits), names).calibration.models[0]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from list_fixtures import make_lists
+from list_fixtures import make_lists, with_types
 
 from umls_reranker.calibration import probabilities
 from umls_reranker.calibration.calibrators import IdentityCalibrator, PlattCalibrator
@@ -20,7 +20,7 @@ from umls_reranker.calibration.thresholds import thresholds_content
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.models.cross_encoder import Scores
-from umls_reranker.vocab.types import SemanticType, TypeHierarchy, TypeSets
+from umls_reranker.vocab.types import SemanticType, TypeHierarchy, TypeSets, type_lists
 
 TRAINING = [
     ("cold", "C1", ["T1"]),
@@ -93,7 +93,7 @@ def test_counts_by_hand(counts):
     rows = np.array([0, 0, 3, 3, 2])
     concepts = np.array([0, 3, 0, 2, 0])
     cuis = ["C1", "C9", "", "C2"]
-    found = counts.pair_counts(forms, TypeSets.missing(4), cuis, rows, concepts)
+    found = counts.pair_counts(forms, TypeSets([], np.full(4, -1)), cuis, rows, concepts)
     assert counts.string_counts(forms).tolist() == [3, 1, 0, 1]
     assert found.concepts.tolist() == [3, 0, 0, 1]
     assert found.uses.tolist() == [2, 1, 1, 0, 0]
@@ -137,7 +137,7 @@ def test_type_lifts_by_hand(counts):
     np.testing.assert_allclose(
         found, [np.log((2 + 2 * 0.6) / ((2 + 2) * 0.6)), np.log(2 * 0.6 / ((1 + 2) * 0.6)), 0]
     )
-    types = TypeSets.of([["T1", "T3"], ["T1"]])
+    types = TypeSets.of_lists(type_lists([["T1", "T3"], ["T1"]]))
     both = counts.pair_counts(
         ["a", "b"], types, ["C3"], np.array([0, 1]), np.array([0, 0])
     ).type_lifts
@@ -266,7 +266,7 @@ def test_what_each_feature_reads(counts, feature, missing):
     expected = {"cui": [False, True], "context": [False, True], "entity_type": [False, False]}
     for name, column in found.items():
         assert column.tolist() == expected.get(name, [True, True])
-    untyped = fused.model_for(scored.with_types([None, None])).missing
+    untyped = fused.model_for(with_types(scored, [None, None])).missing
     assert (
         untyped.get("entity_type", np.ones(2)).all()
         and not untyped.get("semantic_types", np.zeros(2)).any()

@@ -24,7 +24,7 @@ from umls_reranker.calibration.thresholds import (
     thresholds_content,
 )
 from umls_reranker.core.errors import UserError
-from umls_reranker.vocab.types import SemanticType, TypeHierarchy, TypeSets
+from umls_reranker.vocab.types import SemanticType, TypeHierarchy, TypeSets, type_lists
 
 HIERARCHY = TypeHierarchy(
     [
@@ -103,7 +103,9 @@ def test_a_precision_sets_one_threshold_for_all_types():
 
 
 def test_a_mention_counts_in_each_of_its_types():
-    types = TypeSets.of([["T047", "T121"], "Disease or Syndrome", None, ["nonsense"]])
+    types = TypeSets.of_lists(
+        type_lists([["T047", "T121"], "Disease or Syndrome", None, ["nonsense"]])
+    )
     members = memberships(types, HIERARCHY)
     counts = {node: inside[types.codes].tolist() for node, inside in members.items()}
     assert counts["default"] == [True] * 4

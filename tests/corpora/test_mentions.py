@@ -5,15 +5,15 @@ import pytest
 from data_fixtures import DEV_PMIDS, TRAIN_PMIDS, write_pubtator
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.corpora.corpus import Mention
-from umls_reranker.corpora.formats import read_corpus
-from umls_reranker.corpora.mentions import (
+from umls_reranker.corpora.concepts_and_mentions import (
     MENTION_FEATURES,
     assign_split,
     hold_out_synonyms,
     with_concepts_of_mentions,
     write_mentions,
 )
+from umls_reranker.corpora.corpus import Mention
+from umls_reranker.corpora.formats import read_corpus
 from umls_reranker.pipeline.stages import RunFolder
 from umls_reranker.vocab.concepts import Concept, concept_table, iter_concepts
 

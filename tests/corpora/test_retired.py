@@ -1,7 +1,7 @@
 import pytest
 
+from umls_reranker.corpora.concepts_and_mentions import RetiredCuis, map_ids
 from umls_reranker.corpora.corpus import Mention
-from umls_reranker.corpora.mentions import RetiredCuis, map_ids
 from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, write_concepts
 from umls_reranker.vocab.types import TypeHierarchy
 

@@ -15,7 +15,7 @@ from umls_reranker.calibration.features import FEATURES, Feature, register_featu
 from umls_reranker.calibration.inputs import ALL_INPUTS
 from umls_reranker.core.errors import UserError
 from umls_reranker.pipeline.recipe import recipe_parser
-from umls_reranker.training.losses import LOSSES
+from umls_reranker.training.training_arguments import LOSSES
 
 pytest_plugins = ["pipeline_fixtures"]
 

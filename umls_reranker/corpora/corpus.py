@@ -31,7 +31,6 @@ CONTEXT_CHARS = 128
 
 # A larger share of faulty annotations stops the reading.
 MOST_FAULTY = 0.02
-SHOWN_FAULTS = 10
 # What the report of a reading counts.
 COUNTS = (
     "documents",
@@ -112,7 +111,7 @@ class Faults:
 
     Attributes:
         reasons: their number by reason.
-        first: the first of them, with file and place.
+        first: the first ten of them, with file and place.
         requires_ids: whether an annotation without the field of its concept is malformed.
     """
 
@@ -125,7 +124,7 @@ class Faults:
     def add(self, where: str, problem: Malformed) -> None:
         """Count one, at this file and place."""
         self.reasons[problem.reason] += 1
-        if len(self.first) < SHOWN_FAULTS:
+        if len(self.first) < 10:
             self.first.append(f"{where}: {problem}")
 
     def parsed(
@@ -217,8 +216,9 @@ class CorpusReader(ABC):
             parse = partial(_mention, document, long_forms)
             for _, mention in faults.parsed(annotations, parse):
                 counts["mentions"] += 1
-                as_written = document.text[mention.start : mention.end]
-                counts["expanded_abbreviations"] += mention.text != as_written
+                counts["expanded_abbreviations"] += (
+                    mention.text != document.text[mention.start : mention.end]
+                )
                 counts["without_concept"] += not mention.cuis
                 counts["composite"] += len(mention.cuis) > 1
                 texts = conjuncts(mention.text) if split_composites else [mention.text]
@@ -429,8 +429,6 @@ def conjuncts(text: str) -> list[str]:
 PARENTHESES = re.compile(r"[(\[]([^()\[\]]{1,200})[)\]]")
 # What ends a clause; no long form starts before it.
 CLAUSE_END = re.compile(r"[.;:!?](?=\s)|[()\[\]]")
-MOST_CHARACTERS = 10
-MOST_WORDS = 2
 # Characters read before a parenthesis: far more than the 15 words of a long form.
 WINDOW = 2_000
 
@@ -472,9 +470,10 @@ def _definition(before: str, inside: str) -> tuple[str, str | None]:
 
 
 def _is_short_form(text: str) -> bool:
+    """Whether a text has 2 to 10 characters in at most two words, and begins like a name."""
     return (
-        2 <= len(text) <= MOST_CHARACTERS
-        and len(text.split()) <= MOST_WORDS
+        2 <= len(text) <= 10
+        and len(text.split()) <= 2
         and text[0].isalnum()
         and any(character.isalpha() for character in text)
     )
@@ -494,7 +493,8 @@ def _long_form(short: str, text: str) -> str | None:
     for number, letter in reversed([*enumerate(filter(str.isalnum, short.lower()))]):
         position -= 1
         while position >= 0 and not (
-            text[position].lower() == letter and (number or _starts_word(text, position))
+            text[position].lower() == letter
+            and (number or position == 0 or not text[position - 1].isalnum())
         ):
             position -= 1
         if position < 0:
@@ -506,7 +506,3 @@ def _long_form(short: str, text: str) -> str | None:
     too_long = len(long.split()) > min(len(short) + 5, len(short) * 2)
     holds_itself = short.lower() in long.lower().split()
     return None if len(long) <= len(short) or too_long or holds_itself else long
-
-
-def _starts_word(text: str, position: int) -> bool:
-    return position == 0 or not text[position - 1].isalnum()

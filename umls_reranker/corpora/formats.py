@@ -63,8 +63,7 @@ class PubTator(CorpusReader):
                 continue
             lines = ((where, line) for where, line in block[2:] if not RELATION.fullmatch(line))
             parse = partial(_parse_annotation, doc_id, faults.requires_ids)
-            annotations = faults.parsed(lines, parse)
-            yield Document(block[0][0], doc_id, f"{title} {abstract}", annotations)
+            yield Document(block[0][0], doc_id, f"{title} {abstract}", faults.parsed(lines, parse))
 
 
 def _blocks(path: Path) -> Iterator[list[tuple[str, bytes]]]:
@@ -160,7 +159,6 @@ def _brat_annotation(ids: Mapping[str, Sequence[str]], row: str) -> Annotation:
 
 
 COLUMNS = ("document_id", "passages", "entities")
-ROWS_PER_BATCH = 64
 
 
 class BigBio(CorpusReader):
@@ -180,7 +178,7 @@ class BigBio(CorpusReader):
         import pyarrow.parquet as pq
 
         try:
-            batches = pq.ParquetFile(path).iter_batches(ROWS_PER_BATCH, columns=list(COLUMNS))
+            batches = pq.ParquetFile(path).iter_batches(64, columns=list(COLUMNS))
             for row in (row for batch in batches for row in batch.to_pylist()):
                 where = f"{path}: document {excerpt(str(row['document_id']))}"
                 try:
@@ -204,8 +202,12 @@ def _bigbio_annotation(entity: Mapping[str, Any]) -> Annotation:
     ids = [(item["db_name"] or "UMLS", str(item["db_id"])) for item in entity["normalized"] or ()]
     umls_ids = [id for name, id in ids if "umls" in name.lower() or id.startswith("UMLS:")]
     spans, texts = zip(*_pieces(entity), strict=True)
-    cuis = parts_of("|".join(umls_ids or (id for _, id in ids)))
-    return Annotation(spans, " ".join(texts), cuis, annotated_types(entity["type"] or ""))
+    return Annotation(
+        spans,
+        " ".join(texts),
+        parts_of("|".join(umls_ids or (id for _, id in ids))),
+        annotated_types(entity["type"] or ""),
+    )
 
 
 def _pieces(owner: Mapping[str, Any]) -> list[tuple[tuple[int, int], str]]:
@@ -266,8 +268,11 @@ class BioC(CorpusReader):
             except Malformed as problem:
                 faults.add(where, problem)
                 continue
-            parts = [document, *document.passages, *sentences]
-            annotations = ((where, annotation) for part in parts for annotation in part.annotations)
+            annotations = (
+                (where, annotation)
+                for part in (document, *document.passages, *sentences)
+                for annotation in part.annotations
+            )
             yield Document(
                 where, str(document.id or ""), text, faults.parsed(annotations, _bioc_annotation)
             )
@@ -418,5 +423,4 @@ def read_corpus(
     Raises:
         UserError: as for `reader_of`, or while reading as for `CorpusReader.read`.
     """
-    report = {} if report is None else report
-    return reader_of(paths).read(paths, report, **options)
+    return reader_of(paths).read(paths, {} if report is None else report, **options)

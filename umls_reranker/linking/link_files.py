@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..corpora.mentions import find_ids
+from ..corpora.concepts_and_mentions import find_ids
 from ..hub.model_folder import BUILT_IN
 from ..lists.columns import TYPES, ColumnChecker, first_values
 from ..lists.labels import GOLD_KEYS, gold_ids, with_document

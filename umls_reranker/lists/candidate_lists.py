@@ -243,8 +243,10 @@ class CandidateLists:
 
     def annotated(self, annotations: Annotations) -> AnnotatedLists:
         """The same lists with annotations."""
-        columns = {column.name: getattr(self, column.name) for column in fields(CandidateLists)}
-        return AnnotatedLists(**columns, annotations=annotations)
+        return AnnotatedLists(
+            **{column.name: getattr(self, column.name) for column in fields(CandidateLists)},
+            annotations=annotations,
+        )
 
     def __len__(self) -> int:
         return len(self.mentions)
@@ -386,11 +388,6 @@ class CandidateLists:
             candidate_types=TypeSets([*types.sets, ()], codes[self.cuis.codes]),
         )
 
-    def with_types(self, types: Sequence[Iterable[str] | None]) -> Self:
-        """The same lists with these semantic types of the mentions, n lists of ids or names."""
-        resolved_types, unknown_types = TypeSets.of(types).resolved(self.hierarchy)
-        return replace(self, types=resolved_types, unknown_types=unknown_types)
-
 
 @dataclass(frozen=True)
 class AnnotatedLists(CandidateLists):
@@ -476,10 +473,8 @@ def _require_names(
     blank = [code for code, text in enumerate(names.texts) if not (text and text.strip())]
     if blank:
         position = int(np.isin(names.codes, blank).argmax())
-        keys = keys_found(candidates.items[position])
-        checker.refuse(
-            "name", position, f"is missing or blank{keys}; a dictionary has names of ids"
-        )
+        reason = f"is missing or blank{keys_found(candidates.items[position])}"
+        checker.refuse("name", position, f"{reason}; a dictionary has names of ids")
 
 
 def row_errors(

@@ -120,10 +120,9 @@ def row_column(rows: Sequence[Mapping[str, Any]] | pa.Table, key: str) -> list[A
 
 def first_values(rows: Sequence[Mapping[str, Any]] | pa.Table, *keys: str) -> list[Any]:
     """The value of the first of some keys that each of n rows has, else None."""
-    columns = [listed(row_column(rows, key)) for key in keys]
     return [
         next((value for value in values if value is not None), None)
-        for values in zip(*columns, strict=True)
+        for values in zip(*(listed(row_column(rows, key)) for key in keys), strict=True)
     ]
 
 
@@ -215,16 +214,16 @@ class ColumnChecker:
                 try:
                     kind.convert([value])
                 except CONVERSION_ERRORS:
-                    reason = f"is {reprlib.repr(value)}, not {kind.expected}"
-                    self.refuse(key, position, reason)
+                    self.refuse(key, position, f"is {reprlib.repr(value)}, not {kind.expected}")
             raise
 
 
 def encoded_texts(texts: pa.StringArray) -> RepeatedTexts:
     """A column that holds equal texts once, and None for missing ones."""
     encoded = texts.dictionary_encode("encode")
-    codes = encoded.indices.to_numpy().astype(np.int64)
-    return RepeatedTexts(encoded.dictionary.to_pylist(), codes)
+    return RepeatedTexts(
+        encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
+    )
 
 
 def as_arrow(texts: RepeatedTexts) -> pa.StringArray:
@@ -338,9 +337,11 @@ def _columns_of_structs(candidates: pa.ListArray) -> CandidateColumns:
     values = dict(zip(keys, items.flatten(), strict=True))
     if "id" in values:
         values.setdefault("cui", values["id"])
-    score_keys = [key for key in keys if key.endswith(SUFFIX)]
     return CandidateColumns(
-        list_offsets(candidates.value_lengths().to_numpy()), items, values, score_keys
+        list_offsets(candidates.value_lengths().to_numpy()),
+        items,
+        values,
+        [key for key in keys if key.endswith(SUFFIX)],
     )
 
 

@@ -130,9 +130,9 @@ class Dictionary:
         mentions: list[str] = []
         for row in new_rows:
             if isinstance(row.get("candidates"), list | tuple):
-                standard = map(standard_candidate, row["candidates"])
                 row["candidates"] = [
-                    dict(item) if isinstance(item, Mapping) else item for item in standard
+                    dict(item) if isinstance(item, Mapping) else item
+                    for item in map(standard_candidate, row["candidates"])
                 ]
                 with_cui = [item for item in row["candidates"] if _cui(item)]
                 items += with_cui
@@ -145,12 +145,14 @@ class Dictionary:
                 name or _text(item.get("name")) or _cui(item)
                 for name, item in zip(names, items, strict=True)
             ]
-            columns["name"] = preferred
-            columns["preferred_name"] = preferred
-            columns[SYNONYM_SCORE] = self._similarities(mentions, items, concept_rows).tolist()
+            columns = {
+                "name": preferred,
+                "preferred_name": preferred,
+                SYNONYM_SCORE: self._similarities(mentions, items, concept_rows).tolist(),
+            }
         if "semantic types" in self._columns:
-            types = self._concepts.column("semantic_types", concept_rows).to_pylist()
-            columns["semantic_types"] = [each or [] for each in types]
+            types = self._concepts.column("semantic_types", concept_rows)
+            columns["semantic_types"] = [each or [] for each in types.to_pylist()]
         for key, values in columns.items():
             for item, value in zip(items, values, strict=True):
                 if _is_missing(item.get(key)):

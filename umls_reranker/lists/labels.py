@@ -6,7 +6,7 @@ Documents of equal or nearly equal content, such as notes copied forward, count 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, compress
@@ -81,14 +81,13 @@ def read_labelled_lists(
             in a document, there are too few documents, or no list contains its gold concept.
     """
     rows = _with_added(path, list(read_rows(path)), [] if add is None else list(read_rows(add)))
-    known: Dictionary | None = None
-    if dictionary is not None:
-        known = Dictionary.load(dictionary, candidate_cuis(rows.mappings()))
     return usable_lists(
         rows,
         path,
         hierarchy,
-        known,
+        None
+        if dictionary is None
+        else Dictionary.load(dictionary, candidate_cuis(rows.mappings())),
         concepts=concepts,
         fitted_on=fitted_on,
         each_row_is_a_document=each_row_is_a_document,
@@ -131,11 +130,14 @@ def usable_lists(
         ids = list(chain.from_iterable(alternatives))
         known_ids = set(compress(ids, known.has(ids)))
         in_dictionary = np.array([not known_ids.isdisjoint(each) for each in alternatives], bool)
-        annotations = replace(lists.annotations, in_dictionary=in_dictionary)
-        lists = replace(lists, annotations=annotations)
-    refuse_repeated_ids(lists, {})
-    if fitted_on:
-        require_documents(source, set(lists.annotations.documents))
+        lists = replace(lists, annotations=replace(lists.annotations, in_dictionary=in_dictionary))
+    _refuse_repeated_ids(lists.annotations)
+    documents = len(set(lists.annotations.documents))
+    if fitted_on and documents < FEWEST_DOCUMENTS:
+        raise UserError(
+            f"{source}: a model is fitted on some documents and measured on others: give at least "
+            f"{FEWEST_DOCUMENTS}, not {documents}, and each mention the doc_id of its document"
+        )
     if lists.not_in_list == len(lists):
         row = next(iter(lists.owner.tolist()), 0)
         raise UserError(
@@ -149,8 +151,9 @@ def usable_lists(
 
 def read_run_lists(run: Path, split: str, concepts: ConceptTable) -> AnnotatedLists:
     """The lists of a run's split, completed by its dictionary."""
-    path = run / "lists" / f"{split}.arrow"
-    return read_labelled_lists(path, concepts.hierarchy, concepts=concepts, fitted_on=False)
+    return read_labelled_lists(
+        run / "lists" / f"{split}.arrow", concepts.hierarchy, concepts=concepts, fitted_on=False
+    )
 
 
 def with_parents(lists: AnnotatedLists, folder: Path) -> AnnotatedLists:
@@ -162,9 +165,8 @@ def with_parents(lists: AnnotatedLists, folder: Path) -> AnnotatedLists:
     ids = {*lists.ids, *chain.from_iterable(lists.annotations.alternatives)}
     rows = np.unique(concepts.rows([*ids]))
     pairs = relations.parents(rows[rows >= 0])
-    children = concepts.cuis_of(pairs[:, 0]).to_pylist()
-    parents = concepts.cuis_of(pairs[:, 1]).to_pylist()
-    return replace(lists, parents=frozenset(zip(children, parents, strict=True)))
+    columns = (concepts.cuis_of(rows).to_pylist() for rows in pairs.T)
+    return replace(lists, parents=frozenset(zip(*columns, strict=True)))
 
 
 def labelled_lists(
@@ -182,8 +184,9 @@ def labelled_lists(
     lists = _readable(rows, hierarchy)
     documents = list(map(id_text, first_values(content, "doc_id")))
     if each_row_is_a_document:
-        named = zip(documents, lists.mentions, strict=True)
-        documents = [document or text for document, text in named]
+        documents = [
+            document or text for document, text in zip(documents, lists.mentions, strict=True)
+        ]
     golds = list(map(gold_parts, first_values(content, *GOLD_KEYS, "id")))
     _require_ids("doc_id", documents, rows)
     _require_ids("cui", golds, rows)
@@ -199,8 +202,6 @@ def labelled_lists(
     starts = [
         row if start is None else start for row, start in enumerate(first_values(content, "start"))
     ]
-    offsets = zip(starts, first_values(content, "end"), strict=True)
-    sampled = first_values(content, "is_random_sample")
     annotations = Annotations(
         cuis=np.array(list(map("|".join, alternatives)), object),
         alternatives=alternatives,
@@ -208,10 +209,17 @@ def labelled_lists(
         documents=np.array(documents, object),
         doc_ids=np.array(documents, object),
         starts=np.array(starts),
-        ends=np.array([start + 1 if end is None else end for start, end in offsets]),
+        ends=np.array(
+            [
+                start + 1 if end is None else end
+                for start, end in zip(starts, first_values(content, "end"), strict=True)
+            ]
+        ),
         gold=lists.first_positions(is_gold | lists.among(alternatives)),
         in_dictionary=np.array([bool({*ids} - {CUI_LESS}) for ids in alternatives], bool),
-        is_random_sample=np.array([value is not False for value in sampled], bool),
+        is_random_sample=np.array(
+            [value is not False for value in first_values(content, "is_random_sample")], bool
+        ),
         mention_ids=np.array(list(map(id_text, first_values(content, "mention_id"))), object),
         splits=np.array(first_values(content, "split"), object),
         positions=np.fromiter(rows.positions, object, len(rows.positions)),
@@ -226,8 +234,10 @@ def _readable(rows: Rows, hierarchy: TypeHierarchy) -> CandidateLists:
     except InvalidRow as fault:
         read = partial(CandidateLists.from_rows, hierarchy, scores=None)
         errors = row_errors(read, rows.content)
-        more = _and_more(len(errors) - errors.count(None) - 1)
-        raise UserError(f"{rows.positions[fault.row]}: {fault.reason}{more}") from None
+        raise UserError(
+            f"{rows.positions[fault.row]}: {fault.reason}"
+            f"{_and_more(len(errors) - errors.count(None) - 1)}"
+        ) from None
 
 
 def _require_ids(key: str, values: Sequence[Any], rows: Rows) -> None:
@@ -235,8 +245,7 @@ def _require_ids(key: str, values: Sequence[Any], rows: Rows) -> None:
     if None not in values:
         return
     row = values.index(None)
-    has_cells = rows.positions[row].path.suffix in DELIMITERS
-    gold_key = "gold or gold_cui" if has_cells else "cui"
+    gold_key = "gold or gold_cui" if rows.positions[row].path.suffix in DELIMITERS else "cui"
     raise UserError(
         f"{rows.positions[row]}: {key if key == 'doc_id' else gold_key} is missing or no id"
         f"{_and_more(values.count(None) - 1)}; give doc_id and "
@@ -252,7 +261,7 @@ def list_rows(
     """Rows of a run's lists.
 
     Args:
-        mentions: n rows with the columns of `mentions.MENTION_FEATURES`.
+        mentions: n rows with the columns of `MENTION_FEATURES`.
         offsets: (n + 1,) where each mention's candidates start.
         candidates: key -> m values.
         index_key: ``index_key`` (index.json) of the index whose scores they have; "" for those of
@@ -275,15 +284,6 @@ def write_list_rows(batches: Iterator[pa.Table], path: Path) -> None:
             writer.write(batch)
 
 
-def require_documents(path: Path, documents: Collection[str]) -> None:
-    """Refuse lists with too few documents to hold some out."""
-    if len(documents) < FEWEST_DOCUMENTS:
-        raise UserError(
-            f"{path}: a model is fitted on some documents and measured on others: give at least "
-            f"{FEWEST_DOCUMENTS}, not {len(documents)}, and each mention the doc_id of its document"
-        )
-
-
 def have_own_documents(lists: AnnotatedLists) -> bool:
     """Whether each mention has a document of its own; then it may be only a part of one."""
     return len({*lists.annotations.doc_ids}) == len(lists)
@@ -302,24 +302,13 @@ def with_document(row: dict[str, Any], name: object, each_row_is_a_document: boo
     row["doc_id"] = row.get("entity") or row.get("mention")
 
 
-def refuse_repeated_ids(
-    lists: AnnotatedLists, first_rows: dict[tuple[str, str], RowPosition]
-) -> None:
-    """Refuse a mention_id that is repeated in a document.
-
-    Args:
-        lists: a batch of lists.
-        first_rows: (document, mention_id) -> its row in earlier batches; it is updated.
-    """
-    annotations = lists.annotations
+def _refuse_repeated_ids(annotations: Annotations) -> None:
+    """Refuse a mention_id that is repeated in a document."""
+    first_rows: dict[tuple[str, str], RowPosition] = {}
     rows = zip(annotations.doc_ids, annotations.mention_ids, annotations.positions, strict=True)
     for document, mention_id, position in rows:
-        first_row = (
-            position
-            if mention_id is None
-            else first_rows.setdefault((document, mention_id), position)
-        )
-        if first_row != position:
+        first_row = first_rows.setdefault((document, mention_id), position)
+        if mention_id is not None and first_row != position:
             raise UserError(
                 f"{position}: mention_id {mention_id!r} of document {document} was already used in "
                 f"{first_row}; list each mention once, with a unique id or none"
@@ -426,15 +415,14 @@ def with_joined_documents(lists: AnnotatedLists) -> AnnotatedLists:
     ``doc_ids`` stay. Documents are compared by the texts around their mentions, or where no mention
     has any by their mentions and candidates.
     """
-    annotations = lists.annotations
-    names, owner = number_distinct(annotations.doc_ids.tolist())
+    names, owner = number_distinct(lists.annotations.doc_ids.tolist())
     rows: list[list[int]] = [[] for _ in names]
     for row, document in enumerate(owner.tolist()):
         rows[document].append(row)
     ids = lists.cuis.to_list()
-    contents = [_content(lists, ids, rows_of_document) for rows_of_document in rows]
-    documents = np.array(names, object)[np.array(_first_alike(contents), np.int64)[owner]]
-    return replace(lists, annotations=replace(annotations, documents=documents))
+    first = _first_alike([_content(lists, ids, rows_of_document) for rows_of_document in rows])
+    documents = np.array(names, object)[np.array(first, np.int64)[owner]]
+    return replace(lists, annotations=replace(lists.annotations, documents=documents))
 
 
 def _content(lists: AnnotatedLists, ids: Sequence[str], rows: Sequence[int]) -> Content:

@@ -46,6 +46,9 @@ MENTION_CELLS = {
     "gold_cui": "cui",
     "index_key": "index_key",
 }
+# Columns that a table of CSV has, or one of several alternatives: of mentions, and of candidates.
+MENTION_COLUMNS = ("mention", "entity", "document", "text")
+CANDIDATE_COLUMNS = (("mention_id",), ("mention", "entity"), ("cui", "id", "name"))
 TRUE = ("1", "1.0", "true", "yes")
 # The gold concept of a mention of CSV, none of whose candidates is marked as gold.
 CUI_LESS = "CUI-less"
@@ -135,7 +138,9 @@ def read_rows(
                 numbered = _json_rows(file)
             else:
                 numbered = (
-                    _candidate_rows(read, mentions) if has_candidates else _mention_rows(file)
+                    _candidate_rows(read, mentions)
+                    if has_candidates
+                    else _table_rows(file, MENTION_COLUMNS)
                 )
             while batch := list(itertools.islice(numbered, batch_rows)):
                 yield Rows(
@@ -225,11 +230,6 @@ def _decoded(table: pa.Table) -> pa.Table:
     return table.cast(pa.schema(zip(table.column_names, kinds, strict=True)))
 
 
-def _mention_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with _opened_table(path, ("mention", "entity", "document", "text")) as reader:
-        yield from _rows_of_cells(path, reader)
-
-
 def _candidate_rows(
     paths: Sequence[Path], mentions: set[int]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -269,15 +269,15 @@ def _first_position(paths: Sequence[Path], key: tuple[str | None, str | None]) -
 
 def _lines_of_mentions(path: Path) -> Iterator[list[tuple[int, dict[str, Any]]]]:
     """The lines of each mention, with their numbers."""
-    required = (("mention_id",), ("mention", "entity"), ("cui", "id", "name"))
-    with _opened_table(path, *required) as reader:
-        for _, group in itertools.groupby(_cells(path, reader), _mention_key):
-            yield list(group)
+    for _, group in itertools.groupby(_cells(path), _mention_key):
+        yield list(group)
 
 
-@contextmanager
-def _opened_table(path: Path, *required: Sequence[str]) -> Iterator[csv.DictReader]:
-    """A reader of CSV or TSV with one of each of several alternative columns."""
+def _table_rows(path: Path, *required: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The line of each row of CSV or TSV, and its cells.
+
+    The table has one of each of several alternative columns.
+    """
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream, delimiter=DELIMITERS[path.suffix], strict=True)
         columns = reader.fieldnames or ()
@@ -291,18 +291,13 @@ def _opened_table(path: Path, *required: Sequence[str]) -> Iterator[csv.DictRead
                     f"{path}: the first line names no column {' or '.join(names)}"
                     f"{_columns_found(columns, DELIMITERS[path.suffix])}"
                 )
-        yield reader
-
-
-def _rows_of_cells(path: Path, reader: csv.DictReader) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The line of each row, and its cells."""
-    for row in reader:
-        if None in row or None in row.values():
-            raise UserError(
-                f"{path}:{reader.line_num}: the row has not as many fields as the "
-                "first line has columns"
-            )
-        yield reader.line_num, row
+        for row in reader:
+            if None in row or None in row.values():
+                raise UserError(
+                    f"{path}:{reader.line_num}: the row has not as many fields as the "
+                    "first line has columns"
+                )
+            yield reader.line_num, row
 
 
 def _columns_found(columns: Sequence[str], delimiter: str) -> str:
@@ -319,13 +314,18 @@ def _mention_key(numbered: tuple[int, Mapping[str, Any]]) -> tuple[str | None, s
     return cells.get("doc_id"), cells.get("mention_id")
 
 
-def _cells(path: Path, reader: csv.DictReader) -> Iterator[tuple[int, dict[str, Any]]]:
+def _cells(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The line of each row, and the values of its cells that are not blank."""
-    for number, row in _rows_of_cells(path, reader):
+    for number, row in _table_rows(path, *CANDIDATE_COLUMNS):
         keys = {"score": "list_score"} if "cui" in row else {"score": "list_score", "id": "cui"}
-        filled = {column: cell for column, cell in row.items() if cell.strip()}
-        cells = {keys.get(column, column): _value(column, cell) for column, cell in filled.items()}
-        yield number, cells
+        yield (
+            number,
+            {
+                keys.get(column, column): _value(column, cell)
+                for column, cell in row.items()
+                if cell.strip()
+            },
+        )
 
 
 def _value(column: str, cell: str) -> Any:

@@ -156,8 +156,10 @@ class BiEncoder:
             tokenizer = load_pretrained(transformers.AutoTokenizer, folder)
             body = load_packed(PackedLayers, folder, resolved_device, resolved_dtype)
             if body is None:
-                transformer = load_encoder_body(folder, resolved_device, resolved_dtype)
-                body = PaddedLayers(transformer, tokenizer.pad_token_id or 0)
+                body = PaddedLayers(
+                    load_encoder_body(folder, resolved_device, resolved_dtype),
+                    tokenizer.pad_token_id or 0,
+                )
         longest = min(tokenizer.model_max_length, body.longest)
         if max_length > longest:
             raise UserError(
@@ -170,9 +172,8 @@ class BiEncoder:
             "pooling": pooling,
             "max_length": max_length,
         }
-        context_tokens = 0
-        if (folder / CONTEXT_FILE).is_file():
-            context_tokens = read_json(folder / CONTEXT_FILE)["context_tokens"]
+        context = folder / CONTEXT_FILE
+        context_tokens = read_json(context)["context_tokens"] if context.is_file() else 0
         require_length(model, max_length, context_tokens, body.longest)
         return cls(body, tokenizer, identity, context_tokens)
 
@@ -212,12 +213,9 @@ class BiEncoder:
         with progress(total=len(texts), desc=desc, unit=" texts") as bar:
             for start in range(0, len(texts), chunk_texts):
                 chunk = slice(start, start + chunk_texts)
-                if contexts is None:
-                    ids = self.queries.plain(texts[chunk])
-                else:
-                    ids = self.queries.in_context(
-                        texts[chunk], contexts[0][chunk], contexts[1][chunk]
-                    )
+                around = [column[chunk] for column in contexts or ()]
+                ids_of = self.queries.in_context if around else self.queries.plain
+                ids = ids_of(texts[chunk], *around)
                 lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
                 batches = divide_by_length(lengths, token_budget, self.body.padded)
                 computed = parallel_map(partial(self._unit_vectors, ids), batches)
@@ -274,8 +272,9 @@ class PaddedLayers:
 def load_encoder_body(folder: str | Path, device: torch.device, dtype: str) -> PreTrainedModel:
     """Load a folder's encoder by transformers, without a head; errors are as for `load_weights`."""
     attention = resolve_attention(None, device)
-    model = load_weights(transformers.AutoModel, folder, dtype=dtype, attn_implementation=attention)
-    return model.to(device)
+    return load_weights(
+        transformers.AutoModel, folder, dtype=dtype, attn_implementation=attention
+    ).to(device)
 
 
 def require_length(model: str, max_length: int, context_tokens: int, longest: int) -> None:

@@ -95,7 +95,20 @@ class PairScorer:
             UserError: the backend is not installed, or the folder has no valid model of one logit
                 for it.
         """
-        network, tokenizer = _load(Path(folder), device, dtype, backend)
+        network: TorchNetwork | OnnxNetwork
+        # Each backend is imported only if used: the other one may not be installed.
+        try:
+            if backend == "onnx":
+                network, tokenizer = load_onnx(Path(folder), device, dtype)
+            else:
+                from .pretrained import load_network
+
+                network, tokenizer = load_network(Path(folder), device, dtype)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"backend {backend} needs {error.name}, which is not installed: install "
+                f"{INSTALLED_BY[backend]}"
+            ) from None
         return cls(network, PairEncoder(tokenizer, template), token_budget)
 
     def score(
@@ -202,23 +215,6 @@ def score_lists(
     )
 
 
-def _load(
-    folder: Path, device: str | None, dtype: str | None, backend: str
-) -> tuple[TorchNetwork | OnnxNetwork, Tokenizer]:
-    # Each backend is imported only if used: the other one may not be installed.
-    try:
-        if backend == "onnx":
-            return load_onnx(folder, device, dtype)
-        from .pretrained import load_network
-
-        return load_network(folder, device, dtype)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"backend {backend} needs {error.name}, which is not installed: install "
-            f"{INSTALLED_BY[backend]}"
-        ) from None
-
-
 class OnnxNetwork:
     """The exported cross-encoder in ONNX Runtime, on the CPU, without importing PyTorch.
 
@@ -289,5 +285,6 @@ def load_onnx(folder: Path, device: str | None, dtype: str | None) -> tuple[Onnx
         return OnnxNetwork(session, pad_id), Tokenizer.from_file(str(folder / "tokenizer.json"))
     # Both libraries raise exceptions of their own for unreadable files.
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{file} or tokenizer.json cannot be read: {reason}") from None
+        raise UserError(
+            f"{file} or tokenizer.json cannot be read: {' '.join(str(error).split())}"
+        ) from None

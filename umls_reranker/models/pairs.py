@@ -31,17 +31,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from ..core.arrays import expand_ranges, list_offsets, number_distinct
 from ..core.errors import UserError
 from ..core.files import read_json
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-    from ..lists.candidate_lists import CandidateLists
+    from ..lists.candidate_lists import AnnotatedLists, CandidateLists
     from .arguments import ModelArguments
 
 
@@ -248,12 +248,7 @@ class PairTemplate:
     def of_folder(cls, folder: Path) -> PairTemplate:
         """The template that a cross-encoder was trained with on lists; the default if none says."""
         path = folder / TEMPLATE_FILE
-        content = read_json(path) if path.is_file() else {}
-        try:
-            fields = tuple(content.pop("candidate_fields", ()))
-            return cls(**content, candidate_fields=fields)
-        except (TypeError, AttributeError):
-            raise UserError(f"{path} is not as umls-reranker train wrote it") from None
+        return cls.from_dict(read_json(path), path) if path.is_file() else cls()
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -326,8 +321,8 @@ class PairTemplate:
         return asdict(self) | {"candidate_fields": list(self.candidate_fields)}
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> PairTemplate:
-        """Inverse of `to_dict`.
+    def from_dict(cls, content: dict[str, Any], source: object = "reranker.json") -> PairTemplate:
+        """Inverse of `to_dict`; `source` is the file it was read from.
 
         Raises:
             UserError: a key is missing or unknown.
@@ -336,7 +331,7 @@ class PairTemplate:
             return cls(**content | {"candidate_fields": tuple(content["candidate_fields"])})
         except (KeyError, TypeError) as error:
             raise UserError(
-                f"reranker.json: the template is damaged ({error}); run the calibrate stage again"
+                f"{source}: the template is damaged ({error}); run the stage that wrote it again"
             ) from None
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -381,7 +376,7 @@ class PairEncoder:
                 )
         head, ending, opening, tail = _special_ids(tokenizer)
         special = [head, *markers, ending, opening, tail]
-        self._special = [_bytes(ids) for ids in special]
+        self._special = [array("i", ids).tobytes() for ids in special]
         self._budget = template.max_length - sum(map(len, special))
         # Do not tokenize many more characters than are needed for the retained ids.
         self._chars = template.max_length * CHARS_PER_TOKEN
@@ -454,11 +449,7 @@ class PairEncoder:
         """Ids of each text alone, as bytes of int32."""
         read = [text[: self._chars] for text in texts]
         encoded = self.tokenizer.encode_batch_fast(read, add_special_tokens=False) if read else []
-        return [_bytes(text.ids) for text in encoded]
-
-
-def _bytes(ids: Sequence[int]) -> bytes:
-    return array("i", ids).tobytes()
+        return [array("i", text.ids).tobytes() for text in encoded]
 
 
 def _special_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int], list[int]]:
@@ -484,15 +475,12 @@ def _longest_first(
     return np.where(first > second, long, short), np.where(first > second, short, long)
 
 
-def pair_rows(
-    template: PairTemplate, lists: CandidateLists, labels: np.ndarray, weights: np.ndarray
-) -> pa.Table:
+def pair_rows(template: PairTemplate, lists: AnnotatedLists, weights: np.ndarray) -> pa.Table:
     """The training rows of n mentions with m candidates, as mining writes and training reads them.
 
     Args:
         template: template of the model.
         lists: the lists.
-        labels: (m,) int8, 1 for the gold concept, 0 for others.
         weights: (m,) float32, weight of each pair in the loss.
 
     Returns:
@@ -503,16 +491,21 @@ def pair_rows(
             labels: list of int8
             weights: list of float32
     """
-    import pyarrow as pa
-
     offsets = pa.array(lists.offsets, pa.int32())
     mentions = {
         "entity": template.mention_texts(lists),
         "left": lists.lefts,
         "right": lists.rights,
     }
-    pairs = {"names": template.candidate_texts(lists), "labels": labels, "weights": weights}
-    rows = {name: pa.array(texts, pa.string()) for name, texts in mentions.items()}
-    for name, values in pairs.items():
-        rows[name] = pa.ListArray.from_arrays(offsets, pa.array(values))
-    return pa.table(rows)
+    pairs = {
+        "names": template.candidate_texts(lists),
+        "labels": lists.labels.astype(np.int8),
+        "weights": weights,
+    }
+    return pa.table(
+        {name: pa.array(texts, pa.string()) for name, texts in mentions.items()}
+        | {
+            name: pa.ListArray.from_arrays(offsets, pa.array(values))
+            for name, values in pairs.items()
+        }
+    )

@@ -129,21 +129,16 @@ class PackedLayers:
             and "quantization_config" not in config
         )
 
-    def all_tokens(self, batch: PackedTexts) -> Tensor:
-        """Vectors of all tokens, (t, h)."""
-        with self._kernels():
-            return self._through(self.layers, batch)
-
     def pooled(self, batch: PackedTexts, pooling: str) -> Tensor:
         """Vectors of texts, (n, h) float32: the first token's (``cls``) or the sum (``mean``)."""
         if pooling == "cls":
             return self.first_tokens(batch).float()
-        hidden = self.all_tokens(batch)
-        sums = []
-        for group in batch.groups:
-            tokens = hidden[group.tokens].view(group.texts, group.length, -1)
-            sums.append(tokens.sum(dim=1, dtype=torch.float32))
-        return torch.cat(sums)
+        with self._kernels():
+            hidden = self._through(self.layers, batch)
+        groups = [
+            hidden[group.tokens].view(group.texts, group.length, -1) for group in batch.groups
+        ]
+        return torch.cat([tokens.sum(dim=1, dtype=torch.float32) for tokens in groups])
 
     def first_tokens(self, batch: PackedTexts) -> Tensor:
         """Vectors of each text's first token, (n, h)."""

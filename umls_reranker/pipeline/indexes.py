@@ -96,7 +96,7 @@ def make_index(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
 
 def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     """Retrieve the candidates of the mentions of all splits."""
-    from ..corpora.mentions import SPLITS
+    from ..corpora.concepts_and_mentions import SPLITS
     from ..retrieval.retriever import drawn_rows, write_lists
 
     concepts = ConceptTable.load(run.path / "concepts")

@@ -11,19 +11,20 @@ from typing import Any
 from ..core.errors import CollectedErrors, UserError
 from ..core.files import file_sha256, fingerprint_path, read_json, remembered, write_json
 from ..corpora.arguments import ConceptArguments, MentionArguments
-from ..corpora.concept_sources import ConceptSource, read_concepts
-from ..corpora.corpus import Mention, name_files
-from ..corpora.formats import corpus_files, read_corpus, read_documents, reader_of
-from ..corpora.mentions import (
+from ..corpora.concepts_and_mentions import (
+    ConceptSource,
     RetiredCuis,
     assign_split,
     hold_out_synonyms,
     known_mentions,
     map_ids,
+    read_concepts,
     reading_table,
     with_concepts_of_mentions,
     write_mentions,
 )
+from ..corpora.corpus import Mention, name_files
+from ..corpora.formats import corpus_files, read_corpus, read_documents, reader_of
 from ..linking.dictionary_index import Dictionary
 from ..vocab.concepts import (
     ConceptTable,

@@ -401,7 +401,7 @@ class PairMiner:
         elif TEACHER in lists.scores:
             scores = np.append(lists.scores[TEACHER], np.nan)[pairs.candidates[is_pair]]
             columns[TEACHER] = pa.array(scores.astype(np.float32))
-        rows = pair_rows(self.template, mined, mined.labels.astype(np.int8), weights[sources])
+        rows = pair_rows(self.template, mined, weights[sources])
         for name, values in columns.items():
             column = pa.ListArray.from_arrays(pa.array(mined.offsets, pa.int32()), values)
             rows = rows.append_column(name, column)

@@ -53,10 +53,6 @@ BATCH_SIZE = 192
 CONTEXT_TOKENS = 16
 # Texts of similar length that are padded together: names are much shorter than mentions in context.
 GROUP_SIZE = 48
-WARMUP_SHARE = 0.06
-KEPT_CHECKPOINTS = 2
-# Optimizer steps between checkpoints; an interrupted run resumes from the last one.
-SAVE_STEPS = 50
 
 
 class QueryNamePairs(Dataset):
@@ -149,9 +145,8 @@ class QueryCollator:
         order = np.argsort([-len(text) for text in texts], kind="stable")
         groups = []
         for start in range(0, len(texts), GROUP_SIZE):
-            group = PackedTexts.join(
-                [texts[number] for number in order[start : start + GROUP_SIZE]]
-            )
+            numbers = order[start : start + GROUP_SIZE]
+            group = PackedTexts.join([texts[number] for number in numbers])
             arrays = group.padded(self.tokenizer.pad_token_id)
             groups.append({name: torch.from_numpy(array) for name, array in arrays.items()})
         rows = torch.tensor([pair["row"] for pair in pairs])
@@ -164,8 +159,6 @@ class EncoderTrainer(Trainer):
     Args:
         pooling: pooling of queries and names, ``mean`` or ``cls``.
     """
-
-    train_dataset: QueryNamePairs
 
     def __init__(self, *args: Any, pooling: str, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -180,19 +173,18 @@ class EncoderTrainer(Trainer):
     ) -> torch.Tensor:
         """Mean negative log-likelihood of each query's name, nats."""
         rows = inputs["row"]
-        vectors_of_groups = []
-        for group in inputs["groups"]:
-            hidden = model(**group).last_hidden_state
-            vectors_of_groups.append(pooled(hidden, group["attention_mask"], self.pooling))
+        vectors_of_groups = [
+            pooled(model(**group).last_hidden_state, group["attention_mask"], self.pooling)
+            for group in inputs["groups"]
+        ]
         vectors = torch.nn.functional.normalize(
             torch.cat(vectors_of_groups)[inputs["position"]], dim=-1
         )
         cosines = vectors[: len(rows)] @ vectors[len(rows) :].T / TEMPERATURE
         # Other names of the query's concept are not negatives.
         same = (rows[:, None] == rows[None]).fill_diagonal_(False)
-        name_of_query = torch.arange(len(rows), device=rows.device)
         return torch.nn.functional.cross_entropy(
-            cosines.masked_fill(same, float("-inf")), name_of_query
+            cosines.masked_fill(same, float("-inf")), torch.arange(len(rows), device=rows.device)
         )
 
 
@@ -268,13 +260,14 @@ def _training_arguments(
         learning_rate=encoder.encoder_learning_rate,
         max_steps=encoder.encoder_training_steps,
         weight_decay=0.01,
-        warmup_steps=WARMUP_SHARE,
+        warmup_steps=0.06,
         per_device_train_batch_size=BATCH_SIZE,
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
-        save_steps=SAVE_STEPS,
+        # An interrupted run resumes from the last checkpoint.
+        save_steps=50,
         save_strategy="steps",
-        save_total_limit=KEPT_CHECKPOINTS,
+        save_total_limit=2,
         logging_steps=10,
         logging_nan_inf_filter=False,
         disable_tqdm=False,

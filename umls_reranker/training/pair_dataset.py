@@ -9,6 +9,7 @@ sequence of global batches for any number of processes, and a killed run resumes
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
@@ -25,7 +26,7 @@ from ..lists.labels import best_of_each_concept, labelled_lists
 from ..lists.read import Rows
 from ..models.pairs import PairBatch, PairEncoder, PairTemplate, pair_rows
 from ..vocab.types import TypeHierarchy
-from .losses import GOLD_LABEL
+from .training_arguments import GOLD_LABEL
 
 
 def training_rows(
@@ -72,24 +73,13 @@ def training_rows(
         before = before[:-1] - before[lists.offsets[:-1]][lists.owner]
         lists = lists.with_candidates(~is_negative | (before < nearest_negatives))
     weights = np.where(lists.labels == 1, positive_weight, hard_negative_weight)
-    table = pair_rows(
-        template or PairTemplate(),
-        lists,
-        lists.labels.astype(np.int8),
-        weights.astype(np.float32),
-    )
+    table = pair_rows(template or PairTemplate(), lists, weights.astype(np.float32))
     if TEACHER in lists.scores:
         scores = pa.array(lists.scores[TEACHER].astype(np.float32))
-        column = pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), scores)
-        table = table.append_column(TEACHER, column)
+        table = table.append_column(
+            TEACHER, pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), scores)
+        )
     return datasets.Dataset(table)
-
-
-def labelled_rows(lists: AnnotatedLists, template: PairTemplate) -> pa.Table:
-    """Training rows of lists as they are; all pairs weigh 1."""
-    return pair_rows(
-        template, lists, lists.labels.astype(np.int8), np.ones(len(lists.names), np.float32)
-    )
 
 
 def dev_rows(lists: AnnotatedLists, template: PairTemplate, most: int, seed: int) -> pa.Table:
@@ -107,8 +97,8 @@ def dev_rows(lists: AnnotatedLists, template: PairTemplate, most: int, seed: int
         UserError: `most` is less than the length of the first list.
     """
     sizes = np.diff(lists.offsets)
-    sample = sample_by_document(lists.annotations.documents, sizes, most, seed)
-    return labelled_rows(lists.take(sample), template)
+    drawn = lists.take(sample_by_document(lists.annotations.documents, sizes, most, seed))
+    return pair_rows(template, drawn, np.ones(len(drawn.names), np.float32))
 
 
 def sample_by_document(
@@ -226,12 +216,12 @@ def _encoded(rows: pa.Table, encoder: PairEncoder) -> PairBatch:
     names = rows["names"].combine_chunks()
     owner = np.repeat(np.arange(len(names)), names.value_lengths())
     mentions = rows.select(["entity", "left", "right"]).take(owner).to_pydict()
-    pairs, _ = encoder.encode(
+    return encoder.encode(
         mentions["entity"], names.flatten().to_pylist(), mentions["left"], mentions["right"]
-    )
-    return pairs
+    )[0]
 
 
+@dataclass
 class PairCollator:
     """Pads pairs to the longest one of a batch.
 
@@ -246,10 +236,9 @@ class PairCollator:
             number of the pair
     """
 
-    def __init__(self, pad_token_id: int, token_types: bool = True, multiple: int = 8) -> None:
-        self.pad_token_id = pad_token_id
-        self.token_types = token_types
-        self.multiple = multiple
+    pad_token_id: int
+    token_types: bool = True
+    multiple: int = 8
 
     def __call__(self, batch: tuple[PairBatch, dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
         pairs, labels = batch
@@ -323,8 +312,7 @@ class GlobalBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self.global_batches():
-            share = batch[self.process :: self.processes]
-            for lists in np.array_split(share, self.passes):
+            for lists in np.array_split(batch[self.process :: self.processes], self.passes):
                 pairs = expand_ranges(self.offsets[lists], self.offsets[lists + 1])[1]
                 yield pairs.tolist() or [~int(self.offsets[batch[0]])]
 

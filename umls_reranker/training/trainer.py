@@ -32,7 +32,6 @@ from ..models.arguments import ModelArguments
 from ..models.model_files import commit_of
 from ..models.pairs import PairEncoder, PairTemplate
 from ..models.pretrained import load_base_model
-from .losses import LOSSES, bce
 from .pair_dataset import (
     LABEL_NAMES,
     GlobalBatches,
@@ -42,7 +41,7 @@ from .pair_dataset import (
     values_of_pairs,
     weight_scale,
 )
-from .training_arguments import RerankerTrainingArguments
+from .training_arguments import LOSSES, RerankerTrainingArguments, bce
 
 if TYPE_CHECKING:
     import datasets
@@ -63,7 +62,7 @@ class RerankerTrainer(Trainer):
         train_dataset: rows of `training_rows`, whose weights are scaled to mean 1; or pairs to
             train on as they are.
         eval_dataset: rows or pairs to compute the metrics of a ranking on.
-        loss: name of the loss (``losses.LOSSES``); None: that of ``args``, or bce.
+        loss: name of the loss (``training_arguments.LOSSES``); None: that of ``args``, or bce.
         template: how the model reads a pair, as for `training_rows`.
         processing_class: tokenizer of a model that is not given by name.
         options: further options of ``Trainer``.
@@ -77,8 +76,6 @@ class RerankerTrainer(Trainer):
     loss_is_scaled_for_ga = True
     train_dataset: TokenizedPairs
     eval_dataset: TokenizedPairs
-    head_learning_rate: float | None = None
-    global_batch_size: int | None = None
 
     def __init__(
         self,
@@ -124,8 +121,6 @@ class RerankerTrainer(Trainer):
             model, args, collator, train_pairs, eval_dataset, processing_class, **options
         )
         if isinstance(args, RerankerTrainingArguments):
-            self.head_learning_rate = args.head_learning_rate
-            self.global_batch_size = args.global_batch_size
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
             if args.dropout is not None:
                 set_dropout(model, args.dropout)
@@ -145,21 +140,23 @@ class RerankerTrainer(Trainer):
         if isinstance(rows, TokenizedPairs):
             return rows
         table = rows.with_format("arrow")[:] if hasattr(rows, "with_format") else rows
-        scale = weight_scale(table, self.loss.gold_pairs_only) if is_scaled else 1.0
-        return TokenizedPairs(table, encoder, scale)
+        return TokenizedPairs(
+            table, encoder, weight_scale(table, self.loss.gold_pairs_only) if is_scaled else 1.0
+        )
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimizer of `args`, with separate groups for a head with its own learning rate."""
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
-        if not is_new or self.head_learning_rate is None:
+        head_learning_rate = getattr(self.args, "head_learning_rate", None)
+        if not is_new or head_learning_rate is None:
             return optimizer
         cross_encoder: Any = self.model if model is None else model
         body = {id(parameter) for parameter in cross_encoder.base_model.parameters()}
         for group in list(optimizer.param_groups):
             head = [parameter for parameter in group["params"] if id(parameter) not in body]
             group["params"] = [parameter for parameter in group["params"] if id(parameter) in body]
-            optimizer.add_param_group({**group, "params": head, "lr": self.head_learning_rate})
+            optimizer.add_param_group({**group, "params": head, "lr": head_learning_rate})
         return optimizer
 
     def get_train_dataloader(self) -> DataLoader:
@@ -168,15 +165,18 @@ class RerankerTrainer(Trainer):
         size_of_passes = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         batches = GlobalBatches(
             self.train_dataset,
-            self.global_batch_size or size_of_passes,
+            getattr(args, "global_batch_size", size_of_passes),
             args.seed,
             passes=args.gradient_accumulation_steps,
             process=args.process_index,
             processes=args.world_size,
         )
-        loader = self._loader(self.train_dataset, batch_sampler=batches)
         return prepare_data_loader(
-            loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
+            self._loader(self.train_dataset, batch_sampler=batches),
+            self.accelerator.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
         )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
@@ -184,12 +184,14 @@ class RerankerTrainer(Trainer):
         dataset: TokenizedPairs = self.eval_dataset if eval_dataset is None else eval_dataset
         rows = np.argsort(dataset.pairs.lengths, kind="stable").tolist()
         # Accelerate keeps every loader, and with it its persistent workers.
-        batches = {
-            "batch_size": self.args.eval_batch_size,
-            "sampler": rows,
-            "persistent_workers": False,
-        }
-        return self.accelerator.prepare(self._loader(dataset, **batches))
+        return self.accelerator.prepare(
+            self._loader(
+                dataset,
+                batch_size=self.args.eval_batch_size,
+                sampler=rows,
+                persistent_workers=False,
+            )
+        )
 
     def _loader(self, dataset: TokenizedPairs, **batches: Any) -> DataLoader:
         return DataLoader(
@@ -240,8 +242,15 @@ def set_dropout(model: PreTrainedModel, share: float) -> None:
 
 def loader_options(arguments: TrainingArguments) -> dict[str, Any]:
     """Options of a `DataLoader` that divide its work among processes."""
-    names = "num_workers", "persistent_workers", "prefetch_factor", "multiprocessing_context"
-    return {name: getattr(arguments, f"dataloader_{name}") for name in names}
+    return {
+        name: getattr(arguments, f"dataloader_{name}")
+        for name in (
+            "num_workers",
+            "persistent_workers",
+            "prefetch_factor",
+            "multiprocessing_context",
+        )
+    }
 
 
 DTYPE_FILE = "dtype.json"
@@ -366,9 +375,11 @@ def fine_tune(
     set_seed(run.seed)
     pairs = len(values_of_pairs(train, "labels"))
     arguments = training_arguments(run, training, folder, train.num_rows, pairs)
-    attention = resolve_attention(model.attn_implementation, arguments.device)
     cross_encoder, tokenizer = load_base_model(
-        model.model, model.model_revision, template, attention
+        model.model,
+        model.model_revision,
+        template,
+        resolve_attention(model.attn_implementation, arguments.device),
     )
     trainer = RerankerTrainer(
         cross_encoder, arguments, train, dev, template=template, processing_class=tokenizer

@@ -226,15 +226,6 @@ class TypeSets:
     codes: np.ndarray
 
     @classmethod
-    def of(cls, values: Sequence[str | Iterable[str] | None] | TypeSets) -> TypeSets:
-        """Make sets from one type, several, or None for each row; `TypeSets` stay as they are.
-
-        Raises:
-            TypeError: a value is something else.
-        """
-        return values if isinstance(values, TypeSets) else cls.of_lists(type_lists(values))
-
-    @classmethod
     def of_lists(cls, lists: pa.ListArray) -> TypeSets:
         """Make sets from lists of strings without nulls; a null list is missing."""
         import pyarrow.compute as pc
@@ -245,11 +236,6 @@ class TypeSets:
         ]
         codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
         return cls(sets, codes.astype(np.int64))
-
-    @classmethod
-    def missing(cls, rows: int) -> TypeSets:
-        """Make sets of rows without types."""
-        return cls([], np.full(rows, -1, np.int64))
 
     def __len__(self) -> int:
         return len(self.codes)

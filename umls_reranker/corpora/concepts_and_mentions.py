@@ -1,15 +1,18 @@
-"""Mentions of a run by split, their gold concepts by ids of the dictionary, and counts of them."""
+"""Concepts of dictionaries (a release, an ontology, a file of names), and mentions of a run.
+
+Mentions have a split, gold concepts by ids of the dictionary, and counts of them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import compress, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +23,131 @@ from rich.table import Table
 from ..core.arrays import arrow_writer, open_arrow
 from ..core.errors import UserError
 from ..lists.columns import trainable
-from ..vocab.concepts import Concept, ConceptTable, StringRows, concept_table
-from ..vocab.rrf import read_table
+from ..vocab.concepts import (
+    Concept,
+    ConceptTable,
+    StringRows,
+    concept_table,
+    join_concepts,
+    read_name_concepts,
+)
+from ..vocab.ontology import read_obo_concepts
+from ..vocab.rrf import PAIRS, read_relations, read_release, read_rrf_concepts, read_table
 from ..vocab.text import normalize_name
+from ..vocab.types import GROUP_PREFIX, TypeHierarchy
+from .arguments import ConceptArguments
 from .corpus import Mention
+
+Files = Mapping[str, Sequence[Path]]
+
+
+class ConceptSource(NamedTuple):
+    """The content of a dictionary.
+
+    Attributes:
+        concepts: concepts for `concepts.write_concepts`.
+        hierarchy: hierarchy of their semantic types.
+        relations: relations for `rrf.write_relations`; those of MRREL are read lazily.
+        report: the reader's counts, and the source: ``release``, or other files' ``vocabularies``.
+    """
+
+    concepts: pa.Table
+    hierarchy: TypeHierarchy
+    relations: Iterable[pa.Table]
+    report: dict[str, Any]
+
+    def of_types(self, settings: ConceptArguments) -> ConceptSource:
+        """The concepts of the types and groups that the settings name; all if they name none.
+
+        Raises:
+            UserError: a type or group is unknown.
+        """
+        if not settings.concept_types and not settings.semantic_groups:
+            return self
+        lists = self.concepts["semantic_types"].combine_chunks()
+        types = pa.array(_wanted_types(settings, self.hierarchy), pa.string())
+        is_wanted = pc.is_in(pc.list_flatten(lists), types)
+        rows = pc.list_parent_indices(lists).filter(is_wanted).unique()
+        return self._replace(concepts=self.concepts.take(rows))
+
+
+def read_concepts(settings: ConceptArguments, files: Files) -> ConceptSource:
+    """Read concepts, their type hierarchy and their relations from the recipe's source.
+
+    Args:
+        settings: the recipe's section.
+        files: name -> paths of each file of the dictionary.
+    """
+    return read_all_concepts(settings, files).of_types(settings)
+
+
+def read_all_concepts(settings: ConceptArguments, files: Files) -> ConceptSource:
+    """`read_concepts` of all types."""
+    hierarchy = TypeHierarchy.built_in()
+    if settings.concept_source == "obo":
+        merged = read_obo_concepts(
+            files["obo"],
+            type_roots=settings.obo_type_roots,
+            synonym_scopes=settings.obo_synonym_scopes,
+        )
+        children = [child for child, _ in merged.parents]
+        parents = [parent for _, parent in merged.parents]
+        relations = [pa.table([children, ["PAR"] * len(parents), parents], schema=PAIRS)]
+        report = merged.report | {"vocabularies": merged.vocabularies}
+        return ConceptSource(concept_table(merged.concepts), merged.hierarchy, relations, report)
+    if settings.concept_source == "names":
+        (path,) = files["names"]
+        table, report = read_name_concepts(path, hierarchy)
+        report["vocabularies"] = [{"file": path.name, "id": "", "version": "", "license": ""}]
+        return ConceptSource(table, hierarchy, (), report)
+    release = {name: paths[0] for name, paths in files.items()}
+    table, report = read_rrf_concepts(
+        release,
+        languages=settings.languages,
+        sources=settings.sources,
+        identifiers=settings.identifiers,
+    )
+    report["release"] = read_release(release)
+    has_relations = "MRREL" in release and not settings.identifiers
+    return ConceptSource(
+        table, hierarchy, read_relations(release["MRREL"]) if has_relations else (), report
+    )
+
+
+def join_sources(sources: Sequence[ConceptSource]) -> ConceptSource:
+    """The concepts of several dictionaries, joined by their ids (`join_concepts`).
+
+    Types are those of the dictionary that has most. Relations are left out.
+    """
+    if len(sources) == 1:
+        return sources[0]
+    concepts, report = join_concepts([source.concepts for source in sources])
+    hierarchy = max((source.hierarchy for source in sources), key=len)
+    return ConceptSource(
+        concepts,
+        hierarchy,
+        (),
+        {"dictionaries": [source.report for source in sources], **report},
+    )
+
+
+def _wanted_types(settings: ConceptArguments, hierarchy: TypeHierarchy) -> list[str]:
+    """Ids of the recipe's types and groups, and of all narrower types."""
+    groups = [
+        f"{GROUP_PREFIX}{group.removeprefix(GROUP_PREFIX)}" for group in settings.semantic_groups
+    ]
+    types: list[str] = []
+    for name in [*settings.concept_types, *groups]:
+        known = hierarchy.resolve(name)
+        if known is None:
+            names = sorted({*hierarchy, *(f"group:{hierarchy[kind].group}" for kind in hierarchy)})
+            raise UserError(
+                f"{name} in concept_types or semantic_groups is not known; "
+                f"the first are {names[:12]}"
+            )
+        types += hierarchy.descendants(known)
+    return types
+
 
 SPLITS = ("train", "dev", "calibration", "test")
 BATCH_ROWS = 1_000
@@ -86,7 +210,13 @@ def write_mentions(
     """
     waiting: dict[str, list[Mention]] = {split: [] for split in SPLITS}
     counts = dict.fromkeys(SPLITS, 0)
-    with split_writers(MENTION_FEATURES.arrow_schema, path) as writers:
+    with ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(
+                arrow_writer(path / f"{split}.arrow", MENTION_FEATURES.arrow_schema)
+            )
+            for split in SPLITS
+        }
         for split, mention in mentions:
             waiting[split].append(mention)
             counts[split] += 1
@@ -102,18 +232,6 @@ def write_mentions(
                 "check the document lists, increase its share, or use another seed"
             )
     return counts
-
-
-@contextmanager
-def split_writers(
-    schema: pa.Schema, folder: Path
-) -> Iterator[dict[str, pa.RecordBatchStreamWriter]]:
-    """Yield the writers of all splits, each of a file ``SPLIT.arrow``."""
-    with ExitStack() as stack:
-        yield {
-            split: stack.enter_context(arrow_writer(folder / f"{split}.arrow", schema))
-            for split in SPLITS
-        }
 
 
 def hold_out_synonyms(
@@ -136,13 +254,16 @@ def hold_out_synonyms(
     remaining = []
     mentions = []
     for concept in concepts:
-        names = _held_out_candidates(concept)
+        forms = [normalize_name(name) for name in (concept.name, *concept.synonyms)]
+        synonyms = zip(concept.synonyms, forms[1:], strict=True)
+        names = [name for name, form in synonyms if forms.count(form) == 1]
         if not names:
             remaining.append(concept)
             continue
         text = names[int(_draw(seed, "synonym", concept.cui) * len(names))]
-        synonyms = tuple(name for name in concept.synonyms if name != text)
-        remaining.append(replace(concept, synonyms=synonyms))
+        remaining.append(
+            replace(concept, synonyms=tuple(name for name in concept.synonyms if name != text))
+        )
         mention = Mention(
             doc_id=concept.cui,
             start=0,
@@ -155,15 +276,6 @@ def hold_out_synonyms(
         )
         mentions.append((assign_split(concept.cui, shares, seed), mention))
     return remaining, mentions
-
-
-def _held_out_candidates(concept: Concept) -> list[str]:
-    forms = [normalize_name(name) for name in (concept.name, *concept.synonyms)]
-    return [
-        name
-        for name, form in zip(concept.synonyms, forms[1:], strict=True)
-        if forms.count(form) == 1
-    ]
 
 
 def _draw(seed: int, *parts: str) -> float:
@@ -314,7 +426,7 @@ def known_mentions(folder: Path, concepts: ConceptTable) -> dict[str, int]:
     """Split -> number of mentions of which the dictionary has a gold concept.
 
     Args:
-        folder: folder that `mentions.write_mentions` wrote.
+        folder: folder that `concepts_and_mentions.write_mentions` wrote.
         concepts: the dictionary.
     """
     counts = {}
