@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from dataclasses import asdict
 
 from huggingface_hub import ModelCard
 from tiny_reranker import tiny_reranker
@@ -75,7 +76,7 @@ METRICS = {
 def model_card(metrics, recipe, cross_encoder=True, dictionary=None, models=(), **options):
     info = {"template": None, "base_model": None, "base_revision": None, "dictionary": dictionary}
     if cross_encoder:
-        info |= {"template": PairTemplate().to_dict(), "base_model": recipe["model"]}
+        info |= {"template": asdict(PairTemplate()), "base_model": recipe["model"]}
     return Card(
         metrics=metrics, recipe=recipe, info=info, thresholds={"models": models}, **options
     ).text()

@@ -4,6 +4,7 @@ survive.
 
 import json
 import random
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -156,7 +157,7 @@ def test_markers_become_single_tokens_that_are_saved(tokenizer, tmp_path):
 )
 def test_a_template_survives_json_but_for_a_damaged_one(content):
     template = PairTemplate(48, 16, ("preferred_name",), True)
-    assert PairTemplate.from_dict(json.loads(json.dumps(template.to_dict()))) == template
+    assert PairTemplate.from_dict(json.loads(json.dumps(asdict(template)))) == template
     with pytest.raises(UserError, match="template is damaged"):
         PairTemplate.from_dict(content)
     with pytest.raises(UserError, match="max_length"):

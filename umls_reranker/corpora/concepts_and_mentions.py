@@ -321,9 +321,9 @@ class RetiredCuis:
             UserError: the file is missing, empty or damaged, or a line is malformed (names file and
                 line).
         """
-        blocks = read_table("MRCUI", path, ["CUI1", "REL", "CUI2"])
         mergers = [
-            block.filter(pc.equal(block["REL"], "SY")).select(SCHEMA.names) for block in blocks
+            block.filter(pc.equal(block["REL"], "SY")).select(SCHEMA.names)
+            for block in read_table("MRCUI", path, ["CUI1", "REL", "CUI2"])
         ]
         return cls(pa.Table.from_batches(mergers, SCHEMA))
 

@@ -20,7 +20,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from os.path import expanduser
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -357,7 +357,7 @@ def write_model_files(
         write_json(folder / "config.json", {"model_type": "umls_reranker"})
     settings = {
         "schema_version": SCHEMA_VERSIONS[MANIFEST],
-        "template": template and template.to_dict(),
+        "template": template and asdict(template),
         "input": template and template.pair_text(),
         "base_model": origin.base_model if template else None,
         "base_revision": origin.base_revision if template else None,

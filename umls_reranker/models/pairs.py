@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
 from pathlib import Path
@@ -317,12 +317,9 @@ class PairTemplate:
         columns = (names, lists.preferred_names.to_pylist(), lists.definitions.to_pylist())
         return [self.candidate_text(*fields) for fields in zip(*columns, strict=True)]
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"candidate_fields": list(self.candidate_fields)}
-
     @classmethod
     def from_dict(cls, content: dict[str, Any], source: object = "reranker.json") -> PairTemplate:
-        """Inverse of `to_dict`; `source` is the file it was read from.
+        """Inverse of ``asdict``; `source` is the file it was read from.
 
         Raises:
             UserError: a key is missing or unknown.
