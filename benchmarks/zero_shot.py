@@ -15,9 +15,12 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+
+from umls_reranker.vocab.types import TypeSets, type_lists
 
 CANDIDATES = 20
 
@@ -87,7 +90,7 @@ def labelled_lists(run: Path, splits: list[str], index: Path, folder: Path):
 
 def measure(name: str, reranker, lists) -> None:
     """Print the rows of a model: with the mentions' types, if there are any, and without."""
-    untyped = lists.with_types([None] * len(lists))
+    untyped = replace(lists, types=TypeSets.of_lists(type_lists([None] * len(lists))))
     for title, some in {f"{name}, with types": lists, name: untyped}.items():
         if some is untyped or lists.types.is_known.any():
             print_row(title, some, reranker.decide(some).scores.log_odds)
