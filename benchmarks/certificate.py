@@ -28,13 +28,12 @@ import numpy as np
 from scipy.stats import binom
 
 from umls_reranker.calibration.arguments import CalibrationArguments
-from umls_reranker.calibration.certificate import find_certificate
+from umls_reranker.calibration.certificate import PrecisionTest, find_certificate
 from umls_reranker.calibration.features import CROSS_ENCODER
 from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
-from umls_reranker.calibration.precision_test import PrecisionTest
-from umls_reranker.calibration.ranking import rank
+from umls_reranker.calibration.probabilities import rank
 from umls_reranker.calibration.string_counts import StringCounts
-from umls_reranker.evaluation.outcomes import Outcomes
+from umls_reranker.evaluation.metrics import Outcomes
 from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
 from umls_reranker.lists.columns import MentionColumns
 from umls_reranker.lists.labels import labelled_lists, with_joined_documents

@@ -18,8 +18,8 @@ from typing import TypeAlias
 import numpy as np
 
 from umls_reranker.calibration.arguments import CalibrationArguments
-from umls_reranker.calibration.certificate import CertificateSettings, find_certificate
-from umls_reranker.evaluation.outcomes import Outcomes
+from umls_reranker.calibration.certificate import PrecisionTest, find_certificate
+from umls_reranker.evaluation.metrics import Outcomes
 from umls_reranker.lists.labels import read_labelled_lists
 from umls_reranker.serving.model_source import ModelSource
 from umls_reranker.serving.on_lists import calibrate_lists
@@ -31,8 +31,8 @@ Rule: TypeAlias = Callable[[Outcomes, float], float]
 
 
 def by_certificate(outcomes: Outcomes, target: float) -> float:
-    settings = CertificateSettings(target, CONFIDENCE)
-    certificate = find_certificate(outcomes.score, outcomes.correct, outcomes.document, settings)
+    test = PrecisionTest(target, CONFIDENCE)
+    certificate = find_certificate(outcomes.score, outcomes.correct, outcomes.document, test)
     return np.inf if certificate.threshold is None else certificate.threshold
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from umls_reranker import UMLSReranker
 from umls_reranker.core.files import read_json
-from umls_reranker.evaluation.checklist import verdict
+from umls_reranker.evaluation.comparison import verdict
 from umls_reranker.evaluation.metrics import read_metrics
 from umls_reranker.evaluation.render import as_text, report_tables
 from umls_reranker.hub.model_folder import METRICS

@@ -97,11 +97,7 @@ def fit_model(data: Path, lists: Path, folder: Path) -> None:
     from umls_reranker.calibration.arguments import CalibrationArguments
     from umls_reranker.lists.labels import read_labelled_lists
     from umls_reranker.serving.model_source import ModelSource
-    from umls_reranker.serving.on_lists import (
-        calibrate_lists,
-        calibration_summary,
-        save_calibrated,
-    )
+    from umls_reranker.serving.on_lists import calibrate_lists, calibration_summary, save_calibrated
 
     source = ModelSource()
     source = replace(source, counts=known_names(data))
@@ -127,8 +123,8 @@ def known_names(data: Path):
 def add_index_models(data: Path, lists: Path, folder: Path) -> None:
     """Add two models of lists of an index, with the mention's type and without, to a model."""
     from umls_reranker.calibration.arguments import CalibrationArguments
+    from umls_reranker.calibration.features import without_inputs
     from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
-    from umls_reranker.calibration.inputs import without_inputs
     from umls_reranker.calibration.probabilities import COUNTS_FILE
     from umls_reranker.calibration.string_counts import StringCounts
     from umls_reranker.core.files import read_json

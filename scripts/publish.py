@@ -48,7 +48,7 @@ def main() -> None:
     if not recipe.publish.repo_id:
         raise UserError("publishing requires repo_id; set it in the recipe or with --repo_id")
     from umls_reranker.evaluation.comparison import compare
-    from umls_reranker.evaluation.outcomes import Outcomes
+    from umls_reranker.evaluation.metrics import Outcomes
     from umls_reranker.hub.publish import find_outcomes, publish
     from umls_reranker.models.model_files import SIGN_IN
 

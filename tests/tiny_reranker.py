@@ -8,14 +8,14 @@ import pytest
 from list_fixtures import flat_lists
 from tiny_models import tiny_cross_encoder
 
-from umls_reranker.calibration import thresholds
+from umls_reranker.calibration import decisions
 from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.calibrators import PlattCalibrator
+from umls_reranker.calibration.decisions import ThresholdTable
+from umls_reranker.calibration.features import ScoreRange
 from umls_reranker.calibration.fusion import FeatureFusion
-from umls_reranker.calibration.inputs import ScoreRange
 from umls_reranker.calibration.probabilities import CalibratedModel, Calibration
 from umls_reranker.calibration.string_counts import StringCounts
-from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core.errors import UserError
 from umls_reranker.hub.model_folder import Origin, copy_cross_encoder, write_model_files
 from umls_reranker.models.pairs import PairTemplate
@@ -51,7 +51,7 @@ def fit_thresholds() -> ThresholdTable:
         p[rows] = np.column_stack([top, top * 0.2])
         labels[rows, 0] = rng.random(400) < 1 / (1 + np.exp(-15 * (top - bar)))
     lists = flat_lists(labels, ["T047"] * 400 + ["T121"] * 400, HIERARCHY, size=2)
-    return thresholds.fit_thresholds(lists, p.ravel(), 2 * np.arange(800), CalibrationArguments())
+    return decisions.fit_thresholds(lists, p.ravel(), 2 * np.arange(800), CalibrationArguments())
 
 
 def tiny_reranker(

@@ -125,8 +125,8 @@ def quality(
         ours: those that it is compared with, for the same mentions.
         before: those of the system whose candidates it ranks, of which the order counts.
     """
-    from umls_reranker.calibration.resampling import ratio
-    from umls_reranker.evaluation.linking import Documents
+    from umls_reranker.calibration.reliability import ratio
+    from umls_reranker.evaluation.metrics import Documents
     from umls_reranker.evaluation.render import interval, number, percent
 
     documents = Documents.of(test.documents)
@@ -250,8 +250,7 @@ def main() -> None:
         "--certified", nargs=2, type=float, default=(), help="a point of it: coverage and precision"
     )
     arguments = parser.parse_args()
-    from umls_reranker.evaluation.charts import risk_coverage
-    from umls_reranker.evaluation.render import markdown_table, number
+    from umls_reranker.evaluation.render import markdown_table, number, risk_coverage
 
     folder = arguments.export / "rows"
     mentions = {

@@ -9,8 +9,7 @@ from umls_reranker import UserError, certify
 from umls_reranker.calibration.certificate import (
     GRID,
     CertificateHistory,
-    CertificateSettings,
-    confidence_of,
+    PrecisionTest,
     find_certificate,
 )
 
@@ -59,15 +58,11 @@ def test_where_nothing_is_certified_what_was_missing_is_said():
     )
     assert "more documents like these would not help" in said and "certified 87%" in said
     assert (
-        find_certificate(
-            np.full(400, 0.97), correct, range(400), CertificateSettings(0.87)
-        ).threshold
+        find_certificate(np.full(400, 0.97), correct, range(400), PrecisionTest(0.87)).threshold
         is not None
     )
     assert (
-        find_certificate(
-            np.full(400, 0.97), correct, range(400), CertificateSettings(0.88)
-        ).threshold
+        find_certificate(np.full(400, 0.97), correct, range(400), PrecisionTest(0.88)).threshold
         is None
     )
     # Precise enough, but not for so few documents.
@@ -260,7 +255,7 @@ def test_the_guarantee_holds_in_every_regime(benchmark):
 
 
 def test_trying_again_does_not_add_up():
-    levels = [1 - confidence_of(attempt, 0.95) for attempt in range(1, 60)]
+    levels = [PrecisionTest(attempt=attempt).level for attempt in range(1, 60)]
     assert levels[0] == pytest.approx(0.05) and sum(levels) == pytest.approx(0.055)
 
 

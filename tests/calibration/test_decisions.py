@@ -7,12 +7,10 @@ import pytest
 from list_fixtures import make_lists
 from tiny_reranker import HIERARCHY, fit_thresholds
 
-from umls_reranker.calibration.decisions import margins
+from umls_reranker.calibration.decisions import DEFAULT, TIERS, ThresholdTable, margins
+from umls_reranker.calibration.features import ScoreRange
 from umls_reranker.calibration.fusion import FeatureFusion
-from umls_reranker.calibration.inputs import ScoreRange
-from umls_reranker.calibration.probabilities import CalibratedModel, Calibration
-from umls_reranker.calibration.ranking import rank
-from umls_reranker.calibration.thresholds import DEFAULT, TIERS, ThresholdTable
+from umls_reranker.calibration.probabilities import CalibratedModel, Calibration, rank
 from umls_reranker.models.cross_encoder import Scores
 
 
@@ -126,7 +124,15 @@ def test_only_candidates_that_can_win_are_scored_and_each_mention_says_how_many(
     # well.
     decided = rank(lists, score, with_pruning())
     assert asked == [["a", "c", "d", "d"]] and decided.scored.tolist() == [3, 1, 0]
-    assert np.isnan(decided.logits).tolist() == [False, True, False, False, True, False, True]
+    assert np.isnan(decided.scores.logits).tolist() == [
+        False,
+        True,
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]
     known = rank(lists, logits_of(lists), with_pruning())
     assert_same(known, decided)
 

@@ -10,11 +10,11 @@ from list_fixtures import make_lists, with_types
 from sklearn.metrics import f1_score
 
 from umls_reranker.calibration.arguments import CalibrationArguments
+from umls_reranker.calibration.features import without_inputs
 from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
-from umls_reranker.calibration.inputs import without_inputs
-from umls_reranker.calibration.ranking import rank
-from umls_reranker.calibration.resampling import document_folds
-from umls_reranker.calibration.string_counts import StringCounts
+from umls_reranker.calibration.probabilities import rank
+from umls_reranker.calibration.reliability import document_folds
+from umls_reranker.calibration.string_counts import StringCounts, counted_mentions
 from umls_reranker.core import arrays as cores_module
 from umls_reranker.core.arrays import RepeatedTexts
 from umls_reranker.core.errors import UserError
@@ -58,7 +58,7 @@ def lists(
 TRAINING = Dataset.from_dict(
     {"mention": ["mention 1"], "cui": [[["C0"]]], "semantic_types": [["T121"]]}
 )
-COUNTS = StringCounts.from_split(TRAINING)
+COUNTS = StringCounts.fit(counted_mentions(TRAINING))
 
 
 def fit(
@@ -219,7 +219,10 @@ def test_a_cross_encoder_that_adds_nothing_is_left_out_where_it_may_be():
     dropped = fit((given, logits), names, options=may_drop)
     reasons = dropped.facts["cross_encoder"]
     assert not reasons["kept"] and abs(reasons["nats_gained"]) < 0.002
-    assert not dropped.calibration.uses_cross_encoder and np.isnan(dropped.decisions.logits).all()
+    assert (
+        not dropped.calibration.uses_cross_encoder
+        and np.isnan(dropped.decisions.scores.logits).all()
+    )
     # What is left is fitted as if the cross-encoder had never been there.
     alone = fit((given, np.full(len(logits), np.nan, np.float32)), names[1:])
     expected = alone.decisions.probabilities

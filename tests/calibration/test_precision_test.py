@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from umls_reranker.calibration.precision_test import SIZE_POWERS, PrecisionTest
+from umls_reranker.calibration.certificate import SIZE_POWERS, PrecisionTest
 
 TEST = PrecisionTest()
 

@@ -9,14 +9,18 @@ from list_fixtures import make_lists, with_types
 
 from umls_reranker.calibration import probabilities
 from umls_reranker.calibration.calibrators import IdentityCalibrator, PlattCalibrator
-from umls_reranker.calibration.features import feature_table
+from umls_reranker.calibration.decisions import thresholds_content
+from umls_reranker.calibration.features import (
+    ScoreRange,
+    feature_table,
+    inputs_of,
+    is_missing,
+    without_inputs,
+)
 from umls_reranker.calibration.fusion import FeatureFusion
-from umls_reranker.calibration.inputs import ScoreRange, inputs_of, is_missing, without_inputs
 from umls_reranker.calibration.logistic import conditional_log_odds
-from umls_reranker.calibration.probabilities import CalibratedModel, Calibration
-from umls_reranker.calibration.ranking import rank
+from umls_reranker.calibration.probabilities import CalibratedModel, Calibration, rank
 from umls_reranker.calibration.string_counts import StringCounts
-from umls_reranker.calibration.thresholds import thresholds_content
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.models.cross_encoder import Scores
@@ -195,10 +199,13 @@ def test_pruned_are_those_of_low_probability_by_the_other_features_but_never_the
     # By the list fusion 0.972 and 0.018 of the first mention, 0.5 of the second's only candidate.
     for threshold, expected in ((0.01, [1, 1, 1]), (0.1, [1, 0, 1]), (0.999, [1, 0, 1])):
         monkeypatch.setattr(probabilities, "PRUNING_THRESHOLD", threshold)
-        assert np.isfinite(decide(calibration(counts), scored).logits).tolist() == expected
+        decided = decide(calibration(counts), scored)
+        assert np.isfinite(decided.scores.logits).tolist() == expected
     # The model that decides without the scores has nothing to prune by.
     decided = decide(calibration(counts), lists())
-    assert np.isfinite(decided.logits).all() and np.isnan(decided.scores.list_utilities).all()
+    assert (
+        np.isfinite(decided.scores.logits).all() and np.isnan(decided.scores.list_utilities).all()
+    )
 
 
 def test_a_pruned_candidate_has_its_odds_against_none_by_the_other_features(counts, monkeypatch):

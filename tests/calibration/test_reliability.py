@@ -4,16 +4,14 @@ from sklearn.metrics import brier_score_loss
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from umls_reranker.calibration.reliability import (
+    bootstrap_sums,
     brier,
     brier_decomposition,
     calibration_report,
-    ece,
-    log_loss,
-)
-from umls_reranker.calibration.resampling import (
-    bootstrap_sums,
     document_index,
     document_sums,
+    ece,
+    log_loss,
     random_signs,
     ratio,
 )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from umls_reranker.calibration.resampling import (
+from umls_reranker.calibration.reliability import (
     bootstrap_sums,
     document_index,
     document_sums,

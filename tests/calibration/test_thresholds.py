@@ -6,14 +6,10 @@ import pytest
 from list_fixtures import flat_lists, make_lists
 from sklearn.metrics import f1_score
 
-from umls_reranker.calibration import thresholds
+from umls_reranker.calibration import decisions
 from umls_reranker.calibration.arguments import CalibrationArguments
-from umls_reranker.calibration.certificate import (
-    Certificate,
-    CertificateSettings,
-    find_certificate,
-)
-from umls_reranker.calibration.thresholds import (
+from umls_reranker.calibration.certificate import Certificate, PrecisionTest, find_certificate
+from umls_reranker.calibration.decisions import (
     ThresholdTable,
     TypeThreshold,
     f1_threshold,
@@ -115,7 +111,7 @@ def test_a_mention_counts_in_each_of_its_types():
 
 
 def test_fit_default_by_hand(monkeypatch):
-    monkeypatch.setattr(thresholds, "MIN_POSITIVES", 2)
+    monkeypatch.setattr(decisions, "MIN_POSITIVES", 2)
     lists = make_lists(
         ["m"] * 4,
         [[{"name": "a"}, {"name": "b"}]] * 2 + [[{"name": "a"}], []],
@@ -135,7 +131,7 @@ def test_fit_default_by_hand(monkeypatch):
 
 
 def test_own_threshold_is_shrunk_by_support(monkeypatch):
-    monkeypatch.setattr(thresholds, "SHRINKAGE", 100.0)
+    monkeypatch.setattr(decisions, "SHRINKAGE", 100.0)
     lists, p, top = drawn({"T047": 400, "T121": 400})
     p = np.where(lists.owner < 400, p, p**3)
     table = fit_thresholds(lists, p, top, CalibrationArguments())
@@ -179,7 +175,7 @@ def test_the_certificate_is_of_what_is_served_among_the_mentions_that_may_certif
         served,
         correct[for_certificate],
         documents[for_certificate],
-        CertificateSettings(0.9, 0.99),
+        PrecisionTest(0.9, 0.99),
     )
     assert expected.threshold is not None and expected.documents_needed == 44
     assert table.certificate == expected and (table.target_precision, table.confidence) == (
@@ -231,7 +227,7 @@ def test_json_round_trip():
     table = fit_thresholds(*drawn({"T047": 500, "T191": 200, "T121": 40}), settings)
     other = ThresholdTable({"default": replace(ROW, high=None)}, table.hierarchy, 0.9)
     state = thresholds_content({"all": table, "no type": other})
-    assert state["schema_version"] == 8 and state["tiers"] == list(thresholds.TIERS)
+    assert state["schema_version"] == 8 and state["tiers"] == list(decisions.TIERS)
     tables = load_thresholds(json.loads(json.dumps(state, allow_nan=False)))
     loaded = tables["all"]
     assert loaded.rows == table.rows and loaded.reads_types and tables["no type"].rows == other.rows

@@ -7,8 +7,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from umls_reranker.evaluation.charts import BINS, CURVE_POINTS, reliability_points, risk_coverage
-from umls_reranker.evaluation.render import card_charts
+from umls_reranker.evaluation.render import (
+    BINS,
+    CURVE_POINTS,
+    card_charts,
+    reliability_points,
+    risk_coverage,
+)
 
 
 def test_the_charts_of_the_card_are_files_with_a_legend_of_what_they_show():

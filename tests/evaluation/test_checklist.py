@@ -3,7 +3,12 @@ import math
 import pytest
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.evaluation.checklist import check_targets, parse_target, parse_targets, result_of
+from umls_reranker.evaluation.comparison import (
+    check_targets,
+    parse_target,
+    parse_targets,
+    result_of,
+)
 
 
 def figure(value, low=None, high=None, **more):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from outcome_fixtures import make_outcomes
 
-from umls_reranker.calibration.resampling import jackknife_sums, ratio
+from umls_reranker.calibration.reliability import jackknife_sums, ratio
 from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation.comparison import FEWEST_DOCUMENTS, compare
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from umls_reranker.core.arrays import best_candidates, list_offsets
-from umls_reranker.evaluation.linking import Documents, coverage_at_precision, gold_ranks
+from umls_reranker.evaluation.metrics import Documents, coverage_at_precision, gold_ranks
 
 # Four mentions with 3, 0, 1 and 2 candidates.
 OFFSETS = list_offsets([3, 0, 1, 2])

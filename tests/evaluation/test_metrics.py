@@ -10,8 +10,7 @@ from tiny_reranker import HIERARCHY, fit_thresholds
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import write_json
 from umls_reranker.evaluation import metrics
-from umls_reranker.evaluation.linking import Documents
-from umls_reranker.evaluation.metrics import SMALLEST_SLICE, WITHOUT_TYPE, Figure
+from umls_reranker.evaluation.metrics import SMALLEST_SLICE, WITHOUT_TYPE, Documents, Figure
 from umls_reranker.evaluation.render import as_markdown, report_page, report_tables
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 

@@ -8,7 +8,7 @@ from outcome_fixtures import make_outcomes
 
 from umls_reranker.calibration.decisions import CandidateScores, Decisions
 from umls_reranker.core.errors import UserError
-from umls_reranker.evaluation.outcomes import SCHEMA, Outcomes
+from umls_reranker.evaluation.metrics import SCHEMA, Outcomes
 
 
 def assert_equal(left, right):

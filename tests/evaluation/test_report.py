@@ -3,12 +3,10 @@
 import numpy as np
 from list_fixtures import make_lists
 
-from umls_reranker.calibration.probabilities import Calibration
-from umls_reranker.calibration.ranking import rank
-from umls_reranker.evaluation.linking import Documents
+from umls_reranker.calibration.probabilities import Calibration, rank
+from umls_reranker.evaluation.metrics import Documents
 from umls_reranker.evaluation.render import card_charts
-from umls_reranker.evaluation.report import measure, measure_model
-from umls_reranker.evaluation.systems import System
+from umls_reranker.evaluation.report import System, measure, measure_model
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pairs import PairTemplate
 

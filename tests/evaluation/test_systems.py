@@ -5,9 +5,9 @@ import pytest
 from list_fixtures import make_lists
 
 from umls_reranker.calibration.reliability import ece
-from umls_reranker.evaluation.linking import Documents
+from umls_reranker.evaluation.metrics import Documents
 from umls_reranker.evaluation.render import as_text, systems_table
-from umls_reranker.evaluation.systems import System, baselines, best_row, compare_systems, verdict
+from umls_reranker.evaluation.report import System, baselines, best_row, compare_systems, verdict
 
 # Eight mentions of four documents. The order is correct for 0, 1 and 6; the model for 0, 2, 3, 4
 # and 6.

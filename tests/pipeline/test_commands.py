@@ -14,7 +14,7 @@ import torch.distributed as dist
 from packaging.version import Version
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.run_arguments import RunArguments
+from umls_reranker.core.keys import RunArguments
 from umls_reranker.pipeline.command import run_script
 from umls_reranker.pipeline.runner import run_process
 from umls_reranker.pipeline.stages import Stage, should_run

@@ -11,8 +11,7 @@ from pipeline_fixtures import ROOT
 
 from umls_reranker import UMLSReranker
 from umls_reranker.calibration.calibrators import CALIBRATORS
-from umls_reranker.calibration.features import FEATURES, Feature, register_feature
-from umls_reranker.calibration.inputs import ALL_INPUTS
+from umls_reranker.calibration.features import ALL_INPUTS, FEATURES, Feature, register_feature
 from umls_reranker.core.errors import UserError
 from umls_reranker.pipeline.recipe import recipe_parser
 from umls_reranker.training.training_arguments import LOSSES

@@ -17,11 +17,11 @@ from tiny_reranker import fit_thresholds, tiny_reranker, with_cut
 
 from umls_reranker import UMLSReranker, UserError
 from umls_reranker.calibration.calibrators import IdentityCalibrator
+from umls_reranker.calibration.decisions import ThresholdTable
+from umls_reranker.calibration.features import ScoreRange
 from umls_reranker.calibration.fusion import FeatureFusion
-from umls_reranker.calibration.inputs import ScoreRange
 from umls_reranker.calibration.probabilities import CalibratedModel, Calibration
 from umls_reranker.calibration.string_counts import StringCounts
-from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.hub.model_folder import model_files
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pairs import PairTemplate

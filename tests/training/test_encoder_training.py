@@ -14,7 +14,7 @@ from transformers import AutoModel
 from trigram_encoder import make_concepts
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.run_arguments import RunArguments
+from umls_reranker.core.keys import RunArguments
 from umls_reranker.models.bi_encoder import BiEncoder, QueryTokenizer
 from umls_reranker.retrieval.arguments import IndexArguments
 from umls_reranker.training import encoder_training

@@ -18,7 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from umls_reranker import UMLSReranker
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.run_arguments import RunArguments
+from umls_reranker.core.keys import RunArguments
 from umls_reranker.models.arguments import ModelArguments
 from umls_reranker.models.pairs import MARKERS, PairTemplate
 from umls_reranker.models.pretrained import load_base_model

@@ -5,7 +5,7 @@ from list_model import run_script
 from transformers import TrainingArguments
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.run_arguments import RunArguments
+from umls_reranker.core.keys import RunArguments
 from umls_reranker.training.trainer import training_device
 from umls_reranker.training.training_arguments import OneGpuArguments
 

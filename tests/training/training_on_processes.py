@@ -23,7 +23,7 @@ from pathlib import Path
 from accelerate import PartialState
 from test_fine_tuning import make_rows, training
 
-from umls_reranker.core.run_arguments import RunArguments
+from umls_reranker.core.keys import RunArguments
 from umls_reranker.models.arguments import ModelArguments
 from umls_reranker.training import trainer as fine_tuning
 from umls_reranker.training import trainer as trainer_module

@@ -13,8 +13,7 @@ import numpy as np
 from ..core.arrays import list_offsets
 from ..core.errors import TooLittleData, UserError
 from .logistic import fit_logistic, log_sums, sigmoid
-from .reliability import log_loss
-from .resampling import document_folds
+from .reliability import document_folds, log_loss
 
 # Slopes are bounded in units of the scores' standard deviation: perfectly separable data would
 # drive them to infinity.
@@ -163,8 +162,7 @@ class Calibrator(ABC):
         calibrator: Calibrator = CALIBRATORS[method]()
         try:
             for parameter in fields(calibrator):
-                value = finite(state["parameters"][parameter.name])
-                setattr(calibrator, parameter.name, value)
+                setattr(calibrator, parameter.name, finite(state["parameters"][parameter.name]))
             if not calibrator._rises():
                 raise ValueError("they do not define an increasing map")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -180,10 +178,12 @@ class Calibrator(ABC):
         return bool(np.all(np.diff(probe) >= 0))
 
     @abstractmethod
-    def _fit(self, sample: LabelledScores) -> None: ...
+    def _fit(self, sample: LabelledScores) -> None:
+        """Fit to rows that were checked."""
 
     @abstractmethod
-    def _map(self, scores: np.ndarray) -> np.ndarray: ...
+    def _map(self, scores: np.ndarray) -> np.ndarray:
+        """`log_odds` of finite scores."""
 
 
 @dataclass(eq=False)
@@ -288,7 +288,7 @@ class IdentityCalibrator(Calibrator):
     fits_logits = False
 
     def _fit(self, sample: LabelledScores) -> None:
-        pass
+        """Without parameters, nothing is fitted."""
 
     def _map(self, scores: np.ndarray) -> np.ndarray:
         return scores
@@ -340,7 +340,13 @@ class AUTO:
     help = "the one with the lowest cross-validated log loss, folds by document"
 
 
-CALIBRATORS: dict[str, type[Calibrator]] = {}
+CALIBRATORS: dict[str, type[Calibrator]] = {
+    PlattCalibrator.name: PlattCalibrator,
+    TemperatureCalibrator.name: TemperatureCalibrator,
+    BetaCalibrator.name: BetaCalibrator,
+    IdentityCalibrator.name: IdentityCalibrator,
+    IsotonicCalibrator.name: IsotonicCalibrator,
+}
 
 
 def register_calibrator(calibrator: type[Calibrator]) -> None:
@@ -352,17 +358,6 @@ def register_calibrator(calibrator: type[Calibrator]) -> None:
     if calibrator.name in CALIBRATORS:
         raise ValueError(f"calibrator {calibrator.name!r} is already registered")
     CALIBRATORS[calibrator.name] = calibrator
-
-
-OWN_CALIBRATORS: tuple[type[Calibrator], ...] = (
-    PlattCalibrator,
-    TemperatureCalibrator,
-    BetaCalibrator,
-    IdentityCalibrator,
-    IsotonicCalibrator,
-)
-for _calibrator in OWN_CALIBRATORS:
-    register_calibrator(_calibrator)
 
 
 def _wrong_order(reason: str) -> TooLittleData:
@@ -442,8 +437,11 @@ def cross_validated_losses(
         TooLittleData: fewer than two documents, or no method that can be fitted on every fold.
     """
     has_lists = sample.offsets is not None
-    usable = [n for n, kind in CALIBRATORS.items() if kind.fits_lists or not has_lists]
-    losses = {name: 0.0 for name in usable if CALIBRATORS[name].fits_logits or has_lists}
+    losses = {
+        name: 0.0
+        for name, kind in CALIBRATORS.items()
+        if (kind.fits_lists if has_lists else kind.fits_logits)
+    }
     fold = document_folds(groups, seed)
     if not fold.any():
         raise TooLittleData(

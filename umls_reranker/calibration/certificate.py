@@ -1,6 +1,14 @@
 """The certificate of the high tier: the lowest threshold with certified precision; its history.
 
 `certify` is for the scores of any system.
+
+Is the precision over documents like those seen below a target? One document is added to those seen,
+with all answers incorrect; then all are reweighted by independent standard exponentials (the
+Bayesian bootstrap, Rubin 1981). The p-value is the probability that the reweighted precision is
+below the target. For documents of equal size this is the bound of Gaffke (2005) and Learned-Miller
+& Thomas (2020), which needs no model of how errors cluster; for documents of one mention it is that
+of Clopper & Pearson. Where sizes differ the added document has a weighted mean of them, with
+weights chosen by the sizes alone (`PrecisionTest.for_sizes`).
 """
 
 from __future__ import annotations
@@ -15,23 +23,243 @@ import numpy as np
 
 from ..core.errors import UserError
 from .calibrators import LabelledScores, PlattCalibrator
-from .precision_test import PrecisionTest
-from .resampling import document_folds, document_index, document_sums
+from .reliability import document_folds, document_index, document_sums
 
 if TYPE_CHECKING:
     from ..lists.candidate_lists import Annotations
 
+# Weights of the added document's size: sizes to one of these powers; the last: the largest size.
+SIZE_POWERS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, float("inf"))
+# How often the largest documents may be entirely incorrect. With more, hardly any power suffices
+# where they are few.
+MOST_OFTEN_INCORRECT = 0.5
+# Draws for the choice of the power, and standard errors by which one of several levels may exceed
+# its limit by chance.
+POWER_DRAWS = 4_000
+POWER_ERRORS = 3.0
+# Share of the error probability for the second certificate; each further one gets half as much.
+LATER_SHARE = 0.05
+# Halvings of the interval that holds the saddlepoint.
+HALVINGS = 45
 # Thresholds to test, fixed in advance: log-odds from 9.2 to 0 in steps of 0.05 (0.9999 to 0.5).
 GRID = np.round(1.0 / (1.0 + np.exp(-0.05 * np.arange(184, -1, -1))), 6)
 # Ratio of the largest document to the mean above which documents differ too much to trust one
 # certificate for all.
 SIMILAR_SIZES = 4.0
-# Share of the error probability for the second certificate; each further one gets half as much.
-LATER_SHARE = 0.05
 # The lowest target, in percents, that is named as one that documents would have certified.
 LOWEST_PERCENT = 50
 # Tolerance for probabilities outside [0, 1] by rounding: a cosine of 1 is often 1.0000001.
 ROUNDING = 1e-5
+
+
+@dataclass(frozen=True)
+class PrecisionTest:
+    """The test for one target.
+
+    Attributes:
+        target: precision, between 0 and 1.
+        confidence: 1 minus the error probability of all certificates, between 0 and 1.
+        size_power: sizes to this power are the weights of the added document's size.
+        most_wrong: share of incorrect answers in the added document. Below 1 assumes that no
+            document is worse.
+        attempt: 1 for the first certificate, 2 for a later one on new documents, and so on.
+
+    Raises:
+        UserError: target, confidence or assumption is not between 0 and 1.
+    """
+
+    target: float = 0.95
+    confidence: float = 0.95
+    size_power: float = SIZE_POWERS[0]
+    most_wrong: float = 1.0
+    attempt: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in (("target_precision", self.target), ("confidence", self.confidence)):
+            if not is_number(value) or not 0.0 < value < 1.0:
+                raise UserError(f"{name}: {value!r} must lie between 0 and 1, such as 0.95")
+        least = 1.0 - self.target
+        if not is_number(self.most_wrong) or not least < self.most_wrong <= 1.0:
+            raise UserError(
+                f"most_wrong: {self.most_wrong!r} must be above {least:.2g} and at most 1"
+            )
+
+    @property
+    def level(self) -> float:
+        """Error probability of this certificate, so that trying again does not add up.
+
+        The first has the whole error probability. Each later one rests on new documents alone and
+        gets `LATER_SHARE` of it, halved each time. So however often somebody tries, the probability
+        of any false certificate is at most 1.1 times that of one.
+        """
+        share = 1.0 if self.attempt == 1 else LATER_SHARE * 0.5 ** (self.attempt - 2)
+        return share * (1.0 - self.confidence)
+
+    def for_sizes(self, size: np.ndarray) -> PrecisionTest:
+        """The same test with the smallest power that keeps its level for documents of these sizes.
+
+        Documents are drawn from those seen. Each of the largest is entirely incorrect with the same
+        probability, at most `MOST_OFTEN_INCORRECT`, and all others are correct, so that the
+        precision is the target. For every number of largest documents the test may pass in at most
+        `level` of the draws, up to Monte Carlo error. Labels are not used.
+
+        Args:
+            size: (documents,) number of accepted mentions, at least one each.
+        """
+        kinds, frequency = np.unique(size, return_counts=True)
+        if len(kinds) < 2:
+            return replace(self, size_power=SIZE_POWERS[0])
+        rng = np.random.default_rng(0)
+        counts = rng.multinomial(len(size), frequency / len(size), size=POWER_DRAWS)
+        draws = self._incorrect_documents(rng, counts, kinds, frequency)
+        sizes = np.tile(kinds, 2)
+        correct = np.concatenate([kinds, (1.0 - self.most_wrong) * kinds])
+        most = self.level + POWER_ERRORS * np.sqrt(self.level * (1.0 - self.level) / POWER_DRAWS)
+        for power in SIZE_POWERS:
+            test = replace(self, size_power=power)
+            p_values = (
+                test.p_values(sizes, correct, np.hstack([counts - incorrect, incorrect]))
+                for incorrect in draws
+            )
+            if all(np.mean(p <= self.level) <= most for p in p_values):
+                break
+        return test
+
+    def _incorrect_documents(
+        self, rng: np.random.Generator, counts: np.ndarray, kinds: np.ndarray, frequency: np.ndarray
+    ) -> list[np.ndarray]:
+        """Draw which documents are entirely incorrect, for several numbers of largest documents.
+
+        Args:
+            rng: generator of the draws.
+            counts: (draws, k) documents of each size.
+            kinds: (k,) the sizes.
+            frequency: (k,) number of documents seen of each size.
+
+        Returns:
+            For each number of largest documents, (draws, k), how many of a size are incorrect.
+        """
+        answers = np.cumsum(np.repeat(kinds, frequency)[::-1])
+        # Chance by the number of largest documents; the fewest that may be so often enough, and
+        # more of them.
+        chance = (1.0 - self.target) * answers[-1] / (self.most_wrong * answers)
+        fewest = int(np.argmax(chance <= MOST_OFTEN_INCORRECT)) + 1
+        half = max(1, len(answers) // 2)
+        numbers = np.unique(np.round(np.geomspace(min(fewest, half), half, 8)).astype(int))
+        # How many documents are larger than those of a kind.
+        larger = len(answers) - np.cumsum(frequency)
+        return [
+            rng.binomial(
+                counts, chance[number - 1] * np.clip(number - larger, 0, frequency) / frequency
+            )
+            for number in numbers
+            if chance[number - 1] <= MOST_OFTEN_INCORRECT
+        ]
+
+    @property
+    def needed(self) -> int:
+        """The smallest number of documents of equal size that can pass, without an error."""
+        if self._deficit <= 0:
+            return 1
+        odds = (1.0 - self.target) / self._deficit
+        return int(np.ceil(round(np.log(self.level) / -np.log1p(odds), 9)))
+
+    def added_size(self, size: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Size of the added document, (draws,), by counts (draws, k) of documents of sizes (k,)."""
+        largest = np.where(counts > 0, size, 0).max(axis=1, initial=0)
+        if np.isinf(self.size_power):
+            return largest
+        # Relative to the largest, or large powers overflow.
+        weight = counts * (size / np.maximum(largest, 1)[:, None]) ** self.size_power
+        return np.sum(weight * size, axis=1) / np.maximum(weight.sum(axis=1), 1e-300)
+
+    def effective(self, size: np.ndarray) -> float:
+        """Number of documents of these sizes, (documents,), in sizes of the added document."""
+        if not len(size):
+            return 0.0
+        return round(float(size.sum() / self.added_size(size, np.ones((1, len(size))))[0]), 6)
+
+    def expected_z(self, size: np.ndarray, expected: np.ndarray) -> float:
+        """Standard deviations by which the precision would exceed the target if scores were true.
+
+        Args:
+            size: (documents,) number of accepted mentions, at least one each; not empty.
+            expected: (documents,) sum of their scores.
+        """
+        surplus = expected - self.target * size
+        added = self._deficit * float(self.added_size(size, np.ones((1, len(size))))[0])
+        variance = np.sum(surplus**2 + size - expected) + added**2
+        return float((surplus.sum() - added) / np.sqrt(max(variance, 1e-300)))
+
+    def p_value(self, size: np.ndarray, correct: np.ndarray) -> float:
+        """The p-value of documents by their accepted mentions and correct ones, (documents,) each.
+
+        Returns:
+            The p-value; 1 if the observed precision is not above the target.
+        """
+        return float(self.p_values(size, correct, np.ones((1, len(size))))[0])
+
+    def p_values(self, size: np.ndarray, correct: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """P-values (draws,) of counts (draws, k) of documents of sizes (k,) and correct ones (k,).
+
+        Saddlepoint approximation of Lugannani & Rice (1980), within 1 % of the exact probability.
+        """
+        surplus = correct - self.target * size
+        added = -self._deficit * self.added_size(size, counts)
+        # Of kinds that a draw lacks, 0 instead: the logarithm in `_tail` is not defined for them.
+        present = np.where(counts > 0, surplus, 0.0)
+        least = np.minimum(present.min(axis=1, initial=0.0), added)
+        # Without an accepted mention nothing is below 0, and nothing is shown.
+        some = (counts @ surplus + added > 0) & (least < 0)
+        p = np.ones(len(counts))
+        if some.any():
+            p[some] = _tail(counts[some].astype(float), present[some], added[some], least[some])
+        return p
+
+    @property
+    def _deficit(self) -> float:
+        """How far the added document is below the target, as a share of its size."""
+        return self.target - (1.0 - self.most_wrong)
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number of Python or NumPy."""
+    return isinstance(value, int | float | np.number | np.bool_)
+
+
+def _tail(
+    counts: np.ndarray, surplus: np.ndarray, added: np.ndarray, least: np.ndarray
+) -> np.ndarray:
+    """The probability that exponentials, weighted by surpluses, sum to less than 0, (draws,).
+
+    Args:
+        counts: (draws, k) number of documents of a kind.
+        surplus: (draws, k) their correct answers above the target.
+        added: (draws,) surplus of the added document, at most 0.
+        least: (draws,) the least surplus of a draw, below 0.
+    """
+    from scipy.special import ndtr
+
+    # Saddlepoint of the cumulant generating function - sum log(1 - s surplus), which lies between a
+    # pole and 0.
+    low = (1.0 - 1e-9) / least
+    high = np.zeros(len(added))
+    for _ in range(HALVINGS):
+        s = (low + high) / 2
+        ratio = surplus / (1.0 - s[:, None] * surplus)
+        is_above = np.einsum("dk,dk->d", counts, ratio) + added / (1.0 - s * added) > 0
+        low = np.where(is_above, low, s)
+        high = np.where(is_above, s, high)
+    logs = np.einsum("dk,dk->d", counts, np.log1p(-s[:, None] * surplus)) + np.log1p(-s * added)
+    spread = np.einsum("dk,dk->d", counts, ratio**2) + (added / (1.0 - s * added)) ** 2
+    w = -np.sqrt(np.maximum(2.0 * logs, 0.0))
+    u = s * np.sqrt(spread)
+    # Near the target precision, the formula divides 0 by 0.
+    is_close = w > -0.1
+    w = np.where(is_close, -1.0, w)
+    u = np.where(is_close, -1.0, u)
+    tail = ndtr(w) + np.exp(-(w**2) / 2) / np.sqrt(2 * np.pi) * (1.0 / w - 1.0 / u)
+    return np.where(is_close, 0.5, tail)
 
 
 @dataclass(frozen=True)
@@ -113,46 +341,11 @@ class Certificate:
         return shortfall
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.number | np.bool_)
-
-
-@dataclass(frozen=True)
-class CertificateSettings:
-    """What a certificate is to guarantee, as for `certify`.
-
-    Raises:
-        UserError: target, confidence or assumption is not between 0 and 1.
-    """
-
-    target_precision: float = 0.95
-    confidence: float = 0.95
-    most_wrong: float = 1.0
-    attempt: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("target_precision", "confidence"):
-            value = getattr(self, name)
-            if not _is_number(value) or not 0.0 < value < 1.0:
-                raise UserError(f"{name}: {value!r} must lie between 0 and 1, such as 0.95")
-        least = 1.0 - self.target_precision
-        if not _is_number(self.most_wrong) or not least < self.most_wrong <= 1.0:
-            raise UserError(
-                f"most_wrong: {self.most_wrong!r} must be above {least:.2g} and at most 1"
-            )
-
-    @property
-    def test(self) -> PrecisionTest:
-        """The test, for documents of equal size."""
-        level = confidence_of(self.attempt, self.confidence)
-        return PrecisionTest(self.target_precision, level, most_wrong=self.most_wrong)
-
-
 def find_certificate(
     scores: np.ndarray,
     correct: np.ndarray,
     documents: Sequence | np.ndarray,
-    settings: CertificateSettings = CertificateSettings(),
+    test: PrecisionTest = PrecisionTest(),
 ) -> Certificate:
     """Find the lowest score threshold with certified precision.
 
@@ -165,15 +358,17 @@ def find_certificate(
         scores: (n,) calibrated probability of each mention's answer; NaN is never accepted.
         correct: (n,) whether the answer is correct.
         documents: (n,) document of each mention.
-        settings: what to guarantee.
+        test: what to guarantee.
     """
     tiers = _tiers(np.asarray(scores, np.float64), np.asarray(correct, np.float64), documents)
     # Documents as they are where the scores expect the target.
-    widest = np.empty(0)
-    for tier in tiers:
-        if tier.expected.sum() >= settings.target_precision * tier.size.sum():
-            widest = tier.size
-    test = settings.test.for_sizes(widest)
+    sizes = (
+        tier.size
+        for tier in reversed(tiers)
+        if tier.expected.sum() >= test.target * tier.size.sum()
+    )
+    widest = next(sizes, np.empty(0))
+    test = test.for_sizes(widest)
     effective = [test.effective(tier.size) for tier in tiers]
     certificate = Certificate(
         threshold=None,
@@ -181,9 +376,9 @@ def find_certificate(
         documents_needed=test.needed,
         size_power=test.size_power,
         size_ratio=float(widest.max() / widest.mean()) if len(widest) else 1.0,
-        most_wrong=settings.most_wrong,
-        attempt=settings.attempt,
-        target=settings.target_precision,
+        most_wrong=test.most_wrong,
+        attempt=test.attempt,
+        target=test.target,
     )
     power = [
         test.expected_z(tier.size, tier.expected) if worth >= test.needed else -np.inf
@@ -192,7 +387,7 @@ def find_certificate(
     start = int(np.argmax([*power, -np.inf]))
     tested = tiers[start:] if certificate.documents >= test.needed else []
     for tier in tested:
-        if test.p_value(tier.size, tier.correct) > 1.0 - test.confidence:
+        if test.p_value(tier.size, tier.correct) > test.level:
             break
         certificate = replace(
             certificate,
@@ -210,10 +405,10 @@ def _with_shortfall(certificate: Certificate, test: PrecisionTest, tier: _Tier) 
 
     def fails(percent: int) -> bool:
         lower = replace(test, target=percent / 100)
-        return lower.p_value(tier.size, tier.correct) > 1.0 - test.confidence
+        return lower.p_value(tier.size, tier.correct) > test.level
 
     # Below, the assumed document would have no more errors than the target allows.
-    lowest = max(LOWEST_PERCENT, int(100 * (1.0 - test.most_wrong)) + 1)
+    lowest = max(LOWEST_PERCENT, int(round(100 * (1.0 - test.most_wrong), 9)) + 1)
     targets = range(lowest, int(np.ceil(100 * test.target)))
     certified = bisect_left(targets, True, key=fails)
     return replace(
@@ -259,17 +454,6 @@ def _tiers(
         size, expected, right = sums[sums[:, 0] > 0].T
         tiers.append(_Tier(threshold, size, expected, right))
     return tiers
-
-
-def confidence_of(attempt: int, confidence: float) -> float:
-    """The confidence at which a certificate is tested, so that trying again does not add up.
-
-    The first has the whole error probability. Each later one rests on new documents alone and gets
-    `LATER_SHARE` of it, halved each time. So however often somebody tries, the probability of any
-    false certificate is at most 1.1 times that of one.
-    """
-    share = 1.0 if attempt == 1 else LATER_SHARE * 0.5 ** (attempt - 2)
-    return 1.0 - share * (1.0 - confidence)
 
 
 def certify(
@@ -335,37 +519,28 @@ def certify(
             f"attempt: {attempt!r} must be 1, or 2 and more for a certificate after "
             "those of certified_before"
         )
-    settings = CertificateSettings(target_precision, confidence, most_wrong, attempt)
-    columns = _checked(scores, correct, documents, calibrate)
-    probabilities = _cross_fitted(columns) if calibrate else columns.scores
+    test = PrecisionTest(target_precision, confidence, most_wrong=most_wrong, attempt=attempt)
+    sample, names = _checked(scores, correct, documents, calibrate)
+    probabilities = _cross_fitted(sample, names) if calibrate else sample.scores
     former = set(map(str, certified_before))
-    new = np.array([name not in former for name in columns.documents], bool)
+    new = np.array([name not in former for name in names], bool)
     if not new.any():
         raise UserError("all documents are in certified_before; only new ones can certify")
-    certificate = find_certificate(
-        probabilities[new],
-        columns.correct[new],
-        columns.documents[new],
-        settings,
-    )
+    certificate = find_certificate(probabilities[new], sample.labels[new], names[new], test)
     if not calibrate or certificate.threshold is None:
         return certificate
     # The map is that of a fit on all rows.
-    platt = _fitted(columns, np.ones(len(new), bool))
+    platt = PlattCalibrator()
+    platt.fit(sample)
     p = certificate.threshold
     score = (np.log(p) - np.log1p(-p) - platt.intercept) / platt.slope
     return replace(certificate, threshold=float(score))
 
 
-class _Columns(NamedTuple):
-    """Checked arguments of `certify`, (n,) each."""
-
-    scores: np.ndarray
-    correct: np.ndarray
-    documents: np.ndarray
-
-
-def _checked(scores: Any, correct: Any, documents: Any, calibrate: bool) -> _Columns:
+def _checked(
+    scores: Any, correct: Any, documents: Any, calibrate: bool
+) -> tuple[LabelledScores, np.ndarray]:
+    """The arguments of `certify`: scores with labels, and names of documents, (n,)."""
     columns: dict[str, list[Any]] = {}
     for name, values in (("scores", scores), ("correct", correct), ("documents", documents)):
         if not isinstance(values, Iterable):
@@ -376,7 +551,7 @@ def _checked(scores: Any, correct: Any, documents: Any, calibrate: bool) -> _Col
         counts = ", ".join(f"{count:,} {name}" for name, count in lengths.items())
         raise UserError(f"{counts}: give one of each per mention")
     for row, (score, label, document) in enumerate(zip(*columns.values(), strict=True)):
-        if not _is_number(score) or not np.isfinite(score):
+        if not is_number(score) or not np.isfinite(score):
             raise UserError(
                 f"row {row}: the score {score!r} is not a number; "
                 "leave out mentions without an answer"
@@ -386,44 +561,37 @@ def _checked(scores: Any, correct: Any, documents: Any, calibrate: bool) -> _Col
                 f"row {row}: the score {score!r} is not a probability; "
                 "pass calibrate=True to map scores on another scale to probabilities"
             )
-        if not _is_number(label) or label not in (0, 1):
+        if not is_number(label) or label not in (0, 1):
             raise UserError(f"row {row}: correct is {label!r}; give True or False")
         # pandas.NA cannot be compared, not even with itself.
         if document is None or str(document) == "<NA>" or document != document:
             raise UserError(
                 f"row {row}: the document is missing; give every mention the id of its document"
             )
-    if not columns["documents"]:
-        raise UserError(
-            "there are no mentions; give scores of mentions whose answers were labelled"
-        )
-    if len(set(columns["documents"])) < 2:
-        raise UserError(
-            "all mentions are from 1 document, which says nothing about other documents; "
-            "give the id of each mention's document"
-        )
     numbers = np.array(columns["scores"], np.float64)
-    return _Columns(
-        scores=numbers if calibrate else np.clip(numbers, 0.0, 1.0),
-        correct=np.array(columns["correct"], np.float64),
-        documents=np.array(list(map(str, columns["documents"])), object),
+    if len(set(columns["documents"])) < 2:
+        found = "all mentions are from 1 document" if len(numbers) else "there are no mentions"
+        raise UserError(
+            f"{found}, which says nothing about other documents; give labelled mentions of two or "
+            "more, and the id of each one's document"
+        )
+    return (
+        LabelledScores(
+            scores=numbers if calibrate else np.clip(numbers, 0.0, 1.0),
+            labels=np.array(columns["correct"], np.float64),
+        ),
+        np.array(list(map(str, columns["documents"])), object),
     )
 
 
-def _fitted(columns: _Columns, inside: np.ndarray) -> PlattCalibrator:
-    """Logistic regression of the rows inside, (n,) bool."""
-    calibrator = PlattCalibrator()
-    calibrator.fit(LabelledScores(columns.scores[inside], columns.correct[inside]))
-    return calibrator
-
-
-def _cross_fitted(columns: _Columns) -> np.ndarray:
+def _cross_fitted(sample: LabelledScores, documents: np.ndarray) -> np.ndarray:
     """Held-out probabilities by logistic regression, (n,)."""
-    fold = document_folds(columns.documents, seed=0)
+    fold = document_folds(documents, seed=0)
     probabilities = np.empty(len(fold))
     for number in range(fold.max() + 1):
         held_out = fold == number
-        probabilities[held_out] = _fitted(columns, ~held_out)(columns.scores[held_out])
+        fitted = PlattCalibrator().fit(sample.take(~held_out))
+        probabilities[held_out] = fitted(sample.scores[held_out])
     return probabilities
 
 

@@ -16,12 +16,11 @@ from ..core.errors import TooLittleData
 from ..core.progress import progress
 from ..lists.candidate_lists import AnnotatedLists
 from .calibrators import LabelledScores
-from .features import CROSS_ENCODER, FeatureTable
+from .features import CROSS_ENCODER, FeatureTable, lists_with_any
 from .fusion import FeatureFusion
-from .inputs import lists_with_any
 from .logistic import log_sums
 from .probabilities import CalibratedModel
-from .resampling import document_index
+from .reliability import document_index
 
 # Lists that the cross-encoder scores whole, to tell what pruning changes.
 WHOLE_LISTS = 1000
@@ -121,17 +120,13 @@ class CrossFits:
         if not names:
             return list_fits
 
+        table = self.table.plus({CROSS_ENCODER: self.logits})
+
         def fit(folds: LeftOut, served: CalibratedModel) -> CalibratedModel:
             inside = self.inside(folds)
             gold = self.lists.annotations.gold[inside]
-            table = self.table.take(inside)
-            if CROSS_ENCODER in names:
-                table = table.plus({CROSS_ENCODER: self.logits[inside[self.lists.owner]]})
             model = list_fits[folds]
-            if model.list_fusion is None:
-                fusion = FeatureFusion.fit(names, table, gold, served.fusion)
-            else:
-                fusion = _fit_as_served(names, table, gold, model, served.fusion)
+            fusion = _fit_as_served(names, table.take(inside), gold, model, served.fusion)
             return replace(model, fusion=fusion)
 
         return _fit_each(fit, [*list_fits])
@@ -224,8 +219,8 @@ class CrossFits:
             is_whole = ~lists_with_any(np.isnan(logits), scores.table.offsets)
             whole = scores.model.utilities(scores.table, np.nan_to_num(logits), None)
             top = best_candidates(whole, scores.table.offsets)
-            is_changed = top != best_candidates(scores.utilities, scores.table.offsets)
-            changed += np.count_nonzero(is_changed & is_whole)
+            served_top = best_candidates(scores.utilities, scores.table.offsets)
+            changed += np.count_nonzero((top != served_top) & is_whole)
             whole_lists += np.count_nonzero(is_whole)
             scored += np.count_nonzero(~np.isnan(scores.logits))
         return {
@@ -280,11 +275,12 @@ def _fit_as_served(
         names: all features.
         table: their values in n lists.
         gold: (n,) position of the gold concept in its list, -1 if missing.
-        model: the model with its list fusion.
+        model: the model with its list fusion, if it has one.
         start: weights of the same features to start from.
     """
     list_utilities = model.list_utilities(table)
-    assert list_utilities is not None
+    if list_utilities is None:
+        return FeatureFusion.fit(names, table, gold, start)
     retained = model.keep_candidates(table, list_utilities)
     return FeatureFusion.fit(
         names,

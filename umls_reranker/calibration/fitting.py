@@ -19,30 +19,27 @@ from ..models.cross_encoder import PairScorer, score_lists
 from .calibrators import CALIBRATORS, Calibrator, choose_calibrator
 from .certificate import NO_CERTIFICATES, CertificateHistory
 from .cross_fitting import CrossFits, LeftOut
-from .decisions import CandidateScores, Decisions
+from .decisions import TIERS, CandidateScores, Decisions, fit_thresholds
 from .features import (
+    ALL_INPUTS,
     CROSS_ENCODER,
     FeatureTable,
-    check_features,
-    default_features,
-    feature_table,
-)
-from .fusion import reads_type
-from .inputs import (
-    ALL_INPUTS,
     ScoreRange,
     always_missing,
     are_sentinels,
+    check_features,
+    default_features,
+    feature_table,
     inputs_of,
     is_missing,
     lists_with_any,
     missing_by_model,
     without_inputs,
 )
+from .fusion import reads_type
 from .probabilities import CalibratedModel, Calibration
-from .resampling import document_folds
+from .reliability import document_folds
 from .string_counts import StringCounts
-from .thresholds import TIERS, fit_thresholds
 
 if TYPE_CHECKING:
     from ..lists.candidate_lists import AnnotatedLists, CandidateLists
@@ -188,9 +185,8 @@ def fit_calibration(
         UserError: a feature is unknown, missing in the lists, or not finite.
     """
     annotations = lists.annotations
-    for_certificate = annotations.is_random_sample & history.are_of_new_documents(annotations)
-    if not options.may_certify:
-        for_certificate[:] = False
+    is_new = history.are_of_new_documents(annotations)
+    for_certificate = annotations.is_random_sample & is_new & options.may_certify
     certified = annotations.documents[for_certificate].tolist()
     history = history.after(annotations.doc_ids[for_certificate])
     names = _features(lists, settings)
@@ -202,15 +198,17 @@ def fit_calibration(
         settings=settings,
         seed=seed,
         names=names,
-        table=table,
-        counts=all_counts,
-        training_counts=counts,
+        table=table.plus(_scores_without_sentinels(lists)),
+        unfitted=Calibration(
+            counts=all_counts,
+            index_key=lists.index_keys[0],
+            history=history,
+            training_counts=counts,
+        ),
         folds=folds,
         for_certificate=for_certificate,
-        history=history,
         always_missing=always_missing(lists, cross_encoder.reads),
     )
-    data = replace(data, table=data.table.plus(data.scores_without_sentinels()))
     data, alternative, reasons = _decide_about_cross_encoder(data, options.may_drop_cross_encoder)
     fitted = _fit(data, has_fallbacks=options.has_fallbacks)
     compared = None
@@ -234,8 +232,8 @@ def fit_calibration(
 def _features(lists: AnnotatedLists, settings: CalibrationArguments) -> Sequence[str]:
     """The features to weigh; none if the cross-encoder alone decides."""
     names = default_features(lists) if settings.features is None else settings.features
-    fits_lists_alone = [name for name, kind in CALIBRATORS.items() if not kind.fits_logits]
-    if not names and settings.calibrator in fits_lists_alone:
+    kind = CALIBRATORS.get(settings.calibrator)
+    if not names and kind is not None and not kind.fits_logits:
         names = [CROSS_ENCODER]
     check_features(names, lists)
     return names
@@ -261,8 +259,8 @@ def _decide_about_cross_encoder(
     }
     if not reasons["kept"]:
         return data.list_fusion_alone, data, {"cross_encoder": reasons}
-    reasons_and_cost = {"cross_encoder": reasons, "pruning": fits.pruning_cost()}
-    return data, data.list_fusion_alone, reasons_and_cost
+    cost = fits.pruning_cost()
+    return data, data.list_fusion_alone, {"cross_encoder": reasons, "pruning": cost}
 
 
 def _fit(data: CalibrationData, *, has_fallbacks: bool) -> Fitted:
@@ -274,13 +272,10 @@ def _fit(data: CalibrationData, *, has_fallbacks: bool) -> Fitted:
         data.settings.calibrator, fits.sample(), documents, data.seed
     )
     models = _fit_models(data, method, has_fallbacks=has_fallbacks)
-    calibration = Calibration(
-        [fitted.model for fitted in models],
-        counts=data.counts,
+    calibration = replace(
+        data.unfitted,
+        models=[fitted.model for fitted in models],
         score_ranges=data.score_ranges(),
-        index_key=lists.index_keys[0],
-        history=data.history,
-        training_counts=data.training_counts,
     )
     choice = calibration.model_for(calibration.with_usable_scores(lists), data.cross_encoder.reads)
     edges = np.empty((len(lists), len(TIERS) - 1))
@@ -355,7 +350,7 @@ def _fit_model(
             is_held_out = True
     if not is_held_out:
         folds = [fits.scores_by((), np.ones(len(lists), bool))]
-    parts = (
+    parts = [
         (
             fold.rows,
             replace(fold.model, calibrator=calibrator).scores(
@@ -363,7 +358,7 @@ def _fit_model(
             ),
         )
         for fold, calibrator in zip(folds, calibrators, strict=True)
-    )
+    ]
     scores = CandidateScores.joined(parts, len(lists.owner))
     thresholds = fit_thresholds(
         lists,
@@ -372,7 +367,7 @@ def _fit_model(
         data.settings,
         complete=_has_all_inputs(lists, model, data),
         for_certificate=data.for_certificate & is_held_out,
-        attempt=len(data.history.certificates),
+        attempt=len(data.unfitted.history.certificates),
     )
     return _FittedModel(replace(model, thresholds=thresholds), scores, is_held_out)
 
@@ -415,11 +410,10 @@ class CalibrationData:
         seed: seed of the folds.
         names: features to weigh.
         table: these features, but the cross-encoder.
-        counts: counts of training and calibration.
-        training_counts: counts of training.
+        unfitted: the calibration without models: counts, the index of the lists, and the history of
+            certificates, with those of this fit.
         folds: (n,) folds of the documents.
         for_certificate: (n,) bool, mentions that count for the certificates.
-        history: history of certificates, with those of this fit.
         always_missing: inputs of the cross-encoder that no list has.
         known: fusions by their features, the cross-encoder's inputs and concepts; models share
             them.
@@ -431,11 +425,9 @@ class CalibrationData:
     seed: int
     names: Sequence[str]
     table: FeatureTable
-    counts: StringCounts
-    training_counts: StringCounts
+    unfitted: Calibration
     folds: np.ndarray
     for_certificate: np.ndarray
-    history: CertificateHistory
     always_missing: tuple[str, ...]
     known: dict[tuple, CrossFits] = field(default_factory=dict)
 
@@ -487,22 +479,12 @@ class CalibrationData:
         if "cui" in missing:
             # Without its concept, a candidate has only the name in the list.
             name_features = [name for name in columns if not inputs_of([name])]
-            columns |= feature_table(lists, self.counts, name_features).candidates
+            columns |= feature_table(lists, self.unfitted.counts, name_features).candidates
         table = FeatureTable.of(lists, columns, self.table.lists)
         usable = _usable_mentions(lists, table, names)
         logits = np.full(len(lists.owner), np.nan, np.float32)
         fits = CrossFits(lists, logits, table, self.folds, usable)
         return fits.fit(names, partial(self.cross_encoder, missing))
-
-    def scores_without_sentinels(self) -> dict[str, np.ndarray]:
-        """Scores that have sentinels, (m,), with the nearest other score in place of each."""
-        columns = {}
-        for name, column in self.lists.scores.items():
-            is_sentinel = are_sentinels(column)
-            if is_sentinel.any():
-                nearest = np.clip(column, *ScoreRange.of(column))
-                columns[name] = np.where(is_sentinel, nearest, column)
-        return columns
 
     def score_ranges(self) -> dict[str, ScoreRange]:
         """The range of each score of the lists that is weighed."""
@@ -512,6 +494,15 @@ class CalibrationData:
             for name in self.names
             if name in scores and not name.endswith(FOUND)
         }
+
+
+def _scores_without_sentinels(lists: CandidateLists) -> dict[str, np.ndarray]:
+    """Scores that have sentinels, (m,), with the nearest other score in place of each."""
+    return {
+        name: np.where(is_sentinel, np.clip(column, *ScoreRange.of(column)), column)
+        for name, column in lists.scores.items()
+        if (is_sentinel := are_sentinels(column)).any()
+    }
 
 
 def _usable_mentions(

@@ -100,22 +100,28 @@ class FeatureFusion:
                 "no calibration mention has its gold concept among its candidates; "
                 "there is nothing to fit on"
             )
-        design = Design.of(names, table)
+        columns = {name: table.candidates[name] for name in names}
+        columns |= {name: np.nan_to_num(columns[name]) for name in filter(reads_type, names)}
+        candidates = Standardized.of(columns)
+        lists = Standardized.of(table.lists)
+        design = _design(candidates, lists, table)
+        # Weights of candidates are not negative.
+        lower = np.repeat([0.0, -np.inf], [2 * len(names), len(lists.scale) + 1])
         labels = np.zeros(len(table.owner))
         labels[(table.offsets[:-1] + gold)[gold >= 0]] = 1.0
         # Additional candidates lower the probabilities of others, as a higher utility of NIL does.
         fixed = 0.0 if pruned is None else -np.log1p(pruned)[table.owner]
         coefficients = fit_logistic(
-            design.columns,
+            design,
             labels,
-            design.lower,
-            np.full(len(design.lower), np.inf),
+            lower,
+            np.full(len(lower), np.inf),
             offsets=table.offsets,
-            ridge=design.ridge(len(gold)),
+            ridge=_ridge(len(names), len(lower), len(gold)),
             start=None if start is None else start._standardized,
             fixed=fixed,
         )
-        fusion = design.fusion(coefficients)
+        fusion = _in_units(coefficients, candidates, lists)
         slope, shift, bonus = _fit_bonus(fusion.utilities(table), table.offsets, labels, fixed)
         return cls(
             weights=_scaled(fusion.weights, slope),
@@ -204,11 +210,13 @@ class Standardized(NamedTuple):
     """Columns with mean 0 and deviation 1.
 
     Attributes:
+        names: k names.
         values: (rows, k) float64.
         center: (k,) their means before.
         scale: (k,) their deviations before; 1 of a constant, which becomes 0.
     """
 
+    names: list[str]
     values: np.ndarray
     center: np.ndarray
     scale: np.ndarray
@@ -232,95 +240,65 @@ class Standardized(NamedTuple):
         constant = values.min(axis=0) == values.max(axis=0)
         center[constant] = values[0, constant]
         scale[constant] = 1.0
-        return cls((values - center) / scale, center, scale)
+        return cls([*columns], (values - center) / scale, center, scale)
 
 
-@dataclass(frozen=True, eq=False)
-class Design:
+def _design(candidates: Standardized, lists: Standardized, table: FeatureTable) -> np.ndarray:
     """The matrix that a fusion is fitted on: k features of m candidates and l features of lists.
 
     Two sets of weights belong to the same features: a candidate's features fill the columns of its
     list's set. Adding to the utility of NIL subtracts from that of all candidates.
 
-    Attributes:
-        columns: (m, 2 k + l + 1): features for strings not seen in training and for those seen,
-            features of lists, and a constant.
-        features: the k features of candidates, by name.
-        lists: the l features of lists, by name.
-        candidate_scale: how the former were standardized.
-        list_scale: how the latter were standardized.
+    Returns:
+        (m, 2 k + l + 1): features for strings not seen in training and for those seen, features of
+        lists, and a constant.
     """
+    is_seen = _is_seen(table)[table.owner, None]
+    return np.hstack(
+        [
+            np.where(is_seen, 0.0, candidates.values),
+            np.where(is_seen, candidates.values, 0.0),
+            -lists.values[table.owner],
+            np.full((len(table.owner), 1), -1.0),
+        ]
+    )
 
-    columns: np.ndarray
-    features: tuple[str, ...]
-    lists: tuple[str, ...]
-    candidate_scale: Standardized
-    list_scale: Standardized
 
-    @classmethod
-    def of(cls, names: Sequence[str], table: FeatureTable) -> Design:
-        """The matrix of some features of a table.
+def _ridge(size: int, coefficients: int, lists: int) -> np.ndarray:
+    """Precision of the normal prior of the coefficients for a fit on so many lists.
 
-        Raises:
-            UserError: as for `Standardized.of`.
-        """
-        columns = {name: table.candidates[name] for name in names}
-        columns |= {name: np.nan_to_num(columns[name]) for name in filter(reads_type, names)}
-        candidates = Standardized.of(columns)
-        lists = Standardized.of(table.lists)
-        is_seen = _is_seen(table)[table.owner, None]
-        return cls(
-            np.hstack(
-                [
-                    np.where(is_seen, 0.0, candidates.values),
-                    np.where(is_seen, candidates.values, 0.0),
-                    -lists.values[table.owner],
-                    np.full((len(table.owner), 1), -1.0),
-                ]
-            ),
-            features=tuple(names),
-            lists=tuple(table.lists),
-            candidate_scale=candidates,
-            list_scale=lists,
-        )
+    The two weights of a feature of candidates are drawn to each other, all but the constant to 0.
 
-    @property
-    def lower(self) -> np.ndarray:
-        """Lower bounds of the coefficients: weights of candidates are not negative."""
-        size = 2 * len(self.features)
-        return np.repeat([0.0, -np.inf], [size, self.columns.shape[1] - size])
+    Args:
+        size: number of features of candidates.
+        coefficients: number of coefficients.
+        lists: number of lists.
+    """
+    few = min((FEW_LISTS / lists) ** 2, MOST_RIDGE / lists)
+    ridge = np.diag(np.append(np.full(coefficients - 1, max(RIDGE, few)), 0.0))
+    between = np.kron([[1, -1], [-1, 1]], np.eye(size))
+    ridge[: 2 * size, : 2 * size] += max(RIDGE_BETWEEN, 10 * few) * between
+    return ridge * (2 * lists)
 
-    def ridge(self, lists: int) -> np.ndarray:
-        """Precision of the normal prior of the coefficients for a fit on so many lists.
 
-        The two weights of a feature are drawn to each other, all but the constant to 0.
-        """
-        size = len(self.features)
-        few = min((FEW_LISTS / lists) ** 2, MOST_RIDGE / lists)
-        ridge = np.zeros((self.columns.shape[1],) * 2)
-        between = np.kron([[1, -1], [-1, 1]], np.eye(size))
-        ridge[: 2 * size, : 2 * size] = max(RIDGE_BETWEEN, 10 * few) * between
-        diagonal = np.arange(self.columns.shape[1] - 1)
-        ridge[diagonal, diagonal] += max(RIDGE, few)
-        return ridge * (2 * lists)
-
-    def fusion(self, coefficients: np.ndarray) -> FeatureFusion:
-        """The fusion of these coefficients, in the units of the features and without a bonus."""
-        size = len(self.features)
-        center = self.candidate_scale.center
-        weights = coefficients[:size] / self.candidate_scale.scale
-        seen_weights = coefficients[size : 2 * size] / self.candidate_scale.scale
-        nil_weights = coefficients[2 * size : -1] / self.list_scale.scale
-        # Shifting all candidates of a list by the same amount equals shifting NIL by the opposite.
-        intercept = coefficients[-1] + weights @ center - nil_weights @ self.list_scale.center
-        named_nil_weights = dict(zip(self.lists, nil_weights.tolist(), strict=True))
-        named_nil_weights[SEEN] += float((seen_weights - weights) @ center)
-        return FeatureFusion(
-            weights=dict(zip(self.features, weights.tolist(), strict=True)),
-            nil_weights=named_nil_weights,
-            nil_intercept=float(intercept),
-            seen_weights=dict(zip(self.features, seen_weights.tolist(), strict=True)),
-        )
+def _in_units(
+    coefficients: np.ndarray, candidates: Standardized, lists: Standardized
+) -> FeatureFusion:
+    """The fusion of these coefficients, in the units of the features and without a bonus."""
+    size = len(candidates.names)
+    weights = coefficients[:size] / candidates.scale
+    seen_weights = coefficients[size : 2 * size] / candidates.scale
+    nil_weights = coefficients[2 * size : -1] / lists.scale
+    # Shifting all candidates of a list by the same amount equals shifting NIL by the opposite.
+    intercept = coefficients[-1] + weights @ candidates.center - nil_weights @ lists.center
+    named_nil_weights = dict(zip(lists.names, nil_weights.tolist(), strict=True))
+    named_nil_weights[SEEN] += float((seen_weights - weights) @ candidates.center)
+    return FeatureFusion(
+        weights=dict(zip(candidates.names, weights.tolist(), strict=True)),
+        nil_weights=named_nil_weights,
+        nil_intercept=float(intercept),
+        seen_weights=dict(zip(candidates.names, seen_weights.tolist(), strict=True)),
+    )
 
 
 def reads_type(feature: str) -> bool:

@@ -37,11 +37,9 @@ def log_sums(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     sizes = np.diff(offsets)
     filled = np.flatnonzero(sizes)
     most = np.zeros(len(sizes))
-    if len(filled):
-        most[filled] = np.maximum(0.0, np.maximum.reduceat(utility, offsets[filled]))
+    most[filled] = np.maximum(0.0, np.maximum.reduceat(utility, offsets[filled]))
     total = np.exp(-most)
-    if len(filled):
-        total[filled] += np.add.reduceat(np.exp(utility - most.repeat(sizes)), offsets[filled])
+    total[filled] += np.add.reduceat(np.exp(utility - most.repeat(sizes)), offsets[filled])
     return most + np.log(total)
 
 

@@ -1,4 +1,4 @@
-"""From logits and other features of candidates to calibrated probabilities.
+"""From logits and other features of candidates to calibrated probabilities and `Decisions`.
 
 A `Calibration` holds at most four models: of all inputs that the calibration lists had, and of
 names alone, each with and without the mention's type. The built-in model has two more, which read
@@ -14,11 +14,11 @@ against NIL come from the other features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -27,13 +27,26 @@ from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import FOUND, INDEX_SCORES, SUFFIX
 from .calibrators import Calibrator, IdentityCalibrator
 from .certificate import NO_CERTIFICATES, CertificateHistory
-from .decisions import CandidateScores
-from .features import CROSS_ENCODER, FEATURES, RANK_FEATURES, FeatureTable, feature_table
+from .decisions import TIERS, CandidateScores, Decisions, ThresholdTable, load_thresholds
+from .features import (
+    ALL_INPUTS,
+    CROSS_ENCODER,
+    FEATURES,
+    RANK_FEATURES,
+    FeatureTable,
+    Lists,
+    ScoreRange,
+    feature_table,
+    inputs_of,
+    is_missing,
+    without_inputs,
+)
 from .fusion import FeatureFusion
-from .inputs import ALL_INPUTS, Lists, ScoreRange, inputs_of, is_missing
 from .logistic import conditional_log_odds, sigmoid, top_candidates
 from .string_counts import StringCounts
-from .thresholds import ThresholdTable, load_thresholds
+
+if TYPE_CHECKING:
+    from ..models.cross_encoder import Scores
 
 COUNTS_FILE = "string_counts.safetensors"
 # Candidates with a lower probability by the other features are not scored by the cross-encoder.
@@ -159,8 +172,7 @@ class CalibratedModel:
             probabilities = self.calibrator(utility)
         else:
             calibrated = self.calibrator.log_odds(utility)
-            log_odds = conditional_log_odds(calibrated, table.offsets, table.concepts)
-            probabilities = sigmoid(log_odds)
+            probabilities = sigmoid(conditional_log_odds(calibrated, table.offsets, table.concepts))
         if list_utilities is None:
             list_utilities = np.full(len(logits), np.nan)
         return CandidateScores(logits, utility, probabilities, list_utilities)
@@ -352,25 +364,79 @@ class Calibration:
             UserError: something is missing or damaged.
         """
         tables = load_thresholds(thresholds)
-        key = "models"
         try:
-            calibration = cls(_load_models(state, tables))
-            key = "score_ranges, the range of each retriever's scores,"
+            calibration = cls(_load_models(state, tables), index_key=state["index_key"])
             calibration.score_ranges = _load_ranges(state, calibration._features)
-            key = "index_key, which index its scores are of,"
-            calibration.index_key = state["index_key"]
             is_needed = bool({*INDEX_SCORES} & {*calibration.score_ranges})
             if not isinstance(state["index_key"], str) or (is_needed and not state["index_key"]):
                 raise ValueError(f"{state['index_key']!r} is not a known key")
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"calibrator.json: {key} is missing or damaged ({error!r}); "
+                "calibrator.json: models, score_ranges (the range of each retriever's scores) or "
+                f"index_key (which index its scores are of) is missing or damaged ({error!r}); "
                 "run umls-reranker calibrate again"
             ) from None
         calibration.history = CertificateHistory.from_list(state.get("certificates"))
         if calibration.models[0].fusion:
             calibration.counts = StringCounts.load(folder / COUNTS_FILE)
         return calibration
+
+
+def rank(
+    lists: CandidateLists,
+    score: Callable[[CandidateLists, np.ndarray], Scores] | Scores,
+    calibration: Calibration,
+    *,
+    cross_encoder_inputs: Sequence[str] = (),
+    accept_tier: str = "medium",
+    exhaustive: bool = False,
+) -> Decisions:
+    """Decide about all candidates.
+
+    Args:
+        lists: the lists of n mentions.
+        score: returns the logits of the retained candidates, (m,) bool, of lists without the inputs
+            that the deciding model does not read (`score_lists`); others may be NaN. It is called
+            once for each deciding model. Or the logits of all candidates, if they are known.
+        calibration: the model's calibration.
+        cross_encoder_inputs: inputs that it reads besides mention and name (`PairTemplate.reads`).
+        accept_tier: lowest tier accepted at rank 1.
+        exhaustive: whether to score pruned candidates too (`CalibratedModel.keep_candidates`).
+    """
+    lists = calibration.with_usable_scores(lists.with_whole_scores(calibration.lowest))
+    choice = calibration.model_for(lists, cross_encoder_inputs)
+    edges = np.empty((len(lists), len(TIERS) - 1))
+    truncated = 0 if callable(score) else score.truncated
+    parts = []
+    for number in np.unique(choice.models).tolist():
+        model = calibration.models[number]
+        mentions = choice.models == number
+        rows = mentions[lists.owner]
+        read = without_inputs(lists if mentions.all() else lists.take(mentions), model.missing)
+        table = calibration.feature_table(read, model)
+        list_utilities = model.list_utilities(table)
+        retained = model.keep_candidates(table, list_utilities)
+        if exhaustive and model.uses_cross_encoder:
+            retained[:] = True
+        logits = np.full(len(retained), np.nan, np.float32)
+        if not callable(score):
+            logits = score.logits[rows]
+        elif retained.any():
+            scores = score(read, retained)
+            logits = scores.logits
+            truncated += scores.truncated
+        logits = np.where(retained, logits, np.float32(np.nan))
+        parts.append((rows, model.scores(table, logits, list_utilities)))
+        edges[mentions] = model.thresholds.edges(read.types)
+    return Decisions(
+        offsets=lists.offsets,
+        concepts=lists.concepts,
+        scores=CandidateScores.joined(parts, len(lists.owner)),
+        **choice._asdict(),
+        edges=edges,
+        accept_tier=accept_tier,
+        truncated=truncated,
+    )
 
 
 def _load_models(
@@ -380,8 +446,8 @@ def _load_models(
     names = [str(entry["name"]) for entry in state["models"]]
     if names != list(tables) or not names:
         raise ValueError(f"thresholds.json is of {', '.join(tables)}")
-    scores = [*(state.get("score_ranges") or {})]
-    scores += [f"{name}{FOUND}" for name in scores]
+    ranges = state.get("score_ranges") or {}
+    scores = [f"{name}{ending}" for ending in ("", FOUND) for name in ranges]
     return [
         CalibratedModel.from_dict(entry, tables[name], scores)
         for name, entry in zip(names, state["models"], strict=True)

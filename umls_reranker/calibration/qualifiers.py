@@ -130,13 +130,9 @@ def qualifier_agreement(
     Returns:
         (m,) float64: 0 where they contradict each other, else 1.
     """
-    bits = _bit_columns([*mentions, *names])
+    rows = list(map(_qualifier_bits, [*mentions, *names]))
+    bits = np.array(rows, np.uint64).reshape(-1, 3).T
     sides, _, numbers = bits[:, owner]
     _, opposites, name_numbers = bits[:, len(mentions) + name_codes]
     differ = (numbers & ~name_numbers != 0) & (name_numbers & ~numbers != 0)
     return np.where((sides & opposites != 0) | differ, 0.0, 1.0)
-
-
-def _bit_columns(texts: Sequence[str]) -> np.ndarray:
-    """`_qualifier_bits` of each text, (3, n) uint64."""
-    return np.array(list(map(_qualifier_bits, texts)), np.uint64).reshape(-1, 3).T

@@ -92,11 +92,6 @@ class StringCounts:
             tables[name] = hashes[order], numbers[order]
         return cls(tables)
 
-    @classmethod
-    def from_split(cls, mentions: Dataset) -> StringCounts:
-        """Count the mentions of a training split."""
-        return cls.fit(counted_mentions(mentions))
-
     def plus(self, other: StringCounts) -> StringCounts:
         """The counts of both together."""
         tables = {}

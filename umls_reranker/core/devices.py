@@ -105,7 +105,8 @@ def resolve_dtype(
     if dtype in (None, "auto"):
         if _has_fast_bfloat16(device):
             return "bfloat16"
-        return "float16" if inference and _has_fast_float16(device) else "float32"
+        is_fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
+        return "float16" if inference and is_fast else "float32"
     if dtype not in ("float32", "bfloat16", "float16"):
         raise UserError(f"{key}: {dtype!r} is unknown; use auto, float32, bfloat16 or float16")
     if dtype == "float16" and device.type == "cpu":
@@ -118,9 +119,7 @@ def resolve_attention(attention: str | None, device: torch.device) -> str | None
 
     On a CPU in bfloat16, plain attention is faster than torch's for texts of up to 56 tokens.
     """
-    if attention is None and device.type == "cpu":
-        return "eager"
-    return attention
+    return "eager" if attention is None and device.type == "cpu" else attention
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -139,10 +138,6 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
     # releases of torch do not report this.
     tell = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return device.type == "cpu" and bool(tell())
-
-
-def _has_fast_float16(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
 
 
 def batch_mapper(device: torch.device) -> Callable:

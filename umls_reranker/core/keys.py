@@ -1,15 +1,18 @@
 """Keys of recipes: fields of plain dataclasses, with their help and the values they may have.
 
-A field without them is no key of a recipe.
+A field without them is no key of a recipe. Keys that every stage reads: where the run is, its seed,
+and the machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import field
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 LARGEST = 2**32 - 1
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def recipe_key(
@@ -29,11 +32,40 @@ def recipe_key(
         most: highest value of a number.
     """
     # Any, as dataclasses.field has it: the value has the type of its annotation.
-    metadata: dict[str, Any] = {"help": help}
-    if choices is not None:
-        metadata["choices"] = choices
-    if least is not None:
-        metadata["range"] = (least, most)
+    limits = () if least is None else (least, most)
+    metadata: dict[str, Any] = {"help": help, "choices": choices, "range": limits}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+@dataclass
+class RunArguments:
+    """Where the run is stored, and settings of all stages."""
+
+    run_name: str = recipe_key("run", "name of the run; output goes to OUTPUT_DIR/RUN_NAME")
+    output_dir: str = recipe_key("runs", "folder that holds the runs")
+    cache_dir: str = recipe_key(
+        ".cache", "folder for files fetched from a URL, and for the hashes of unchanged files"
+    )
+    seed: int = recipe_key(13, "seed of splits, mining, initial weights and data order", least=0)
+    device: str = recipe_key("auto", "cpu, cuda, cuda:1, mps; auto uses a GPU if available")
+    scoring_dtype: str = recipe_key(
+        "auto",
+        "dtype of scoring, and so of calibration; auto is bfloat16 if the CPU or GPU supports it, "
+        "float16 on older GPUs, else float32",
+        DTYPES,
+    )
+    overwrite: bool = recipe_key(False, "rerun the stage from scratch, even if it is up to date")
+    dry_run: bool = recipe_key(
+        False, "check the inputs and print what would be written, without writing it"
+    )
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.output_dir) / self.run_name
+
+    @property
+    def scoring(self) -> dict[str, Any]:
+        """Device and dtype, as `UMLSReranker.from_pretrained` takes them."""
+        return {"device": self.device, "dtype": self.scoring_dtype}

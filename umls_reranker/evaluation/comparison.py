@@ -1,23 +1,37 @@
-"""Two versions of a model on the same mentions: is the new one worse, or as good within a margin?
+"""Figures against the targets of a recipe, and two versions of a model on the same mentions.
 
-Differences are taken mention by mention, and documents are resampled as a whole. This finds
-differences that the separate intervals of the two versions would hide.
+Is a target met? Is the new version worse, or as good within a margin? Differences are taken mention
+by mention, and documents are resampled as a whole. This finds differences that the separate
+intervals of the two versions would hide.
 """
 
 from __future__ import annotations
 
+import difflib
+import math
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from ..calibration.resampling import document_index, document_sums, jackknife_sums
+from ..calibration.reliability import document_index, document_sums, jackknife_sums
 from ..core.errors import UserError
 from .arguments import USUAL_MARGIN
-from .metrics import FIGURES, Figure
-from .outcomes import Outcomes
-from .render import markdown_table
+from .metrics import FIGURES, SMALL_SUPPORT, Figure, Outcomes
+from .render import interval, is_there, markdown_table, number
+
+PASS = "PASS"
+FAIL = "FAIL"
+UNDECIDED = "INCONCLUSIVE"
+
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_TARGET = re.compile(
+    rf">=\s*(?P<least>{_NUMBER})|<=\s*(?P<most>{_NUMBER})"
+    rf"|(?P<low>{_NUMBER})\s*\.\.\s*(?P<high>{_NUMBER})"
+)
 
 BETTER = "better"
 NOT_INFERIOR = "not inferior"
@@ -28,7 +42,122 @@ WORSE = "worse"
 # confidence.
 SMALLEST_OVERLAP = 0.5
 FEWEST_DOCUMENTS = 20
-HEADER = ("figure", "former", "present", "joint interval of the difference", "margin", "verdict")
+
+
+def parse_target(name: str, text: str) -> tuple[float, float]:
+    """The ends of the range of ``">= 0.95"``, ``"<= 0.015"`` or ``"0.40 .. 0.60"``.
+
+    Raises:
+        UserError: anything else, or a range whose ends are swapped.
+    """
+    match = _TARGET.fullmatch(str(text).strip())
+    if match:
+        least = float(match["least"] or match["low"] or -math.inf)
+        most = float(match["most"] or match["high"] or math.inf)
+        if least <= most:
+            return least, most
+    raise UserError(
+        f"target '{name}': cannot read '{text}'; write '>= 0.9', '<= 0.015' or '0.40 .. 0.60'"
+    )
+
+
+def parse_targets(texts: Iterable[str]) -> dict[str, str]:
+    """Name -> target of lines such as ``"acc@1 >= 0.75"``.
+
+    Raises:
+        UserError: a line without a name and a target, or two lines with the same name.
+    """
+    targets = {}
+    for text in texts:
+        match = re.fullmatch(r"\s*(\S+)\s+(\S.*?)\s*", text)
+        if not match:
+            raise UserError(f'targets: cannot read {text!r}; write e.g. "acc@1 >= 0.75"')
+        name, target = match.groups()
+        if name in targets:
+            raise UserError(
+                f"targets: {name} occurs twice; write one target, such as {name} >= 0.75, "
+                "or a range, 0.40 .. 0.60"
+            )
+        targets[name] = target
+    return targets
+
+
+def result_of(figure: Mapping[str, Any], least: float, most: float) -> str:
+    """PASS or FAIL by the value itself, except where the measurement cannot decide.
+
+    INCONCLUSIVE, in exactly two cases: the figure is not defined on this data (NaN: nothing to
+    measure it on); or it rests on fewer than `SMALL_SUPPORT` mentions *and* its 95 % interval holds
+    values on both sides of the target. With more mentions the value decides alone: to fail for the
+    width of the interval would punish what was measured well.
+
+    Args:
+        figure: the figure.
+        least: the least value that passes.
+        most: the largest value that passes.
+    """
+    if not is_there(figure["value"]):
+        return UNDECIDED
+    low = figure.get("low")
+    high = figure.get("high")
+    if figure.get("n", SMALL_SUPPORT) < SMALL_SUPPORT and is_there(low) and is_there(high):
+        is_inside = least <= low and high <= most
+        is_outside = high < least or low > most
+        if not is_inside and not is_outside:
+            return UNDECIDED
+    return PASS if least <= figure["value"] <= most else FAIL
+
+
+def check_targets(
+    targets: Mapping[str, str], figures: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Compare each target with the figure of its name, in the order of `targets`.
+
+    Returns:
+        The figures with ``name``, ``target`` and ``result``: PASS, FAIL or INCONCLUSIVE
+        (`result_of`).
+
+    Raises:
+        UserError: a target that cannot be read, or a name that was not measured (the nearest is
+            given).
+    """
+    checks = []
+    for name, text in targets.items():
+        least, most = parse_target(name, text)
+        if name not in figures:
+            nearest = difflib.get_close_matches(name, figures, n=1, cutoff=0.0)
+            raise UserError(
+                f"target '{name}' is not a measured figure; did you mean '{''.join(nearest)}'?"
+            )
+        check = {"target": str(text).strip(), "result": result_of(figures[name], least, most)}
+        checks.append({"name": name, **check, **figures[name]})
+    return checks
+
+
+def format_table(checks: Iterable[Mapping[str, Any]]) -> str:
+    """A Markdown table, aligned for reading in a terminal as well."""
+    header = ("figure", "value", "95 % interval", "target", "result", "measured on")
+    rows = [
+        (
+            check["name"],
+            number(check, 4),
+            interval(check, 4, 1.0, " .. "),
+            check["target"],
+            check["result"],
+            f"{check['n']:,} {check.get('population', 'mentions')}" if "n" in check else "",
+        )
+        for check in checks
+    ]
+    return markdown_table(header, rows)
+
+
+def verdict(checks: Iterable[Mapping[str, Any]]) -> str:
+    """How many checks passed and failed, and the names of those that did not pass."""
+    names: dict[str, list[str]] = {PASS: [], FAIL: [], UNDECIDED: []}
+    for check in checks:
+        names[check["result"]].append(check["name"])
+    failed = f": {', '.join(names[FAIL])}" if names[FAIL] else ""
+    undecided = f"; inconclusive: {', '.join(names[UNDECIDED])}" if names[UNDECIDED] else ""
+    return f"{len(names[PASS])} passed, {len(names[FAIL])} failed{failed}{undecided}"
 
 
 @dataclass(frozen=True)
@@ -79,7 +208,6 @@ def figure_difference(
     )
     sign = 1 if figure.higher_is_better else -1
     worst, best = sorted((sign * low, sign * high))
-    assert figure.margin is not None
     margin *= figure.margin
     if worst > 0:
         verdict = BETTER
@@ -146,14 +274,14 @@ class Comparison:
             )
             for one in self.differences
         ]
-        remedy = ""
-        if self.verdict == INCONCLUSIVE:
-            remedy = "; evaluate on more documents or set a larger margin (--margin)"
+        ends = "joint interval of the difference"
+        header = ("figure", "former", "present", ends, "margin", "verdict")
+        hint = "; evaluate on more documents or set a larger margin (--margin)"
         return (
-            f"{markdown_table(HEADER, rows)}\n"
+            f"{markdown_table(header, rows)}\n"
             f"correct at rank 1 only now: {self.gained:,}, only before: {self.lost:,}\n\n"
             f"compared with {former}: {self.verdict} on the same {self.mentions:,} mentions of "
-            f"{self.documents:,} documents{remedy}"
+            f"{self.documents:,} documents{hint if self.verdict == INCONCLUSIVE else ''}"
         )
 
 
@@ -191,13 +319,18 @@ def compare(
             f"the versions share {documents} documents, fewer than {FEWEST_DOCUMENTS}; "
             "evaluate both on a larger test split"
         )
-    figures = [figure for figure in FIGURES if figure.margin is not None]
+    figures = [figure for figure in FIGURES if figure.margin]
     level = 1.0 - (1.0 - confidence) / len(figures)
-    differences = []
-    for figure in figures:
-        sums = document_sums(index, documents, figure.columns(present))
-        former_sums = document_sums(index, documents, figure.columns(former))
-        differences.append(figure_difference(figure, sums, former_sums, margin, level))
+    differences = (
+        figure_difference(
+            figure,
+            document_sums(index, documents, figure.columns(present)),
+            document_sums(index, documents, figure.columns(former)),
+            margin,
+            level,
+        )
+        for figure in figures
+    )
     return Comparison(
         mentions=len(present),
         documents=documents,

@@ -1,43 +1,87 @@
-"""The report of a model on labelled lists: ``metrics.json``, and the outcome of each mention."""
+"""The report of a model on labelled lists: ``metrics.json``, and the outcome of each mention.
+
+Systems stand side by side on the same lists: is one better than the original order of the lists?
+Simple systems need no model: the order of the lists, names that match exactly, the most frequent
+concept of a string.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..calibration.decisions import Decisions
 from ..calibration.logistic import sigmoid
-from ..calibration.ranking import rank
-from ..calibration.reliability import equal_width
-from ..calibration.resampling import document_sums
+from ..calibration.probabilities import Calibration, rank
+from ..calibration.reliability import document_sums, equal_width, ratio
 from ..core.arrays import best_candidates
-from ..lists.candidate_lists import AnnotatedLists, CandidateLists
+from ..lists.candidate_lists import AnnotatedLists
 from ..lists.labels import best_of_each_concept
 from ..models.cross_encoder import PairScorer, Scores, score_lists
 from ..models.pairs import PairTemplate
-from .charts import BINS, histogram, reliability_points, risk_coverage
-from .linking import Documents, Measure, gold_ranks, roc_auc
+from ..vocab.text import normalize_name
+from .comparison import FEWEST_DOCUMENTS
 from .metrics import (
+    COVERAGE_PRECISIONS,
     SCHEMA_VERSION,
+    Documents,
+    Measure,
+    Outcomes,
+    coverage_at_precision,
+    gold_ranks,
     measure_figures,
     measure_slices,
     mention_slices,
+    roc_auc,
     top_calibration,
     worst_groups,
 )
-from .outcomes import Outcomes
-from .render import title_of
-from .systems import MODEL, System, compare_systems
+from .render import BINS, histogram, interval, reliability_points, risk_coverage, title_of
 
-if TYPE_CHECKING:
-    from ..calibration.probabilities import Calibration
-
+MODEL = "reranker"
+# Two systems are about equal if telling them apart takes over this many times the mentions.
+MOST_TIMES_MENTIONS = 20
 # Of names of the model's figures among those of all systems.
 PREFIX = f"systems/{MODEL}/"
+
+
+class System(NamedTuple):
+    """The answers of one system for n mentions.
+
+    Attributes:
+        ranks: (n,) rank of the gold concept, 0 is the top, -1 if missing.
+        score: (n,) confidence of its top candidate, NaN without candidates; None if the system has
+            no scores. For the calibration error it is a calibrated probability.
+        accepted: (n,) bool, for a system with a threshold, or which answers some mentions only;
+            None: it answers all.
+        is_ranking: whether it ranks all candidates, not only one.
+    """
+
+    ranks: np.ndarray
+    score: np.ndarray | None = None
+    accepted: np.ndarray | None = None
+    is_ranking: bool = True
+
+    @classmethod
+    def of(cls, outcomes: Outcomes) -> System:
+        """The answers of a model with calibrated scores and thresholds."""
+        return cls(outcomes.rank, outcomes.score, outcomes.accepted)
+
+    @classmethod
+    def answering(
+        cls, answers: Sequence[str | None], gold: Sequence[Sequence[str]] | np.ndarray
+    ) -> System:
+        """A system that answers each mention with one id or None; any `gold` id is correct."""
+        is_correct = np.array(
+            [answer in ids for answer, ids in zip(answers, gold, strict=True)], dtype=bool
+        )
+        accepted = np.array([answer is not None for answer in answers], dtype=bool)
+        return cls(np.where(is_correct, 0, -1), accepted=accepted, is_ranking=False)
 
 
 def measure_model(
@@ -67,20 +111,14 @@ def measure_model(
         The content of ``metrics.json``, and the outcomes.
     """
     template = cross_encoder.template if cross_encoder else PairTemplate()
-
-    def decide(
-        lists: CandidateLists, scores: Scores | Callable[..., Scores], exhaustive: bool = False
-    ) -> Decisions:
-        reads = template.reads
-        return rank(lists, scores, calibration, cross_encoder_inputs=reads, exhaustive=exhaustive)
-
+    decide = partial(rank, calibration=calibration, cross_encoder_inputs=template.reads)
     score = partial(score_lists, cross_encoder, desc=f"scoring {split} candidates")
     lists = lists.with_whole_scores(calibration.lowest)
     candidates = len(lists.owner)
     exhaustive = decide(lists, score, exhaustive=True)
     best = best_of_each_concept(lists, exhaustive.scores.log_odds)
     lists = lists.with_candidates(best)
-    scores = Scores(exhaustive.logits[best], exhaustive.truncated)
+    scores = Scores(exhaustive.scores.logits[best], exhaustive.truncated)
     decisions = decide(lists, scores)
     systems = {**systems, **_parts_of_model(lists, scores.logits, decisions.scores.list_utilities)}
     metrics, outcomes = measure(lists, decisions, scores.logits, systems, documents, split, known)
@@ -89,8 +127,10 @@ def measure_model(
         unpruned = decide(lists, scores, exhaustive=True)
         scored_share = float(decisions.scored.sum() / max(1, len(best)))
         same_top = float((decisions.tops.positions == unpruned.tops.positions).mean())
-        figures["scored_share"] = {"value": scored_share, "n": len(lists)}
-        figures["same_top_candidate"] = {"value": same_top, "n": len(lists)}
+        figures |= {
+            "scored_share": {"value": scored_share, "n": len(lists)},
+            "same_top_candidate": {"value": same_top, "n": len(lists)},
+        }
     decided_by = Counter(calibration.models[number].name for number in decisions.models.tolist())
     counts = {"repeated_candidates": candidates - len(best), "decided_by": dict(decided_by)}
     return metrics | counts, outcomes
@@ -135,11 +175,11 @@ def measure(
         if key.startswith(PREFIX)
     }
     figures |= measure_figures(outcomes, documents)
-    population = f"mentions with {len(lists.labels):,} candidates"
-    for name, figure in _pair_figures(pairs, lists, documents.take(lists.owner)).items():
-        figures[name] = figure | {"n": len(outcomes), "population": population}
-    for name, figure in top_calibration(outcomes, documents).items():
-        figures[f"top1_{name}"] = figure
+    pair_figures = _pair_figures(pairs, lists, documents.take(lists.owner))
+    over = {"n": len(outcomes), "population": f"mentions with {len(lists.labels):,} candidates"}
+    figures |= {name: figure | over for name, figure in pair_figures.items()}
+    of_top = top_calibration(outcomes, documents)
+    figures |= {f"top1_{name}": figure for name, figure in of_top.items()}
     figures |= worst_groups(sliced, rows.get("groups", {})) | compared | sliced
     metrics = {
         "schema_version": SCHEMA_VERSION,
@@ -161,16 +201,15 @@ def _parts_of_model(
     lists: AnnotatedLists, logits: np.ndarray, list_utilities: np.ndarray
 ) -> dict[str, System]:
     """The cross-encoder alone, and the list fusion."""
-    systems: dict[str, System] = {}
     if np.isnan(logits).any():
-        return systems
-    if not np.isnan(list_utilities).any():
-        top = best_candidates(list_utilities, lists.offsets)
-        score = np.where(top >= 0, sigmoid(list_utilities[top]), np.nan)
-        ranks = gold_ranks(list_utilities, lists.offsets, lists.correct)
-        systems["list_fusion"] = System(ranks, score)
-    systems["cross_encoder"] = System(gold_ranks(logits, lists.offsets, lists.correct))
-    return systems
+        return {}
+    alone = {"cross_encoder": System(gold_ranks(logits, lists.offsets, lists.correct))}
+    if np.isnan(list_utilities).any():
+        return alone
+    top = best_candidates(list_utilities, lists.offsets)
+    score = np.where(top >= 0, sigmoid(list_utilities[top]), np.nan)
+    ranks = gold_ranks(list_utilities, lists.offsets, lists.correct)
+    return {"list_fusion": System(ranks, score), **alone}
 
 
 def _pair_figures(
@@ -185,8 +224,9 @@ def _pair_figures(
         documents: documents of the pairs.
     """
     labels = lists.labels
-    auc = roc_auc(pairs["calibrated"], labels)
-    figures: dict[str, Measure] = {"candidate_roc_auc": {"value": auc}}
+    figures: dict[str, Measure] = {
+        "candidate_roc_auc": {"value": roc_auc(pairs["calibrated"], labels)}
+    }
     for kind, p in pairs.items():
         for name, figure in documents.calibration(p, labels).items():
             figures[f"{name}_raw" if kind == "raw" else name] = figure
@@ -232,3 +272,159 @@ def _curves(
         "score": histogram(outcomes.score, outcomes.correct),
         "margin": histogram(outcomes.margin, outcomes.correct),
     }
+
+
+def baselines(lists: AnnotatedLists, known: Iterable[tuple[str, str]]) -> dict[str, System]:
+    """Systems with one answer or none.
+
+    Args:
+        lists: the lists.
+        known: text and gold CUI of the mentions that the model counts; none: only the first system.
+
+    Returns:
+        ``exact_match``, the first candidate with the mention as its name; ``most_frequent_cui`` of
+        the mention's string among known ones, of equally frequent ones the smaller; and
+        ``most_frequent_cui_else_order``, the strongest: it knows the corpus and answers every list.
+        Strings are compared normalized (`normalize_name`).
+    """
+    gold = lists.annotations.alternatives
+    cuis = lists.cuis.to_list()
+    names = list(map(normalize_name, lists.names.to_list()))
+    strings = list(map(normalize_name, lists.mentions))
+    bounds = list(pairwise(lists.offsets.tolist()))
+    exact = [
+        next((cuis[item] for item in range(*bound) if names[item] == string), None)
+        for string, bound in zip(strings, bounds, strict=True)
+    ]
+    systems = {"exact_match": System.answering(exact, gold)}
+    uses = Counter((normalize_name(text), cui) for text, cui in known)
+    if uses:
+        ascending = sorted(uses.items(), key=lambda item: (-item[1], item[0]), reverse=True)
+        # Of several concepts of a string the last stays.
+        most_frequent = dict(pair for pair, _ in ascending)
+        frequent = [most_frequent.get(string) for string in strings]
+        either = [
+            cui or (cuis[start] if start < end else None)
+            for cui, (start, end) in zip(frequent, bounds, strict=True)
+        ]
+        systems["most_frequent_cui"] = System.answering(frequent, gold)
+        systems["most_frequent_cui_else_order"] = System.answering(either, gold)
+    return systems
+
+
+def compare_systems(
+    systems: Mapping[str, System],
+    documents: Documents,
+    in_dictionary: np.ndarray | None = None,
+    composite: np.ndarray | None = None,
+) -> dict[str, Measure]:
+    """Figures of each system, and the paired difference of its acc@1 to that of the first one.
+
+    Args:
+        systems: name -> answers, the order of the lists first.
+        documents: documents of the n mentions; all intervals, also of differences, use the same
+            resamples.
+        in_dictionary: (n,) whether the gold concept is in the dictionary; None: all are.
+        composite: (n,) whether the mention names several concepts; None: none does.
+
+    Returns:
+        ``systems/NAME/FIGURE`` -> ``{"value", "low", "high", "n"}``: ``acc@1``; ``acc@1_strict``
+        with composites as errors, if there are any; ``gain`` (not of the first);
+        ``accepted_coverage`` and ``accepted_precision`` (NaN if nothing is accepted); ``top1_ece``,
+        ``coverage_at_0.95`` and so on if there are scores; ``mrr``, ``recall@5`` and ``recall`` of
+        whole lists if it ranks all candidates; ``acc@1_in_dictionary``.
+    """
+    first = next(iter(systems))
+    first_correct = systems[first].ranks == 0
+    every = np.ones(len(first_correct), bool)
+    known = every if in_dictionary is None else in_dictionary
+    figures: dict[str, Measure] = {}
+    for name, system in systems.items():
+        correct = system.ranks == 0
+        system_figures = {"acc@1": documents.measure([correct, every])}
+        if composite is not None and composite.any():
+            system_figures["acc@1_strict"] = documents.measure([correct & ~composite, every])
+        if name != first:
+            columns = [correct.astype(np.int64) - first_correct, every]
+            # Not `ratio` itself, which is treated as a share: no difference has an interval of 0.
+            system_figures["gain"] = documents.measure(columns, lambda sums: ratio(sums))
+        if (accepted := system.accepted) is not None:
+            system_figures |= {
+                "accepted_coverage": documents.measure([accepted, every]),
+                "accepted_precision": documents.measure([accepted & correct, accepted]),
+            }
+        if system.score is not None and not np.isnan(system.score).all():
+            system_figures["top1_ece"] = _top_ece(system.score, correct, documents)
+            system_figures |= {
+                f"coverage_at_{p:.2f}": coverage_at_precision(system.score, correct, p, documents)
+                for p in COVERAGE_PRECISIONS
+            }
+        if system.is_ranking:
+            has_gold = system.ranks >= 0
+            reciprocal = np.where(has_gold, 1.0 / (np.maximum(system.ranks, 0) + 1.0), 0.0)
+            system_figures |= {
+                "mrr": documents.measure([reciprocal, every]),
+                "recall@5": documents.measure([has_gold & (system.ranks < 5), every]),
+                "recall": documents.measure([has_gold, every]),
+            }
+        system_figures["acc@1_in_dictionary"] = documents.measure([correct & known, known])
+        figures |= {f"systems/{name}/{key}": figure for key, figure in system_figures.items()}
+    return figures
+
+
+def verdict(gain: Measure, mentions: int, documents: int) -> str:
+    """In one line, whether a system is better than the order of the lists.
+
+    Args:
+        gain: its ``gain`` of `compare_systems`.
+        mentions: number of mentions that it was measured on.
+        documents: number of their documents.
+
+    Returns:
+        "gain" or "loss" if the interval of the difference excludes 0 and there are at least
+        `FEWEST_DOCUMENTS`; else "inconclusive", with about how many mentions more would make the
+        interval around this difference exclude 0.
+    """
+    value = gain["value"]
+    ends = interval(gain, separator=" to ")
+    direction = "over" if value >= 0 else "against"
+    difference = f"{100 * value:+.1f} points {direction} your order{f' ({ends})' if ends else ''}"
+    if documents < FEWEST_DOCUMENTS:
+        return (
+            f"inconclusive: {difference}; {documents} documents are too few, "
+            f"label at least {FEWEST_DOCUMENTS}"
+        )
+    if gain["low"] > 0 or gain["high"] < 0:
+        return f"{'gain' if value > 0 else 'loss'}: {difference}"
+    # The interval shrinks with the square root of the mentions; one that just touches 0 may do so
+    # because it is skewed.
+    toward_0 = value - gain["low"] if value > 0 else gain["high"] - value
+    reach = max(toward_0, (gain["high"] - gain["low"]) / 2)
+    times_more = (reach / value) ** 2 - 1.0 if value else np.inf
+    if times_more > MOST_TIMES_MENTIONS:
+        return f"inconclusive: {difference}; the two are about equal on lists like these"
+    more = float(f"{max(times_more * mentions, mentions / documents, 1.0):.2g}")
+    return f"inconclusive: {difference}; label about {more:,.0f} more mentions"
+
+
+def best_row(metrics: Mapping[str, Any]) -> str:
+    """Which system has a higher acc@1 than this model, as the end of a verdict; "" if none has."""
+    accuracy = {
+        name: metrics["figures"][f"systems/{name}/acc@1"]["value"]
+        for name in metrics["rows"]["systems"]
+    }
+    best = max(accuracy, key=lambda name: accuracy[name])
+    if accuracy[best] <= accuracy[MODEL]:
+        return ""
+    values = f"{accuracy[best]:.1%}, here {accuracy[MODEL]:.1%}"
+    return f"; the highest acc@1 is that of {metrics['rows']['systems'][best]}: {values}"
+
+
+def _top_ece(score: np.ndarray, correct: np.ndarray, documents: Documents) -> Measure:
+    """ECE of top candidates, NaN in `score` without candidates; one document has no interval."""
+    has_score = ~np.isnan(score)
+    report = documents.take(has_score).calibration(score[has_score], correct[has_score])
+    figure = report["ece"] | {"n": int(has_score.sum())}
+    if documents.count < 2:
+        figure |= {"low": np.nan, "high": np.nan}
+    return figure

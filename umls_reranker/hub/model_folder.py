@@ -25,9 +25,9 @@ from os.path import expanduser
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from ..calibration.decisions import SCHEMA_VERSION as THRESHOLDS_VERSION
+from ..calibration.decisions import thresholds_content
 from ..calibration.probabilities import COUNTS_FILE, Calibration
-from ..calibration.thresholds import SCHEMA_VERSION as THRESHOLDS_VERSION
-from ..calibration.thresholds import thresholds_content
 from ..core.errors import UserError
 from ..core.files import (
     FORMER,
@@ -45,7 +45,7 @@ from ..core.files import (
     written,
 )
 from ..core.version import __version__
-from ..evaluation.outcomes import OUTCOMES_FILE
+from ..evaluation.metrics import OUTCOMES_FILE
 from ..models.arguments import BACKENDS
 from ..models.pairs import PairTemplate
 

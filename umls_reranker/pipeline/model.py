@@ -19,20 +19,17 @@ from ..calibration.string_counts import StringCounts, counted_mentions
 from ..core.errors import UserError
 from ..core.files import portable_locator, read_json, require_new, write_json, written
 from ..evaluation.arguments import USUAL_MARGIN
-from ..evaluation.checklist import FAIL, check_targets, format_table, parse_targets, verdict
-from ..evaluation.comparison import compare
-from ..evaluation.metrics import read_metrics
-from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
-from ..hub.card import folder_card
-from ..hub.model_folder import (
-    CARD,
-    EVALUATED,
-    METRICS,
-    REFERENCE,
-    Origin,
-    changing,
-    verify_files,
+from ..evaluation.comparison import (
+    FAIL,
+    check_targets,
+    compare,
+    format_table,
+    parse_targets,
+    verdict,
 )
+from ..evaluation.metrics import OUTCOMES_FILE, Outcomes, read_metrics
+from ..hub.card import folder_card
+from ..hub.model_folder import CARD, EVALUATED, METRICS, REFERENCE, Origin, changing, verify_files
 from ..hub.publish import find_outcomes
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.labels import (
@@ -83,7 +80,7 @@ def checkpoint_of_run(recipe: Recipe, run: RunFolder) -> ModelSource:
         dictionary=pick(report, ("concepts", "release", "vocabularies")),
     )
     splits = run.splits("mentions")
-    train_counts = StringCounts.from_split(splits["train"])
+    train_counts = StringCounts.fit(counted_mentions(splits["train"]))
     return ModelSource(
         folder=folder,
         cross_encoder=PairScorer.from_folder(
@@ -91,7 +88,7 @@ def checkpoint_of_run(recipe: Recipe, run: RunFolder) -> ModelSource:
         ),
         origin=origin,
         hierarchy=ConceptTable.load(run.path / "concepts").hierarchy,
-        counts=train_counts.plus(StringCounts.from_split(splits["dev"])),
+        counts=train_counts.plus(StringCounts.fit(counted_mentions(splits["dev"]))),
     )
 
 

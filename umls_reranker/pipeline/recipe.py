@@ -26,7 +26,7 @@ from ..calibration.arguments import CalibrationArguments
 from ..calibration.calibrators import AUTO, CALIBRATORS
 from ..calibration.features import FEATURES
 from ..core.errors import UserError
-from ..core.run_arguments import RunArguments
+from ..core.keys import RunArguments
 from ..corpora.arguments import ConceptArguments, MentionArguments
 from ..corpora.formats import describe_formats
 from ..evaluation.arguments import EvaluationArguments

@@ -18,7 +18,7 @@ from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.keys import recipe_key
 from ..core.progress import SECONDS_BETWEEN_LINES
-from ..evaluation.checklist import verdict
+from ..evaluation.comparison import verdict
 from ..evaluation.metrics import read_metrics
 from ..evaluation.render import systems_text
 from ..hub.model_folder import METRICS

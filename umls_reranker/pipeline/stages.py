@@ -38,7 +38,7 @@ from ..core.files import (
     restore_folder,
     write_json,
 )
-from ..core.run_arguments import RunArguments
+from ..core.keys import RunArguments
 from ..core.version import __version__
 from ..corpora.arguments import ConceptArguments, MentionArguments
 from ..models.arguments import ModelArguments

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..core.keys import recipe_key
-from ..core.run_arguments import DTYPES
+from ..core.keys import DTYPES, recipe_key
 
 ENCODER_FOLDER = "encoder"
 # FAISS factory string of the exact index, which stores the vectors unchanged.

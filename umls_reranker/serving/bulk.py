@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from ..calibration.decisions import Decisions
+from ..calibration.decisions import TIERS, Decisions
 from ..calibration.probabilities import Calibration
 from ..calibration.string_counts import StringCounts
-from ..calibration.thresholds import TIERS
 from ..core.arrays import values_at
 from ..core.errors import UserError
 from ..core.files import (

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..calibration.inputs import are_sentinels
+from ..calibration.features import are_sentinels
 from ..lists.candidate_lists import AnnotatedLists, Annotations
 from ..lists.columns import FIELDS
 

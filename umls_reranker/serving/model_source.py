@@ -10,9 +10,9 @@ import numpy as np
 import yaml
 
 from ..calibration.arguments import CalibrationArguments
-from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, CertificateSettings
+from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, PrecisionTest
 from ..calibration.probabilities import COUNTS_FILE
-from ..calibration.resampling import document_index
+from ..calibration.reliability import document_index
 from ..calibration.string_counts import StringCounts
 from ..core.errors import UserError
 from ..core.files import read_json
@@ -126,12 +126,11 @@ class ModelSource:
         for_certificate = lists.annotations.is_random_sample & ~self.is_known(lists)
         index, count = document_index(lists.annotations.documents[for_certificate])
         size = np.bincount(index, minlength=count)
-        next_certificate = CertificateSettings(
+        test = PrecisionTest(
             settings.target_precision,
             settings.confidence,
             attempt=len(self.history.certificates) + 1,
-        )
-        test = next_certificate.test.for_sizes(size)
+        ).for_sizes(size)
         worth = int(test.effective(size))
         then = (
             "they certify once"

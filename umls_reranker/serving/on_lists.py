@@ -20,18 +20,21 @@ import yaml
 
 from ..calibration.arguments import CalibrationArguments
 from ..calibration.certificate import CertificateHistory, note_on_certificate
-from ..calibration.features import CROSS_ENCODER, default_features, refuse_feature_names
+from ..calibration.features import (
+    CROSS_ENCODER,
+    default_features,
+    inputs_of,
+    is_missing,
+    refuse_feature_names,
+)
 from ..calibration.fitting import CrossEncoderLogits, FitOptions, Fitted, fit_calibration
-from ..calibration.inputs import inputs_of, is_missing
 from ..calibration.probabilities import Calibration
 from ..calibration.string_counts import StringCounts
 from ..core.errors import TooLittleData, UserError, warn_caller
 from ..core.files import portable_locator, write_json, written
-from ..evaluation.linking import Documents
-from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
+from ..evaluation.metrics import OUTCOMES_FILE, Documents, Outcomes
 from ..evaluation.render import card_charts, percent, report_page, systems_text
-from ..evaluation.report import measure, measure_model
-from ..evaluation.systems import System, baselines, best_row, verdict
+from ..evaluation.report import System, baselines, best_row, measure, measure_model, verdict
 from ..hub.card import folder_card
 from ..hub.model_folder import (
     BUILT_IN,

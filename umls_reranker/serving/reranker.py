@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..calibration.decisions import Decisions
-from ..calibration.probabilities import Calibration
-from ..calibration.ranking import rank
-from ..calibration.thresholds import ACCEPT_TIERS
+from ..calibration.decisions import ACCEPT_TIERS, Decisions
+from ..calibration.probabilities import Calibration, rank
 from ..core.errors import UserError, warn_caller
 from ..core.files import read_json
 from ..hub.model_folder import (

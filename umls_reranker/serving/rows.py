@@ -18,9 +18,11 @@ from typing import Any, ClassVar, NamedTuple, get_args, get_type_hints
 import numpy as np
 import pyarrow as pa
 
-from ..calibration.decisions import Decisions
-from ..calibration.inputs import ALL_INPUTS
-from ..calibration.thresholds import TIERS
+from ..calibration.decisions import (
+    TIERS,
+    Decisions,
+)
+from ..calibration.features import ALL_INPUTS
 from ..core.arrays import RepeatedTexts, arrow_writer, open_arrow
 from ..core.files import strict
 from ..lists.candidate_lists import CandidateLists

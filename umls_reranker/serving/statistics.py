@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..calibration.decisions import Tops
-from ..calibration.inputs import ALL_INPUTS
-from ..calibration.resampling import document_index, document_sums
-from ..calibration.thresholds import TIERS
+from ..calibration.decisions import TIERS, Tops
+from ..calibration.features import ALL_INPUTS
+from ..calibration.reliability import document_index, document_sums
 from ..core.arrays import list_offsets, number_distinct
 from ..core.errors import UserError
 from ..core.files import read_json, require_format
@@ -23,7 +22,7 @@ from ..core.files import read_json, require_format
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-    from ..evaluation.outcomes import Outcomes
+    from ..evaluation.metrics import Outcomes
 
 SCHEMA_VERSION = 3
 # What is looked at every day, and compared with the reference.

@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from ..core.devices import resolve_dtype
 from ..core.errors import UserError
 from ..core.files import write_json
-from ..core.run_arguments import RunArguments
+from ..core.keys import RunArguments
 from ..lists.columns import trainable
 from ..models.bi_encoder import (
     CONTEXT_FILE,

@@ -27,7 +27,7 @@ from ..core.arrays import started_processes
 from ..core.devices import resolve_attention, resolve_device
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
-from ..core.run_arguments import RunArguments
+from ..core.keys import RunArguments
 from ..models.arguments import ModelArguments
 from ..models.model_files import commit_of
 from ..models.pairs import PairEncoder, PairTemplate
