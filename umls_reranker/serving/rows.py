@@ -18,10 +18,7 @@ from typing import Any, ClassVar, NamedTuple, get_args, get_type_hints
 import numpy as np
 import pyarrow as pa
 
-from ..calibration.decisions import (
-    TIERS,
-    Decisions,
-)
+from ..calibration.decisions import TIERS, Decisions
 from ..calibration.features import ALL_INPUTS
 from ..core.arrays import RepeatedTexts, arrow_writer, open_arrow
 from ..core.files import strict
