@@ -59,8 +59,7 @@ def make_parser() -> CommandParser:
         help="vocabularies of a release whose codes are kept, for link --codes, such as "
         "SNOMEDCT_US ICD10CM RXNORM MSH (default: those and others that are there)",
     )
-    keys = pick(KEYS, (*READING, *INDEXING, *RUNNING))
-    add_options(parser, "Keys of recipes", keys.values())
+    add_options(parser, "Keys of recipes", pick(KEYS, (*READING, *INDEXING, *RUNNING)).values())
     return parser
 
 

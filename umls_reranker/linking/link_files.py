@@ -85,8 +85,9 @@ class LinkJob(FileJob):
         return linked_rows(worker, rows, self.top)
 
     def said(self, worker: ConceptLinker, counts: Mapping[str, int]) -> Iterator[str]:
-        strings = worker.reranker.calibration.counts
-        yield from said_of_counts(counts, strings, has_tiers=worker.is_calibrated)
+        yield from said_of_counts(
+            counts, worker.reranker.calibration.counts, has_tiers=worker.is_calibrated
+        )
         if not worker.is_calibrated:
             yield NOT_CALIBRATED
 
@@ -205,8 +206,10 @@ class CandidatesJob(LinkJob):
         if counts["gold"]:
             share = counts["in_list"] / counts["gold"]
             yield f"the gold concept is in the list of {share:.1%} of {counts['gold']:,} with one"
-        lists = f"umls-reranker calibrate {BUILT_IN} --lists {self.target} --output my_model"
-        yield f"give each mention its gold concept, then: {lists}"
+        yield (
+            "give each mention its gold concept, then: "
+            f"umls-reranker calibrate {BUILT_IN} --lists {self.target} --output my_model"
+        )
 
 
 #: Type of the column ``ranked`` of linked rows in Spark's notation.

@@ -282,8 +282,9 @@ class ConceptLinker:
             name = f"mention {row}: " if count > 1 else ""
             start = None if starts is None else starts[row]
             first = _first_character(name, mention, document, start)
-            sides = text_around(document, first, first + len(mention))
-            queries.lefts[row], queries.rights[row] = sides
+            queries.lefts[row], queries.rights[row] = text_around(
+                document, first, first + len(mention)
+            )
             if self.expands_abbreviations:
                 if document not in long_forms:
                     long_forms[document] = find_abbreviations(document)

@@ -203,8 +203,9 @@ def read_mentions(path: Path, batch_rows: int, sheets: UsagiSheets | None = None
             else any(_spans_of(row) is not None for row in rows.content)
         )
         if not has_spans:
-            documents = first_values(rows.content, *TEXT_KEYS)
-            yield rows._replace(documents=[text or None for text in documents])
+            yield rows._replace(
+                documents=[text or None for text in first_values(rows.content, *TEXT_KEYS)]
+            )
             continue
         placed = zip(rows.positions, rows.mappings(), strict=True)
         items = (item for position, row in placed for item in _mentions_of(position, row))

@@ -450,8 +450,10 @@ def summary_of(counts: Mapping[str, int], has_tiers: bool = True) -> str:
     if has_tiers:
         summary += f"; accepted {counts['accepted'] / ranked:.1%}"
     if counts["gold"]:
-        accuracy = counts["correct"] / counts["gold"]
-        summary += f"; acc@1 {accuracy:.3f} of {counts['gold']:,} with a gold concept"
+        summary += (
+            f"; acc@1 {counts['correct'] / counts['gold']:.3f} "
+            f"of {counts['gold']:,} with a gold concept"
+        )
     return summary
 
 

@@ -30,7 +30,7 @@ from ..core.text_files import open_binary, start_of
 from ..core.version import __version__
 from ..vocab.codes import LOCAL, SYSTEMS, Code, code_of, system_of
 from ..vocab.rrf import passing
-from .rows import LinesFormat, OutputFormat, RankedRows
+from .rows import LinesFormat, OutputFormat, RankedRows, json_line
 
 Answer = Mapping[str, Any]
 TOOL = "umls_reranker"
@@ -237,8 +237,7 @@ class Fhir(LinesFormat):
 
     def lines(self, rows: RankedRows) -> Iterator[bytes]:
         for concept in map(self._concept, rows.mappings(), answers_of(rows)):
-            text = json.dumps(concept, ensure_ascii=False)
-            yield text.encode(errors="backslashreplace") + b"\n"
+            yield json_line(concept) + b"\n"
 
     def _concept(self, row: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
         score = "uncalibrated-score" if answer["tier"] is None else "score"

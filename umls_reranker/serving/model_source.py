@@ -118,8 +118,10 @@ class ModelSource:
     def again(self) -> tuple[StringCounts, CertificateHistory]:
         """Counts and history to calibrate it again on its own documents, which are counted anew."""
         assert self.reranker is not None and self.folder is not None  # only these know documents
-        counts = StringCounts.load(self.folder / COUNTS_FILE, is_training=True)
-        return counts, self.reranker.calibration.history
+        return (
+            StringCounts.load(self.folder / COUNTS_FILE, is_training=True),
+            self.reranker.calibration.history,
+        )
 
     def needed_documents(self, lists: AnnotatedLists, settings: CalibrationArguments) -> str:
         """What a certificate takes, and what the documents of lists are worth, as a sentence."""

@@ -220,11 +220,12 @@ def calibrate_lists(
         source, data, fit
     )
     documents = Documents.of(measured.annotations.documents, RESAMPLES, seed)
-    decisions = fit.decisions.take(is_measured)
-    metrics, outcomes = measure(measured, decisions, logits, systems, documents, SPLIT)
+    metrics, outcomes = measure(
+        measured, fit.decisions.take(is_measured), logits, systems, documents, SPLIT
+    )
     metrics["lists"] = _facts(source, data, fit)
-    gain = verdict(metrics["figures"]["gain"], len(measured), documents.count)
-    metrics["verdict"] = gain + best_row(metrics)
+    gain = metrics["figures"]["gain"]
+    metrics["verdict"] = verdict(gain, len(measured), documents.count) + best_row(metrics)
     metrics["notes"] = [] if data.may_certify else [NOTHING_CERTIFIED]
     if not fit.is_held_out:
         metrics["notes"].append(NOT_HELD_OUT)
@@ -333,8 +334,9 @@ def systems_of_lists(
                 seed,
                 options=FitOptions(has_fallbacks=False),
             )
-            outcomes = Outcomes.of(lists.take(measured), fit.decisions.take(measured))
-            systems["calibrated_scores"] = System.of(outcomes)
+            systems["calibrated_scores"] = System.of(
+                Outcomes.of(lists.take(measured), fit.decisions.take(measured))
+            )
     return systems
 
 
@@ -453,8 +455,7 @@ def _about_high(new: Calibrated) -> Iterator[str]:
     coverage = new.metrics["figures"]["high_confidence_coverage"]
     precision = new.metrics["figures"]["high_confidence_precision"]
     if table.is_certified and coverage["value"]:
-        correct = f"{percent(precision)} correct"
-        yield f"  cross-fitted: {percent(coverage)} of the mentions, {correct}"
+        yield (f"  cross-fitted: {percent(coverage)} of the mentions, {percent(precision)} correct")
     if note := note_on_certificate(new.fitted["certified_by"], is_certified=table.is_certified):
         yield note
 
@@ -466,8 +467,10 @@ def _about_cross_encoder(fitted: dict[str, Any]) -> Iterator[str]:
         return
     gain = "too few documents to tell"
     if choice["nats_gained"] is not None:
-        error = choice["standard_error"]
-        gain = f"{choice['nats_gained']:+.3f} nats per list, standard error {error:.3f}"
+        gain = (
+            f"{choice['nats_gained']:+.3f} nats per list, "
+            f"standard error {choice['standard_error']:.3f}"
+        )
     if choice["kept"]:
         yield f"the cross-encoder is kept ({gain})"
     else:
@@ -597,8 +600,7 @@ def save_report(
     """Write ``metrics.json``, the page with its plots, and the outcomes into a folder."""
     write_figures(metrics, reranker.thresholds.target_precision, folder)
     outcomes.save(folder / OUTCOMES_FILE)
-    page = report_page(metrics, title, reranker.thresholds)
-    (folder / PAGE).write_text(page, encoding="utf-8")
+    (folder / PAGE).write_text(report_page(metrics, title, reranker.thresholds), encoding="utf-8")
 
 
 def evaluation_summary(metrics: dict[str, Any]) -> str:

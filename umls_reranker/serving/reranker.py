@@ -169,9 +169,13 @@ class UMLSReranker:
         info = verify_model(folder, backend)
         cross_encoder = None
         if has_cross_encoder(info):
-            template = PairTemplate.from_dict(info["template"])
             cross_encoder = PairScorer.from_folder(
-                folder, template, device, dtype, backend, token_budget
+                folder,
+                PairTemplate.from_dict(info["template"]),
+                device,
+                dtype,
+                backend,
+                token_budget,
             )
             # By default the hardware decides, which changes a few tiers and would always be said.
             is_chosen = dtype not in (None, "auto") or backend != "torch"

@@ -294,13 +294,12 @@ def read_reference(path: Path) -> tuple[dict[str, dict[str, float | None]], Hist
         raise UserError(f"{path} is missing; umls-reranker evaluate writes it")
     content = read_json(path)
     require_format(path, content, SCHEMA_VERSION, "evaluate")
-    histogram = Histogram(
+    return content["figures"], Histogram(
         mentions=content["mentions"],
         documents=content["documents"],
         shares=np.array(content["shares"]),
         covariance=np.array(content["covariance"]),
     )
-    return content["figures"], histogram
 
 
 def read_ranked(path: Path) -> Iterator[dict[str, Any]]:

@@ -242,9 +242,10 @@ class Service:
             [request.query] * len(request.texts), request.texts
         )[1]
         if count := int(truncated.sum()):
-            reason = f"{count} texts have more than {cross_encoder.template.max_length} tokens"
             raise HTTPException(
-                413, f"Input validation error: {reason}; set truncate or shorten them"
+                413,
+                f"Input validation error: {count} texts have more than "
+                f"{cross_encoder.template.max_length} tokens; set truncate or shorten them",
             )
 
     async def rank(self, request: RankRequest) -> JSONResponse:
@@ -376,8 +377,7 @@ def _taking(body: type[BaseModel], answer: Callable[..., Any]) -> Callable[..., 
 def _error(
     status: int, message: str, headers: Mapping[str, str] | None = None, kind: str = "Validation"
 ) -> JSONResponse:
-    content = {"error": message, "error_type": KINDS.get(status, kind)}
-    return JSONResponse(content, status, headers)
+    return JSONResponse({"error": message, "error_type": KINDS.get(status, kind)}, status, headers)
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -395,13 +395,14 @@ async def _invalid(request: Request, error: RequestValidationError) -> JSONRespo
     field = ".".join(location) or "the body"
     if first["type"] == "too_long":
         limit = first["ctx"]
-        reason = f"batch size {limit['actual_length']} > maximum allowed batch size"
-        setting = LIMITS[location[-1]]
-        return _error(413, f"{field}: {reason} {limit['max_length']} ({setting})")
+        return _error(
+            413,
+            f"{field}: batch size {limit['actual_length']} > maximum allowed batch size "
+            f"{limit['max_length']} ({LIMITS[location[-1]]})",
+        )
     return _error(422, f"{field}: {first['msg'].removeprefix('Value error, ')}")
 
 
 async def _refused(request: Request, error: HTTPException) -> JSONResponse:
     """The answer to a request that the service or the framework refuses."""
-    message = CLEARER.get(error.status_code, error.detail)
-    return _error(error.status_code, message, error.headers)
+    return _error(error.status_code, CLEARER.get(error.status_code, error.detail), error.headers)

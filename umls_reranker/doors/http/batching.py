@@ -91,8 +91,10 @@ class Batcher:
             QueueFull: too many mentions are in progress.
         """
         if self.in_flight + mentions > self.max_in_flight:
-            reason = f"{self.in_flight} mentions are already in progress"
-            raise QueueFull(f"{reason} (max_queue: {self.max_in_flight}); try again later")
+            raise QueueFull(
+                f"{self.in_flight} mentions are already in progress "
+                f"(max_queue: {self.max_in_flight}); try again later"
+            )
         self.in_flight += mentions
         try:
             yield

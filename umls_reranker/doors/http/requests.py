@@ -134,8 +134,7 @@ def request_bodies(serving: ServingArguments) -> dict[str, type[BaseModel]]:
 
     def limited(base: Any, name: str, item: Any) -> Any:
         fewest = 0 if base in (RerankRequest, RankedMention) else 1
-        most = getattr(serving, LIMITS[name])
-        length = Field(min_length=fewest, max_length=most)
+        length = Field(min_length=fewest, max_length=getattr(serving, LIMITS[name]))
         fields: dict[str, Any] = {name: (list[item], length)}
         return create_model(base.__name__, __base__=base, __doc__=base.__doc__, **fields)
 
