@@ -37,7 +37,7 @@ TOOL = "umls_reranker"
 
 
 def answers_of(rows: RankedRows) -> Iterator[Answer]:
-    """The answers of n rows, with keys of `parts.ANSWER_TYPES`, and ``mention``."""
+    """The answers of n rows, with keys of `rows.ANSWER_TYPES`, and ``mention``."""
     for row, answer in zip(rows.mappings(), rows.answers(), strict=True):
         yield answer | {"mention": str(row.get("entity") or row.get("mention") or "")}
 
