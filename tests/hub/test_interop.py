@@ -12,8 +12,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from umls_reranker import UMLSReranker
 from umls_reranker.core.files import read_json
-from umls_reranker.hub.card import TABLES, folder_card
 from umls_reranker.hub.model_folder import changing
+from umls_reranker.hub.publish import TABLES, folder_card
 from umls_reranker.models.pairs import PairTemplate
 
 TEMPLATES = [

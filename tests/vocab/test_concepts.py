@@ -39,7 +39,7 @@ def test_what_is_written_is_read(table):
     for row, concept in enumerate(CONCEPTS):
         assert table.names(np.int64(row)) == [concept.name, *concept.synonyms]
         assert tuple(table.semantic_types(row)) == concept.semantic_types
-        assert table.definition(row) == concept.definition
+        assert table.column("definition", np.array([row]))[0].as_py() == concept.definition
     assert table.cuis_of(np.array([2, 0, 2])).to_pylist() == ["C0000020", "C0000001", "C0000020"]
     assert cuis_of(table) == table.cuis.to_pylist() == [concept.cui for concept in CONCEPTS]
 

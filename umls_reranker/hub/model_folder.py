@@ -73,10 +73,17 @@ CROSS_ENCODER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-CALIBRATED = (CALIBRATOR, COUNTS_FILE, THRESHOLDS, RECIPE)
 # A model may be copied without the last three.
 EVALUATED = (METRICS, REFERENCE, OUTCOMES_FILE, RELIABILITY, RISK_COVERAGE)
-MODEL_FILES = (*CROSS_ENCODER_FILES, *CALIBRATED, *EVALUATED, ONNX)
+MODEL_FILES = (
+    *CROSS_ENCODER_FILES,
+    CALIBRATOR,
+    COUNTS_FILE,
+    THRESHOLDS,
+    RECIPE,
+    *EVALUATED,
+    ONNX,
+)
 
 # What other libraries show and compute for the only logit.
 LABEL = "gold concept"
@@ -165,8 +172,9 @@ def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
     info = _read_manifest(folder)
     for name in names:
         path = folder / name
+        maker = "export" if name == ONNX else "evaluate" if name in EVALUATED else "calibrate"
         if not path.is_file():
-            raise UserError(f"{path} is missing; umls-reranker {_maker(name)} writes it")
+            raise UserError(f"{path} is missing; umls-reranker {maker} writes it")
         if file_sha256(path) != info["sha256"].get(name):
             with path.open("rb") as stream:
                 if stream.read(len(LFS_POINTER)) == LFS_POINTER:
@@ -175,7 +183,7 @@ def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
                     )
             raise UserError(
                 f"{path} does not match {MANIFEST}: it was modified or belongs to another version; "
-                f"use all files from one revision, or run umls-reranker {_maker(name)} --overwrite"
+                f"use all files from one revision, or run umls-reranker {maker} --overwrite"
             )
     return info
 
@@ -201,9 +209,9 @@ def published_files(folder: Path) -> dict[str, Path | bytes]:
     # Loading a model does not need it.
     import yaml
 
-    files: dict[str, Path | bytes] = {}
-    for path in model_files(folder):
-        files[path.relative_to(folder).as_posix()] = path
+    files: dict[str, Path | bytes] = {
+        path.relative_to(folder).as_posix(): path for path in model_files(folder)
+    }
     recipe = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
     portable = {key: _portable(value) for key, value in recipe.items()}
     if portable != recipe:
@@ -366,13 +374,6 @@ def write_model_files(
         "dictionary": origin.dictionary,
     }
     _write_manifest(folder, settings, {})
-
-
-def _maker(name: str) -> str:
-    """The command that writes a file."""
-    if name == ONNX:
-        return "export"
-    return "evaluate" if name in EVALUATED else "calibrate"
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -1,37 +1,380 @@
-"""Publishing a reranker: checked as a whole, then sent as one commit and one tag.
+"""The model card, and publishing a reranker: checked as a whole, one commit and one tag.
 
-Only the card and the files in the model folder's manifest are published. A tag is never moved.
+The card is written from the files of a model folder. It holds figures, settings and identifiers,
+but no names from a licensed vocabulary. Only the card and the files in the model folder's manifest
+are published. A tag is never moved.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from os.path import expanduser
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+import yaml
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    EvalResult,
+    EvalResultEntry,
+    HfApi,
+    ModelCard,
+    ModelCardData,
+    constants,
+    eval_result_entries_to_yaml,
+)
+from huggingface_hub.utils import yaml_dump
 
 from ..core.errors import UserError
-from ..core.files import portable_locator
-from ..evaluation.metrics import OUTCOMES_FILE
-from ..models.model_files import SIGN_IN, hub_calls, signed_in
-from .card import EVAL_RESULTS, folder_card, with_former
+from ..core.files import portable_locator, read_json
+from ..evaluation.metrics import OUTCOMES_FILE, read_metrics
+from ..evaluation.render import (
+    COMPARISON,
+    TEMPLATES,
+    TIERS,
+    as_markdown,
+    is_there,
+    percent,
+    rendered,
+    report_tables,
+    title_of,
+)
+from ..models.model_files import HUB_DATASET, SIGN_IN, hub_calls, signed_in
+from ..models.pairs import PairTemplate
 from .model_folder import (
+    CALIBRATOR,
     CARD,
     MANIFEST,
     METRICS,
     MODEL_FILES,
     ONNX,
+    RECIPE,
+    RELIABILITY,
     REPO_ID,
+    RISK_COVERAGE,
+    THRESHOLDS,
     hub_api,
     published_files,
     snapshot,
     verify_files,
     verify_model,
 )
+
+EVAL_RESULTS = ".eval_results/umls_reranker.yaml"
+# Of tags, languages (LAT of MRCONSO, as the Hub writes them), figures in the metadata (with task
+# and title), sources by a part of their locator, and a pair with all that a template may show.
+TABLES = read_json(TEMPLATES / "model_card.json")
+# Tables that are not folded: a page of all is long.
+OPEN_TABLES = (COMPARISON, TIERS)
+# The part of a card that each version writes anew, and the keys of its metadata.
+BEGIN = "<!-- umls-reranker:begin (each version replaces the text from here to the end mark) -->"
+END = "<!-- umls-reranker:end -->"
+OWN_METADATA = (
+    "base_model",
+    "library_name",
+    "pipeline_tag",
+    "metrics",
+    "model_name",
+    "model-index",
+)
+
+
+class LicensedSource(NamedTuple):
+    """What something was made from, and its license in words."""
+
+    name: str
+    terms: str
+
+
+OWN_LICENSE = "set by its publisher"
+
+
+@dataclass(kw_only=True)
+class Card:
+    """What a card is written from; `text` is the card.
+
+    Attributes:
+        metrics: content of ``metrics.json``.
+        recipe: content of ``recipe.yaml``; for a model that was made of lists, some keys only.
+        info: content of ``reranker.json``.
+        thresholds: content of ``thresholds.json``.
+        score_ranges: name of a score -> its lowest and highest value in calibration.
+        repo_id: Hub repo, for the loading example; None writes a placeholder.
+        tag: version that the example pins.
+        plots: SVG files next to the card.
+    """
+
+    metrics: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    info: Mapping[str, Any]
+    thresholds: Mapping[str, Any]
+    score_ranges: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    repo_id: str | None = None
+    tag: str | None = None
+    plots: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.repo_id.split("/")[-1] if self.repo_id else self.recipe["run_name"]
+
+    @property
+    def corpus(self) -> str:
+        """Name of the source of the mentions."""
+        recipe = self.recipe
+        if recipe.get("mention_source") == "held_out_synonyms":
+            terms = source_of(recipe.get("obo") or recipe.get("names") or "UMLS Metathesaurus")
+            return f"held-out synonyms of {terms.name}"
+        return source_of(recipe.get("corpus") or "corpus").name
+
+    @property
+    def evaluated_datasets(self) -> list[str]:
+        """Ids on the Hub of what the figures were measured on, as far as they are known."""
+        return [] if "lists" in self.metrics else _datasets(self.recipe)
+
+    @property
+    def results(self) -> list[EvalResult]:
+        """The figures of the metadata that were measured."""
+        corpus = "user-provided candidate lists" if "lists" in self.metrics else self.corpus
+        datasets = self.evaluated_datasets
+        dataset = datasets[0] if len(datasets) == 1 else _slug(corpus)
+        figures = self.metrics["figures"]
+        return [
+            EvalResult(
+                task_type=task_type,
+                task_name=task_name,
+                dataset_type=dataset,
+                dataset_name=corpus,
+                # Pairs are those of training.
+                dataset_split="dev" if key in ("f1", "roc_auc") else self.metrics["split"],
+                metric_type=key,
+                metric_name=title_of(key),
+                metric_value=round(figures[key]["value"], 4),
+            )
+            for key, (task_type, task_name) in TABLES["figures"].items()
+            if is_there(figures.get(key, {}).get("value"))
+        ]
+
+    @property
+    def tags(self) -> list[str]:
+        """What people search for, and the vocabularies of the dictionary."""
+        dictionary = self.info["dictionary"] or {}
+        names = [vocabulary["id"] for vocabulary in dictionary.get("vocabularies") or ()]
+        if dictionary.get("release"):
+            names += [self.recipe.get("identifiers") or "", *(self.recipe.get("sources") or ())]
+        tags = [*TABLES["tags"]]
+        if self.info["base_model"]:
+            tags += TABLES["cross_encoder_tags"]
+        # An ontology's id may be a URL.
+        words = [name.lower() for name in names if re.fullmatch(r"[\w-]+", name)]
+        tags += [TABLES["vocabulary_tags"].get(word, word) for word in words]
+        return [*dict.fromkeys(tags)]
+
+    @property
+    def metadata(self) -> ModelCardData:
+        """The metadata, with `results`."""
+        base_model = self.info["base_model"]
+        languages = [
+            TABLES["languages"].get(code, code) for code in self.recipe.get("languages") or ()
+        ]
+        return ModelCardData(
+            language=languages or None,
+            license="other",
+            license_name="licenses-of-the-sources",
+            license_link=self.repo_id
+            and f"https://huggingface.co/{self.repo_id}#licenses-of-the-sources",
+            datasets=_datasets(self.recipe) or None,
+            metrics=[result.metric_type for result in self.results] or None,
+            base_model=base_model if base_model and _is_hub_id(base_model) else None,
+            library_name="transformers" if base_model else "umls_reranker",
+            pipeline_tag="text-ranking",
+            tags=self.tags,
+            model_name=self.name,
+            eval_results=self.results or None,
+        )
+
+    def eval_results(self) -> str | None:
+        """The content of `EVAL_RESULTS`; None if the evaluation is not of one dataset of the Hub.
+
+        Source of the format: https://huggingface.co/docs/hub/eval-results
+        """
+        if len(self.evaluated_datasets) != 1:
+            return None
+        notes = f"{self.metrics['split']} split, {self.metrics['mentions']:,} mentions"
+        entries = [
+            EvalResultEntry(
+                dataset_id=result.dataset_type,
+                task_id=_slug(result.metric_type),
+                value=result.metric_value,
+                source_url=self.repo_id and f"https://huggingface.co/{self.repo_id}",
+                source_name=self.repo_id and "Model card",
+                notes=f"{result.metric_name}, {notes}",
+            )
+            for result in self.results
+            if result.dataset_split == self.metrics["split"]
+        ]
+        return yaml_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
+
+    def text(self) -> str:
+        """The content of ``README.md``: YAML metadata with ``model-index``, then Markdown."""
+        template = None
+        pair = None
+        if self.info["template"] is not None:
+            template = PairTemplate.from_dict(self.info["template"])
+            pair = json.dumps([*template.pair_text(**TABLES["example"]).values()])[1:-1]
+        body = rendered(
+            "model_card.md",
+            card=self,
+            begin=BEGIN,
+            end=END,
+            template=template,
+            example_pair=pair,
+            tables={table.title: as_markdown(table) for table in report_tables(self.metrics)},
+            open_tables=OPEN_TABLES,
+            as_text=as_text,
+            linked_model=linked_model,
+            source_of=source_of,
+            own_license=OWN_LICENSE,
+            percent=percent,
+            sentence=sentence,
+        )
+        body = re.sub(r"\n{3,}", "\n\n", body).strip()
+        return f"---\n{self.metadata.to_yaml()}\n---\n\n{body}\n"
+
+
+def folder_card(
+    folder: Path, repo_id: str | None = None, tag: str | None = None, evaluated: Path | None = None
+) -> Card:
+    """The card of a model folder, from its own files.
+
+    Args:
+        folder: the model folder.
+        repo_id: as for `Card`.
+        tag: as for `Card`.
+        evaluated: folder with evaluation files that `folder` does not hold yet.
+    """
+    evaluated = evaluated or folder
+    return Card(
+        metrics=read_metrics(evaluated / METRICS),
+        recipe=yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")),
+        info=read_json(folder / MANIFEST),
+        thresholds=read_json(folder / THRESHOLDS),
+        score_ranges=read_json(folder / CALIBRATOR).get("score_ranges") or {},
+        repo_id=repo_id,
+        tag=tag,
+        plots=[name for name in (RELIABILITY, RISK_COVERAGE) if (evaluated / name).is_file()],
+    )
+
+
+def with_former(card: str, former: str) -> str:
+    """A card with what people wrote into the former version's: text around ours, and metadata.
+
+    Raises:
+        UserError: the former card's metadata cannot be read.
+    """
+    new = ModelCard(card)
+    try:
+        old = ModelCard(former, ignore_metadata_errors=True)
+    except (ValueError, yaml.YAMLError):
+        raise UserError(
+            f"{CARD} on the Hub begins with metadata that are not a YAML mapping; edit it there"
+        ) from None
+    theirs = {key: value for key, value in old.data.to_dict().items() if key not in OWN_METADATA}
+    ours = new.data.to_dict()
+    # The order stays, so our cards do not change.
+    data = ours | theirs
+    for key in ("tags", "datasets"):
+        if values := [*_locators(ours.get(key)), *_locators(theirs.get(key))]:
+            data[key] = [*dict.fromkeys(values)]
+    if "license" in theirs:
+        # A license, its name and its link belong together.
+        for key in {"license_name", "license_link"} - theirs.keys():
+            data.pop(key, None)
+    before, _, rest = old.text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    texts = [text.strip() for text in (before, new.text, after) if text.strip()]
+    return "\n\n".join([f"---\n{yaml_dump(data, sort_keys=False)}---", *texts]) + "\n"
+
+
+def _datasets(recipe: Mapping[str, Any]) -> list[str]:
+    """Ids on the Hub of the corpora, as far as they are known."""
+    ids = []
+    for locator in _locators(recipe.get("corpus")):
+        if match := HUB_DATASET.match(locator):
+            ids.append(match["repo"])
+        elif "medmentions" in locator.lower():
+            ids.append("bigbio/medmentions")
+    return [*dict.fromkeys(ids)]
+
+
+def _slug(text: str) -> str:
+    """Words as an id: in lower case, with dashes."""
+    return re.sub(r"\W+", "-", text.lower()).strip("-")
+
+
+def _locators(value: str | Iterable[str] | None) -> list[str]:
+    """One or several texts as a list."""
+    return [value] if isinstance(value, str) else [*(value or ())]
+
+
+def as_text(text: str) -> str:
+    """Text from data as one line of plain Markdown: no heading, HTML, link or table cell."""
+    words = re.sub(r"[^\S\u00a0]+", " ", str(text)).strip()
+    line = "".join(
+        character for character in words if character.isprintable() or character == "\u00a0"
+    )
+    if re.fullmatch(r"[\w ,:;.()/+%\u00a0–-]*", line, re.ASCII) and not re.search(
+        r"\b_|_\b|://|www\.", line
+    ):
+        return line
+    # In code, Markdown interprets only the closing backtick and, in tables, the bar of a cell.
+    return "`" + line.replace("`", "'").replace("|", "\\|") + "`"
+
+
+def sentence(text: str) -> str:
+    """Words as a sentence."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _is_hub_id(model: str) -> bool:
+    """Whether a base model is a Hub id, not a folder."""
+    return re.fullmatch(REPO_ID, model) is not None and not Path(model).is_dir()
+
+
+def linked_model(model: str) -> str:
+    """A base model as Markdown: a link to the Hub, or the folder's name."""
+    name = _file_name(model).replace("`", "")
+    return f"[{model}](https://huggingface.co/{model})" if _is_hub_id(model) else f"`{name}`"
+
+
+def _file_name(locator: str) -> str:
+    """The last part of a path or URL: paths on someone's disk are private."""
+    return Path(urlsplit(locator).path).name or locator
+
+
+def source_of(locators: str | Iterable[str]) -> LicensedSource:
+    """Names and licenses of what is at one or several locators."""
+    sources = [
+        next(
+            (
+                LicensedSource(*known)
+                for part, known in TABLES["sources"].items()
+                if part in locator.lower()
+            ),
+            LicensedSource(_file_name(locator), OWN_LICENSE),
+        )
+        for locator in _locators(locators)
+    ]
+    names = dict.fromkeys(source.name for source in sources)
+    terms = dict.fromkeys(source.terms for source in sources)
+    return LicensedSource(" and ".join(names), ", ".join(terms))
+
 
 Operation = CommitOperationAdd | CommitOperationDelete
 

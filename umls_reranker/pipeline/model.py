@@ -28,9 +28,8 @@ from ..evaluation.comparison import (
     verdict,
 )
 from ..evaluation.metrics import OUTCOMES_FILE, Outcomes, read_metrics
-from ..hub.card import folder_card
 from ..hub.model_folder import CARD, EVALUATED, METRICS, REFERENCE, Origin, changing, verify_files
-from ..hub.publish import find_outcomes
+from ..hub.publish import find_outcomes, folder_card
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.labels import (
     have_own_documents,

@@ -376,11 +376,6 @@ class ConceptIndex:
     def __len__(self) -> int:
         return len(self.grouping.rows)
 
-    @property
-    def has_mentions(self) -> bool:
-        """Whether known mentions are among its names."""
-        return self.grouping.documents is not None
-
     @classmethod
     def describe(cls, path: Path, concepts: int, **content: Any) -> None:
         """Write the description, the last file of an index."""

@@ -176,85 +176,32 @@ class TypePools:
         return self._rows[self._row_starts[types] + rng.integers(np.diff(self._row_starts)[types])]
 
 
-class ConceptLists(NamedTuple):
-    """The lists of n mentions with m candidates, as rows of the dictionary.
-
-    Attributes:
-        gold: (n,) rows of the gold concepts.
-        gold_positions: (n,) flat positions of the gold concepts in the candidates, -1 if missing.
-        offsets: (n + 1,) where each mention's candidates start.
-        rows: (m,) rows of the candidates.
-    """
-
-    gold: np.ndarray
-    gold_positions: np.ndarray
-    offsets: np.ndarray
-    rows: np.ndarray
-
-
-def choose_pairs(
-    lists: ConceptLists,
-    concepts: ConceptTable,
+def _choose_nearest(
+    pairs: ChosenPairs,
+    offsets: np.ndarray,
+    rows: np.ndarray,
     filters: ConceptFilters,
-    settings: MiningArguments,
-    rng: np.random.Generator,
-) -> tuple[ChosenPairs, Counter[str]]:
-    """Choose the pairs of n mentions.
-
-    A negative of the same type that cannot be drawn, as for a concept without types, is replaced by
-    a random concept.
+    number: int,
+) -> Counter[str]:
+    """Write the first `number` candidates of each list that pass, and count what filters found.
 
     Args:
-        lists: the mentions' lists.
-        concepts: the dictionary.
+        pairs: the pairs, whose first column is chosen.
+        offsets: (n + 1,) where each mention's candidates start.
+        rows: (m,) rows of the candidates.
         filters: exclude false negatives.
-        settings: numbers of negatives.
-        rng: draws.
-
-    Returns:
-        The pairs, and how many concepts each filter dropped, or would have dropped if it were set:
-        ``dropped_FILTER_SOURCE``, ``retained_FILTER_SOURCE``.
+        number: the number.
     """
-    nearest = settings.nearest_negatives
-    numbers = [1, nearest, settings.same_type_negatives, settings.random_negatives]
-    sources: np.ndarray = np.tile(np.repeat(np.arange(len(SOURCES)), numbers), (len(lists.gold), 1))
-    rows: np.ndarray = np.full(sources.shape, -1, np.int64)
-    rows[:, 0] = lists.gold
-    candidates = np.full(sources.shape, -1, np.int64)
-    candidates[:, 0] = lists.gold_positions
-    pairs = ChosenPairs(rows, candidates, sources)
-    counts = _choose_nearest(pairs, lists, filters, nearest)
-    pools = TypePools(concepts, lists.gold)
-    is_typeless = pools.sizes(np.arange(len(lists.gold))) == 0
-
-    def draw_type(mentions: np.ndarray) -> np.ndarray:
-        return pools.draw(mentions, rng)
-
-    def draw_any(mentions: np.ndarray) -> np.ndarray:
-        return rng.integers(len(concepts), size=len(mentions))
-
-    for column in range(1 + nearest, rows.shape[1]):
-        sources[is_typeless & (sources[:, column] == TYPE), column] = RANDOM
-        counts.update(_draw(pairs, column, TYPE, draw_type, filters))
-        sources[(sources[:, column] == TYPE) & (rows[:, column] < 0), column] = RANDOM
-        counts.update(_draw(pairs, column, RANDOM, draw_any, filters))
-    return pairs, counts
-
-
-def _choose_nearest(
-    pairs: ChosenPairs, lists: ConceptLists, filters: ConceptFilters, number: int
-) -> Counter[str]:
-    """Write the first `number` candidates of each list that pass, and count what filters found."""
-    owner = list_owner(lists.offsets)
-    reasons = filters.reasons(lists.gold[owner], lists.rows)
-    passes = ~filters.drops[reasons] & (lists.rows >= 0)
+    owner = list_owner(offsets)
+    reasons = filters.reasons(pairs.rows[owner, 0], rows)
+    passes = ~filters.drops[reasons] & (rows >= 0)
     # The number of passing candidates before each in its list.
     before: np.ndarray = np.cumsum(passes) - passes
-    before -= before[lists.offsets[:-1][owner]]
+    before -= before[offsets[:-1][owner]]
     is_reached = before < number
     chosen = np.flatnonzero(passes & is_reached)
     target = owner[chosen], 1 + before[chosen]
-    pairs.rows[target] = lists.rows[chosen]
+    pairs.rows[target] = rows[chosen]
     pairs.candidates[target] = chosen
     # Candidates after the last chosen one were not needed, so they do not count as dropped.
     return _counted(NEAREST, reasons[is_reached], filters)
@@ -364,17 +311,42 @@ class PairMiner:
     def _choose(
         self, lists: AnnotatedLists, rng: np.random.Generator
     ) -> tuple[ChosenPairs, Counter[str]]:
+        """Choose the pairs of n mentions.
+
+        A negative of the same type that cannot be drawn, as for a concept without types, is
+        replaced by a random concept.
+
+        Returns:
+            The pairs, and how many concepts each filter dropped, or would have dropped if it were
+            set: ``dropped_FILTER_SOURCE``, ``retained_FILTER_SOURCE``.
+        """
+        settings = self.settings
+        nearest = settings.nearest_negatives
+        numbers = [1, nearest, settings.same_type_negatives, settings.random_negatives]
+        sources: np.ndarray = np.tile(np.repeat(np.arange(len(SOURCES)), numbers), (len(lists), 1))
         gold = self.concepts.rows(lists.annotations.trainable.tolist())
+        rows: np.ndarray = np.full(sources.shape, -1, np.int64)
+        rows[:, 0] = gold
+        candidates = np.full(sources.shape, -1, np.int64)
         positions = lists.annotations.gold
-        concept_lists = ConceptLists(
-            gold=gold,
-            gold_positions=np.where(positions < 0, -1, lists.offsets[:-1] + positions),
-            offsets=lists.offsets,
-            rows=self.concepts.rows(lists.ids)[lists.cuis.codes],
-        )
+        candidates[:, 0] = np.where(positions < 0, -1, lists.offsets[:-1] + positions)
+        pairs = ChosenPairs(rows, candidates, sources)
         shared = SharedNames(self.concepts, gold)
         filters = ConceptFilters(shared, self.relations, self.filters)
-        return choose_pairs(concept_lists, self.concepts, filters, self.settings, rng)
+        listed = self.concepts.rows(lists.ids)[lists.cuis.codes]
+        counts = _choose_nearest(pairs, lists.offsets, listed, filters, nearest)
+        pools = TypePools(self.concepts, gold)
+        is_typeless = pools.sizes(np.arange(len(lists))) == 0
+
+        def draw_any(mentions: np.ndarray) -> np.ndarray:
+            return rng.integers(len(self.concepts), size=len(mentions))
+
+        for column in range(1 + nearest, rows.shape[1]):
+            sources[is_typeless & (sources[:, column] == TYPE), column] = RANDOM
+            counts.update(_draw(pairs, column, TYPE, partial(pools.draw, rng=rng), filters))
+            sources[(sources[:, column] == TYPE) & (rows[:, column] < 0), column] = RANDOM
+            counts.update(_draw(pairs, column, RANDOM, draw_any, filters))
+        return pairs, counts
 
     def _batches(self, lists: AnnotatedLists, pairs: ChosenPairs, size: int) -> Iterator[pa.Table]:
         with progress(total=len(lists), desc="mining", unit=" mentions") as bar:

@@ -177,10 +177,8 @@ def new_index(dimension: int, factory: str, parameters: str = "") -> faiss.Index
         UserError: FAISS does not know the factory string or a parameter, or an IVF index lacks
             ``nprobe``.
     """
-    try:
+    with faiss_errors(f"index_factory {factory!r} with index_parameters {parameters!r}"):
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
-        raise _unknown(factory, parameters, error) from None
     set_parameters(faiss.clone_index(index), factory, parameters)
     return index
 
@@ -191,12 +189,10 @@ def set_parameters(index: faiss.Index, factory: str, parameters: str) -> None:
     Raises:
         UserError: FAISS does not know one of them, or an IVF index lacks ``nprobe``.
     """
-    try:
+    with faiss_errors(f"index_factory {factory!r} with index_parameters {parameters!r}"):
         if parameters:
             # Annotated with another of its overloads.
             faiss.ParameterSpace().set_index_parameters(index, parameters)  # type: ignore[arg-type]
-    except RuntimeError as error:
-        raise _unknown(factory, parameters, error) from None
     clusters = faiss.try_extract_index_ivf(index)
     if clusters is not None and not NPROBE.search(parameters):
         # Four times the root of their number (docs/internal/retrieval-and-mining.md).
@@ -232,11 +228,13 @@ def training_size(index: faiss.Index, names: int) -> int:
     return min(names, max(TRAINING_SAMPLE, SAMPLE_PER_CLUSTER * clusters.nlist))
 
 
-def _unknown(factory: str, parameters: str, error: RuntimeError) -> UserError:
-    reason = str(error).splitlines()[-1]
-    return UserError(
-        f"index_factory {factory!r} with index_parameters {parameters!r}: FAISS: {reason}"
-    )
+@contextmanager
+def faiss_errors(message: str) -> Iterator[None]:
+    """Raise what FAISS refuses as an error with this message and its own."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise UserError(f"{message}: FAISS: {str(error).splitlines()[-1]}") from None
 
 
 def fill(index: faiss.Index, vectors: NameVectors) -> None:
@@ -249,13 +247,8 @@ def fill(index: faiss.Index, vectors: NameVectors) -> None:
     """
     size = training_size(index, len(vectors))
     if not index.is_trained:
-        try:
+        with faiss_errors(f"index_factory: training on {len(vectors):,} names failed"):
             index.train(vectors.take(vectors.sample(size)))
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1]
-            raise UserError(
-                f"index_factory: training on {len(vectors):,} names failed; FAISS: {reason}"
-            ) from None
     _reserve(index, len(vectors))
     with progress(total=len(vectors), desc="filling the index", unit=" names") as bar:
         for _, shard in vectors.shards():
@@ -531,17 +524,12 @@ class NameIndex(ConceptIndex):
     @cached_property
     def _readable(self) -> faiss.Index:
         """The index, ready to return vectors by number."""
-        try:
+        with faiss_errors("index_factory: this index cannot return vectors; use another factory"):
             clusters = faiss.try_extract_index_ivf(self._vectors)
             # A refining index returns the vectors it refines with.
             if clusters is not None and not hasattr(self._vectors, "refine_index"):
                 clusters.make_direct_map()
             self._vectors.reconstruct(0)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1]
-            raise UserError(
-                f"index_factory: this index cannot return vectors ({reason}); use another factory"
-            ) from None
         return self._vectors
 
 

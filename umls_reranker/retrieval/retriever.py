@@ -190,7 +190,7 @@ class Retriever:
                 continue
             if method.name in mentions:
                 of_all = method.score(mentions[method.name], rows, np.arange(len(rows)))
-            elif method is self._ordering[0] and not self._index.has_mentions:
+            elif method is self._ordering[0] and self._index.grouping.documents is None:
                 of_all = pairs.spread(values, -np.inf)
             else:
                 of_pairs = method.score(strings, pairs.concepts, pairs.strings)

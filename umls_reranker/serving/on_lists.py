@@ -35,7 +35,6 @@ from ..core.files import portable_locator, write_json, written
 from ..evaluation.metrics import OUTCOMES_FILE, Documents, Outcomes
 from ..evaluation.render import card_charts, percent, report_page, systems_text
 from ..evaluation.report import System, baselines, best_row, measure, measure_model, verdict
-from ..hub.card import folder_card
 from ..hub.model_folder import (
     BUILT_IN,
     CARD,
@@ -46,6 +45,7 @@ from ..hub.model_folder import (
     copy_cross_encoder,
     write_model_files,
 )
+from ..hub.publish import folder_card
 from ..lists.candidate_lists import AnnotatedLists, CandidateLists
 from ..lists.columns import FOUND
 from ..lists.dictionary import Dictionary

@@ -200,11 +200,6 @@ class StringRows:
         _, positions = expand_ranges(starts, stops)
         return self._rows[positions].astype(np.int64), list_offsets(stops - starts)
 
-    def find_one(self, strings: pa.StringArray) -> np.ndarray:
-        """The first row of each of n strings, (n,) int64; -1 where it has none."""
-        rows, offsets = self.find(strings)
-        return np.where(np.diff(offsets) > 0, np.append(rows, -1)[offsets[:-1]], -1)
-
 
 def _hashes(strings: pa.StringArray) -> np.ndarray:
     return hash_texts(strings.to_pylist())
@@ -292,7 +287,8 @@ class ConceptColumns:
 
     def rows(self, cuis: Sequence[str] | np.ndarray | pa.StringArray) -> np.ndarray:
         """Rows of n CUIs or alternates of them, (n,) int64; -1 for unknown ones."""
-        return self._by_cui.find_one(_texts("CUIs", cuis))
+        rows, offsets = self._by_cui.find(_texts("CUIs", cuis))
+        return np.where(np.diff(offsets) > 0, np.append(rows, -1)[offsets[:-1]], -1)
 
     def has(self, cuis: Sequence[str]) -> np.ndarray:
         """Whether there is a concept with each of n ids, (n,) bool."""
@@ -469,10 +465,6 @@ class ConceptTable(ConceptColumns):
     def semantic_types(self, row: int) -> list[str]:
         """Type ids of a row; may be empty."""
         return self._columns["semantic_types"][row].as_py() if row >= 0 else []
-
-    def definition(self, row: int) -> str:
-        """Definition of a row, or ""."""
-        return self._columns["definition"][row].as_py() if row >= 0 else ""
 
     def iter_names(self, batch: int = ROWS_PER_BATCH) -> Iterator[tuple[np.ndarray, list[str]]]:
         """Yield rows, (n,) int64, and n names of ``batch`` concepts at a time.

@@ -70,8 +70,9 @@ class TypeHierarchy:
         """The 127 types and 15 groups of the UMLS Semantic Network."""
         content = read_json(NETWORK_FILE)
         ids = {tree_number: type_id for type_id, _, tree_number, _ in content["types"]}
+        # The nearest broader type of A1.4.1 is A1.4, then A1, then A.
         types = (
-            SemanticType(id, name, _parent(number, ids), group)
+            SemanticType(id, name, ids.get(number.rpartition(".")[0] or number[:-1]), group)
             for id, name, number, group in content["types"]
         )
         return cls(types, content["groups"])
@@ -197,15 +198,6 @@ class TypeHierarchy:
 
 def _forms(texts: Iterable[str]) -> list[str]:
     return [" ".join(text.casefold().split()) for text in texts]
-
-
-def _parent(tree_number: str, ids: Mapping[str, str]) -> str | None:
-    """Id of the nearest broader type: ``A1.4.1`` -> ``A1.4`` -> ``A1`` -> ``A``."""
-    while len(tree_number) > 1:
-        tree_number = tree_number.rpartition(".")[0] or tree_number[0]
-        if tree_number in ids:
-            return ids[tree_number]
-    return None
 
 
 # No type name contains it.
