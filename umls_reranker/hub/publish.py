@@ -525,9 +525,7 @@ def operations(
 
 def _former(api: HfApi, repo_id: str, head: str | None) -> tuple[list[str], str | None]:
     """Names of the files at a commit, and the card there; None: there is none."""
-    if head is None:
-        return [], None
-    names = api.list_repo_files(repo_id, revision=head)
+    names = [] if head is None else api.list_repo_files(repo_id, revision=head)
     if CARD not in names:
         return names, None
     path = Path(api.hf_hub_download(repo_id, CARD, revision=head))
@@ -548,12 +546,9 @@ def _check_names(repo_id: str, tag: str | None) -> None:
         raise UserError(
             f"repo_id {repo_id!r} must have the form NAMESPACE/NAME, e.g. org/sapbert-umls-reranker"
         )
-    if tag is None:
-        return
     # A safe subset of git-check-ref-format: git would refuse a bad tag only after the upload.
-    is_name = re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", tag)
-    if (
-        not is_name
+    if tag is not None and (
+        not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", tag)
         or ".." in tag
         or tag.endswith(".lock")
         or re.fullmatch(r"main|[0-9a-f]{5,40}", tag)

@@ -54,7 +54,7 @@ class ConceptFilters:
         self, shared: SharedNames, relations: RelationTable | None, names: Sequence[str]
     ) -> None:
         self._shared = shared
-        self._relations = relations
+        self._relations = relations or RelationTable(np.empty(0, np.int64))
         self._names = names
         drops = [name in names or number >= GOLD for number, name in enumerate(FILTERS)]
         # By number in `FILTERS`; the last one is for -1, no reason.
@@ -80,11 +80,8 @@ class ConceptFilters:
     def _applies(self, name: str, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
         if name == "shared_name":
             return self._shared.between(gold, rows)
-        is_related = np.zeros(np.broadcast_shapes(gold.shape, rows.shape), bool)
-        if self._relations is not None:
-            for kind in RELATED[name]:
-                is_related |= self._relations.related(gold, rows, kind)
-        return is_related
+        kinds = [self._relations.related(gold, rows, kind) for kind in RELATED[name]]
+        return np.logical_or.reduce(kinds)
 
 
 class SharedNames:

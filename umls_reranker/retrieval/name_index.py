@@ -381,10 +381,6 @@ class NameIndex(ConceptIndex):
     """A FAISS index over the distinct names, and the concepts of each name.
 
     A name shared by several concepts is stored once, so these concepts tie exactly.
-
-    Attributes:
-        offsets: (n_concepts + 1,) int64; the names of row r have the ids ``offsets[r]`` to
-            ``offsets[r + 1] - 1``.
     """
 
     title = "the index"
@@ -397,7 +393,6 @@ class NameIndex(ConceptIndex):
         names = open_arrow(path / NAMES_FILE)
         concepts = description["concepts"]
         self.grouping = NameGrouping.of_names(names, concepts, self._vectors.ntotal)
-        self.offsets = self.grouping.offsets
         self._names = names["name"]
 
     @classmethod

@@ -100,12 +100,6 @@ class Retriever:
         """Retriever -> (n, k) float32, its scores of candidates; those that order them first."""
         return {str(self._ordering[0].score_name): candidates.scores, **candidates.further}
 
-    def search_queries(self, queries: pa.Table, k: int) -> Candidates:
-        """`search` of the rows of `concept_index.distinct_queries`."""
-        columns = {name: queries[name].to_pylist() for name in queries.column_names}
-        contexts = (columns["left"], columns["right"]) if "left" in columns else None
-        return self.search(columns["mention"], k, contexts, columns.get("doc_id"))
-
     def search(
         self,
         texts: Sequence[str],
@@ -368,7 +362,9 @@ def search_mentions(
     blocks = []
     with progress(total=len(queries), desc="searching mentions", unit=" strings") as bar:
         for start, end in query_blocks(queries, block) or [(0, 0)]:
-            blocks.append(retriever.search_queries(queries.slice(start, end - start), k))
+            columns = queries.slice(start, end - start).to_pydict()
+            contexts = (columns["left"], columns["right"]) if "left" in columns else None
+            blocks.append(retriever.search(columns["mention"], k, contexts, columns.get("doc_id")))
             bar.update(end - start)
     return query_of, Candidates.concatenate(blocks)
 

@@ -85,7 +85,7 @@ class TypeHierarchy:
         """
         if id_or_name in self._types:
             return id_or_name
-        return self._ids_by_form.get(*_forms([id_or_name])) if id_or_name else None
+        return self._ids_by_form.get(_form(id_or_name)) if id_or_name else None
 
     def chain(self, type_id: str) -> list[str]:
         """``[type, parent, grandparent, ..., "group:DISO"]``; empty for an unknown id."""
@@ -183,21 +183,16 @@ class TypeHierarchy:
         return chains
 
     def _make_forms(self) -> dict[str, str]:
-        """The id of each of `_forms` of names and ids, the least preferred first."""
+        """The id of each `_form` of names and ids, the least preferred first."""
         groups = {GROUP_PREFIX + group: name for group, name in self._group_names.items()}
-        ids = [
-            *groups,
-            *groups,
-            *(kind.id for kind in reversed(self._types.values())),
-            *self._types,
-        ]
-        names = [kind.name for kind in reversed(self._types.values())]
-        texts = [*groups.values(), *groups, *names, *self._types]
-        return dict(zip(_forms(texts), ids, strict=True))
+        types = {kind.id: kind.name for kind in reversed(self._types.values())}
+        ids = [*groups, *groups, *types, *self._types]
+        texts = [*groups.values(), *groups, *types.values(), *self._types]
+        return dict(zip(map(_form, texts), ids, strict=True))
 
 
-def _forms(texts: Iterable[str]) -> list[str]:
-    return [" ".join(text.casefold().split()) for text in texts]
+def _form(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 # No type name contains it.
