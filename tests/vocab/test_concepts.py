@@ -45,7 +45,7 @@ def test_what_is_written_is_read(table):
 
 
 def test_the_row_of_an_unknown_cui_has_nothing(table):
-    assert (table.names(-1), table.semantic_types(-1), table.definition(-1)) == ([], [], "")
+    assert (table.names(-1), table.semantic_types(-1)) == ([], [])
     rows = np.array([-1, 2, -1, 0])
     assert table.column("name", rows).to_pylist() == [None, "twenty", None, "one"]
     names, offsets = table.names_of(rows)
