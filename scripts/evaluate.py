@@ -14,7 +14,6 @@ them, for comparison. The command compares the model with the original order of 
 intervals, and writes the same report to a new folder.
 """
 
-from umls_reranker.pipeline.model import evaluate_on_lists, evaluate_run
 from umls_reranker.pipeline.recipe import is_on_lists, lists_parser, parse_recipe
 
 
@@ -22,7 +21,11 @@ def main() -> None:
     parser = lists_parser(__doc__, (), help="folder or Hub id of a reranker")
     if is_on_lists():
         options = parser.parse_args()
+        from umls_reranker.pipeline.model import evaluate_on_lists
+
         return evaluate_on_lists(options)
     parser.description = None
     recipe = parse_recipe(f"{__doc__}\n{parser.format_help()}", ("run", "evaluation"))
+    from umls_reranker.pipeline.model import evaluate_run
+
     evaluate_run(recipe)

@@ -1,4 +1,7 @@
-"""The commands that read a file of mentions of any size and write one: rerank, link, candidates."""
+"""The commands that read a file of mentions of any size and write one: rerank, link, candidates.
+
+``--help`` imports no more than the options need.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,9 @@ from typing import Any
 from ..core.arrays import started_processes
 from ..core.files import portable_locator
 from ..hub.model_folder import BUILT_IN
-from ..linking.link_files import CandidatesJob, LinkJob
-from ..linking.linker import ConceptLinker
 from ..linking.mentions import UsagiSheets
-from ..serving.bulk import BulkJob, OneProcess
 from ..serving.formats import OmopVocabulary
 from ..serving.outputs import OUTPUT_FORMATS
-from ..serving.reranker import UMLSReranker
 from ..serving.rows import FormatSettings
 from ..vocab.codes import ConceptCodes
 from .command import CommandParser, number_in
@@ -134,6 +133,9 @@ def usagi_sheets(options: argparse.Namespace) -> UsagiSheets:
 
 def rerank_file(options: argparse.Namespace) -> int:
     """Rank the rows of a file; return the exit code, which is 1 if a row has an error."""
+    from ..serving.bulk import BulkJob
+    from ..serving.reranker import UMLSReranker
+
     recipe = load_served(options.model)
     settings = model_settings(recipe, options)
     model = str(recipe.serving.served_model)
@@ -153,6 +155,9 @@ def rerank_file(options: argparse.Namespace) -> int:
 
 def link_file(options: argparse.Namespace) -> int:
     """Link the mentions of a file; the exit code is as for `rerank_file`."""
+    from ..linking.link_files import LinkJob
+    from ..linking.linker import ConceptLinker
+
     of_run = options.index / "model"
     default = str(of_run) if of_run.is_dir() else BUILT_IN
     recipe = load_served(options.model or default)
@@ -178,6 +183,9 @@ def link_file(options: argparse.Namespace) -> int:
 
 def write_candidates(options: argparse.Namespace) -> int:
     """Write the candidate lists of a file's mentions; the exit code is as for `rerank_file`."""
+    from ..linking.link_files import CandidatesJob
+    from ..linking.linker import ConceptLinker
+
     job = CandidatesJob(
         options.input,
         options.output,
@@ -194,6 +202,8 @@ def write_candidates(options: argparse.Namespace) -> int:
 
 def shared_processes(settings: dict[str, Any]) -> Any:
     """The processes of a launch, or one; sets the device of this process in `settings`."""
+    from ..serving.bulk import OneProcess
+
     if started_processes() == 1:
         return OneProcess()
     from ..core.devices import sharing_processes
