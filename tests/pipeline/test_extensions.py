@@ -14,7 +14,7 @@ from umls_reranker.calibration.calibrators import CALIBRATORS
 from umls_reranker.calibration.features import ALL_INPUTS, FEATURES, Feature, register_feature
 from umls_reranker.core.errors import UserError
 from umls_reranker.pipeline.recipe import recipe_parser
-from umls_reranker.training.training_arguments import LOSSES
+from umls_reranker.training.losses import LOSSES
 
 pytest_plugins = ["pipeline_fixtures"]
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from umls_reranker.training.training_arguments import Loss, register
+from umls_reranker.training.losses import Loss, register
 
 
 def hinge(logits, labels, weights, lists):

@@ -26,8 +26,9 @@ from ..models.model_files import resolve_model
 from ..models.pretrained import load_pretrained, loading, require_readable
 from ..retrieval.name_index import new_index, training_size
 from ..retrieval.retrievers import needs_encoder
+from ..training.losses import LOSSES
 from ..training.trainer import training_arguments
-from ..training.training_arguments import LOSSES, RerankerTrainingArguments
+from ..training.training_arguments import RerankerTrainingArguments
 from .command import run_script
 from .recipe import Recipe, parse_recipe, typed_training
 from .sources import input_files

@@ -26,7 +26,7 @@ from ..lists.labels import best_of_each_concept, labelled_lists
 from ..lists.read import Rows
 from ..models.pairs import PairBatch, PairEncoder, PairTemplate, pair_rows
 from ..vocab.types import TypeHierarchy
-from .training_arguments import GOLD_LABEL
+from .losses import GOLD_LABEL
 
 
 def training_rows(

@@ -32,6 +32,7 @@ from ..models.arguments import ModelArguments
 from ..models.model_files import commit_of
 from ..models.pairs import PairEncoder, PairTemplate
 from ..models.pretrained import load_base_model
+from .losses import LOSSES, bce
 from .pair_dataset import (
     LABEL_NAMES,
     GlobalBatches,
@@ -41,7 +42,7 @@ from .pair_dataset import (
     values_of_pairs,
     weight_scale,
 )
-from .training_arguments import LOSSES, RerankerTrainingArguments, bce
+from .training_arguments import RerankerTrainingArguments
 
 if TYPE_CHECKING:
     import datasets

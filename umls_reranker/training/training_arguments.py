@@ -1,105 +1,18 @@
-"""`RerankerTrainingArguments`: a recipe's training section, its losses, and division of a batch.
-
-To add a loss that recipes can name, write a function and a line in `LOSSES`.
-"""
+"""`RerankerTrainingArguments`: a recipe's training section, and the division of a batch."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from accelerate import PartialState
-from torch import Tensor
-from torch.nn import functional
 from transformers import TrainingArguments
 
 from ..core.devices import resolve_device, resolve_dtype
 from ..core.errors import UserError
 from ..core.keys import recipe_key
-
-GOLD_LABEL = 1.0
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A loss of one logit per pair.
-
-    Attributes:
-        terms: function of logits, labels and weights, (b,) float32 each, and lists, (b,) int64, the
-            list of each pair, that returns a term per pair, (b,) float32. A forward pass holds
-            whole lists. Pairs that do not count have weight 0. The terms of a global batch are
-            summed and divided by its number of pairs, however it is cut into forward passes. The
-            first line of its docstring is its help.
-        gold_pairs_only: whether only gold pairs have a term. Their weights are then scaled to the
-            number of all pairs.
-        reads_teacher: whether `terms` also takes the teacher's scores, (b,) float32, NaN where a
-            pair has none.
-    """
-
-    terms: Callable[..., Tensor]
-    gold_pairs_only: bool = False
-    reads_teacher: bool = False
-
-    @property
-    def help(self) -> str:
-        return (self.terms.__doc__ or "").partition("\n")[0].rstrip(".")
-
-
-def bce(logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy of each pair."""
-    return weights * functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-
-
-def listwise(logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor) -> Tensor:
-    """Cross-entropy of the gold pair under the softmax over the pairs of its mention.
-
-    ListNet's top one (Cao et al. 2007); 0 for all pairs but the gold ones.
-    """
-    # b is the size of a forward pass: the (b, b) matrix is small, and its sums have a fixed order.
-    in_other_list = lists[:, None] != lists
-    normalizers = (
-        logits.expand(len(logits), -1).masked_fill(in_other_list, -torch.inf).logsumexp(dim=1)
-    )
-    return torch.where(labels == GOLD_LABEL, weights * (normalizers - logits), 0.0)
-
-
-def listwise_kl(
-    logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor, teacher: Tensor
-) -> Tensor:
-    """Kullback-Leibler divergence from the teacher's to the model's softmax over a mention's pairs.
-
-    Hinton et al. 2015 (arXiv 1503.02531) at temperature 1, with candidates as classes; the term of
-    a list is its gold pair's. Pairs without a score of the teacher are left out of both.
-    """
-    is_left_out = (lists[:, None] != lists) | teacher.isnan()
-    # Not infinite: a list without any score has the same shares twice.
-    least = torch.finfo(logits.dtype).min
-    shares = logits.expand(len(logits), -1).masked_fill(is_left_out, least).log_softmax(dim=1)
-    expected = teacher.expand(len(teacher), -1).masked_fill(is_left_out, least).log_softmax(dim=1)
-    divergences = (expected.exp() * (expected - shares)).sum(dim=1)
-    return torch.where(labels == GOLD_LABEL, weights * divergences, 0.0)
-
-
-LOSSES = {
-    "bce": Loss(bce),
-    "listwise": Loss(listwise, gold_pairs_only=True),
-    "listwise_kl": Loss(listwise_kl, gold_pairs_only=True, reads_teacher=True),
-}
-
-
-def register(name: str, loss: Loss) -> None:
-    """Add a loss that is not part of the package, under the name that recipes give it.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-    if name in LOSSES:
-        raise ValueError(f"loss {name!r} is already registered")
-    LOSSES[name] = loss
-
+from .losses import LOSSES
 
 METRICS = ("roc_auc", "f1", "acc@1", "log_loss", "list_loss")
 
