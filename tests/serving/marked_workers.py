@@ -3,21 +3,23 @@
 import os
 import signal
 import uuid
+from functools import cache
 from pathlib import Path
 
-from umls_reranker import UMLSReranker
+from umls_reranker.serving import bulk
 from umls_reranker.serving.bulk import RerankBatches, RerankPartitions
 
 
 def mark_loads(folder: str) -> None:
     """From now on each model that this process loads leaves a file ``PID.ID`` in the folder."""
-    load = UMLSReranker.from_pretrained
+    load = bulk._load
 
+    @cache
     def marked(*args, **options):
         (Path(folder) / f"{os.getpid()}.{uuid.uuid4()}").touch()
         return load(*args, **options)
 
-    UMLSReranker.from_pretrained = marked
+    bulk._load = marked
 
 
 def die_once(folder: str) -> None:
@@ -47,7 +49,7 @@ class MarkedPartitions(RerankPartitions):
         self.folder = folder
 
     def __call__(self, frames):
-        if UMLSReranker.from_pretrained.__name__ != "marked":
+        if bulk._load.__name__ != "marked":
             mark_loads(self.folder)
         for frame in super().__call__(frames):
             die_once(self.folder)
