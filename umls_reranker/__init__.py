@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .serving.on_lists import calibrate, evaluate
     from .serving.reranker import UMLSReranker
     from .serving.rows import RankedCandidate
-    from .training.pair_dataset import training_rows
+    from .training.rows import training_rows
     from .training.trainer import RerankerTrainer
     from .vocab.concepts import ConceptTable
 
@@ -58,7 +58,7 @@ _HOMES = {
     "calibrate": ".serving.on_lists",
     "certify": ".calibration.certificate",
     "evaluate": ".serving.on_lists",
-    "training_rows": ".training.pair_dataset",
+    "training_rows": ".training.rows",
 }
 
 

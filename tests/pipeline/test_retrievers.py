@@ -5,7 +5,7 @@ of.
 import pytest
 
 from umls_reranker.calibration.features import FEATURES, inputs_of
-from umls_reranker.lists.columns import INDEX_SCORES, IndexScore
+from umls_reranker.lists.index_scores import INDEX_SCORES, IndexScore
 from umls_reranker.pipeline.recipe import Recipe
 from umls_reranker.pipeline.stages import planned_stages
 from umls_reranker.retrieval.retrievers import RETRIEVERS, RetrievalMethod, register_retriever

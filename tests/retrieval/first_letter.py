@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from umls_reranker.lists.columns import IndexScore
+from umls_reranker.lists.index_scores import IndexScore
 from umls_reranker.retrieval.retrievers import RetrievalMethod, register_retriever
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.calibration.features import ALL_INPUTS, FEATURES
-from umls_reranker.lists.columns import INDEX_SCORES
+from umls_reranker.lists.index_scores import INDEX_SCORES
 from umls_reranker.lists.read import read_rows
 from umls_reranker.retrieval.retrievers import RETRIEVERS
 

@@ -14,7 +14,7 @@ from umls_reranker.calibration.reliability import ece
 from umls_reranker.core.errors import UserError
 from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.training.dev_metrics import RankingMetrics, dev_metrics
-from umls_reranker.training.pair_dataset import dev_rows, sample_by_document, training_rows
+from umls_reranker.training.rows import dev_rows, sample_by_document, training_rows
 
 # 40 mentions in the first document, 3 in each of the other 20.
 DOCUMENTS = ["a"] * 40 + [f"b{number:02}" for number in range(20) for _ in range(3)]

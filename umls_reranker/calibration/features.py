@@ -28,7 +28,8 @@ import pyarrow as pa
 from ..core.arrays import RepeatedTexts, distinct_numbers, list_offsets, list_owner, number_distinct
 from ..core.errors import UserError
 from ..lists.candidate_lists import CandidateLists
-from ..lists.columns import FIELDS, FOUND, INDEX_SCORES, SUFFIX, IndexScore, encoded_texts
+from ..lists.columns import FIELDS, FOUND, SUFFIX, encoded_texts
+from ..lists.index_scores import INDEX_SCORES, IndexScore
 from ..vocab.text import CUI, normalize_texts, shared_trigrams, singular_words
 from .qualifiers import qualifier_agreement
 from .string_counts import PairCounts, StringCounts

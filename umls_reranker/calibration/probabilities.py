@@ -24,7 +24,8 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..lists.candidate_lists import CandidateLists
-from ..lists.columns import FOUND, INDEX_SCORES, SUFFIX
+from ..lists.columns import FOUND, SUFFIX
+from ..lists.index_scores import INDEX_SCORES
 from .calibrators import Calibrator, IdentityCalibrator
 from .certificate import NO_CERTIFICATES, CertificateHistory
 from .decisions import TIERS, CandidateScores, Decisions, ThresholdTable, load_thresholds

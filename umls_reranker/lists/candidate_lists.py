@@ -21,7 +21,6 @@ from ..vocab.types import TypeHierarchy, TypeSets
 from .columns import (
     FIELDS,
     FOUND,
-    INDEX_SCORES,
     NUMBER,
     SUFFIX,
     TEXT,
@@ -40,6 +39,7 @@ from .columns import (
     row_column,
     trainable,
 )
+from .index_scores import INDEX_SCORES
 
 if TYPE_CHECKING:
     from typing_extensions import Self

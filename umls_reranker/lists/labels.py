@@ -25,7 +25,6 @@ from ..vocab.types import TypeHierarchy
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists, row_errors
 from .columns import (
     GOLD_KEYS,
-    TEACHER,
     InvalidRow,
     concept_id,
     first_values,
@@ -35,6 +34,7 @@ from .columns import (
     standard_candidate,
 )
 from .dictionary import Dictionary
+from .index_scores import TEACHER
 from .read import CUI_LESS, DELIMITERS, RowPosition, Rows, read_rows
 
 # With fewer documents, too little is left to fit on when a fifth is held out.

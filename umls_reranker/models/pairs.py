@@ -31,13 +31,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from ..core.arrays import expand_ranges, list_offsets, number_distinct
 from ..core.errors import UserError
 from ..core.files import read_json
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
@@ -488,6 +488,9 @@ def pair_rows(template: PairTemplate, lists: AnnotatedLists, weights: np.ndarray
             labels: list of int8
             weights: list of float32
     """
+    # What scores pairs alone does not need it.
+    import pyarrow as pa
+
     offsets = pa.array(lists.offsets, pa.int32())
     mentions = {
         "entity": template.mention_texts(lists),

@@ -21,7 +21,8 @@ from ..models.pairs import TEMPLATE_FILE, PairTemplate
 from ..retrieval.mining import PairMiner
 from ..serving.model_source import ModelSource
 from ..training.encoder_training import train_encoder
-from ..training.pair_dataset import dev_rows, training_rows, values_of_pairs
+from ..training.pair_dataset import values_of_pairs
+from ..training.rows import dev_rows, training_rows
 from ..training.trainer import fine_tune, training_arguments
 from ..training.training_arguments import RerankerTrainingArguments
 from ..vocab.concepts import ConceptTable

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..calibration.features import register_feature, score_feature
 from ..core.errors import UserError
-from ..lists.columns import INDEX_SCORES, IndexScore
+from ..lists.index_scores import INDEX_SCORES, IndexScore
 
 if TYPE_CHECKING:
     import numpy as np

@@ -25,7 +25,8 @@ from ..hub.model_folder import (
     verify_model,
 )
 from ..lists.candidate_lists import CandidateLists
-from ..lists.columns import INDEX_SCORES, SYNONYM_SCORE, MentionColumns
+from ..lists.columns import SYNONYM_SCORE, MentionColumns
+from ..lists.index_scores import INDEX_SCORES
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pairs import PairTemplate
 from .rows import RankedCandidate, ranked_candidates

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, TensorDataset
@@ -46,6 +45,7 @@ from .training_arguments import RerankerTrainingArguments
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
 
 
 class RerankerTrainer(Trainer):
@@ -63,7 +63,7 @@ class RerankerTrainer(Trainer):
         train_dataset: rows of `training_rows`, whose weights are scaled to mean 1; or pairs to
             train on as they are.
         eval_dataset: rows or pairs to compute the metrics of a ranking on.
-        loss: name of the loss (``training_arguments.LOSSES``); None: that of ``args``, or bce.
+        loss: name of the loss (``losses.LOSSES``); None: that of ``args``, or bce.
         template: how the model reads a pair, as for `training_rows`.
         processing_class: tokenizer of a model that is not given by name.
         options: further options of ``Trainer``.
