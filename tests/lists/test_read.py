@@ -13,7 +13,7 @@ import pytest
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.columns import InvalidRow
-from umls_reranker.lists.labels import labelled_lists, read_labelled_lists
+from umls_reranker.lists.labels import gold_ids, labelled_lists, read_labelled_lists
 from umls_reranker.lists.read import read_rows
 from umls_reranker.vocab.types import TypeHierarchy
 
@@ -130,6 +130,11 @@ def test_rows_of_candidates_are_mentions_with_candidates(tmp_path, ending):
         (("mention_id,mention,name", "1,cold,a", ",cold,b"), r"in\.csv:3"),
         (("mention_id,mention,name", "1,cold,a", "2,cold"), r"in\.csv:3"),
         (("mention_id,mention,name", '1,"cold'), r"in\.csv"),
+        (("mention_id,mention,cui,gold", "1,cold,C1,1", "1,cold,C2,ja"), r"in\.csv:3: gold .*'ja'"),
+        (("mention_id,mention,cui,is_random_sample", "1,a,C1,2"), r"in\.csv:2: is_random_sample"),
+        (("mention_id,mention,cui", "1,,C1", "1,fever,C1", "1,ache,C2"), r"in\.csv:4: .*line 3"),
+        (("mention_id,mention,cui,gold_cui", "1,a,C1,", "1,a,C1,C1", "1,a,C1,C2"), ":4: .*line 3"),
+        (("mention_id,mention,cui,gold_cui", "1,a,C1,[[" + "[" * 5000), r"in\.csv:2: gold_cui"),
     ],
 )
 def test_a_file_of_cells_that_cannot_be_read_is_named(tmp_path, lines, named):
@@ -137,6 +142,26 @@ def test_a_file_of_cells_that_cannot_be_read_is_named(tmp_path, lines, named):
     path.write_text("\n".join(lines))
     with pytest.raises(UserError, match=named):
         list(read_rows(path))
+
+
+def test_marks_and_gold_concepts_are_read_as_people_write_them(tmp_path):
+    path = tmp_path / "in.csv"
+    marks = ["1", "1.0", "x", "X ", " y", "Yes", "TRUE", "0", "n", "No ", "false", ""]
+    lines = [f"{number},a,C1,{mark}" for number, mark in enumerate(marks)]
+    path.write_text("\n".join(["mention_id,mention,cui,gold", *lines]))
+    (batch,) = read_rows(path)
+    golds = [row.get("cui") for row in batch.mappings()]
+    assert golds == ["C1"] * 7 + ["CUI-less"] * 4 + [None]
+    cells = {"A|B": {"A", "B"}, '"[""A"", ""B""]"': {"A", "B"}, "A": {"A"}}
+    cells |= dict.fromkeys(("-1", "NIL", "CUI_less", ""), set())
+    lines = [f"{number},a,C1,a,d,{cell}" for number, cell in enumerate(cells)]
+    path.write_text("\n".join(["mention_id,mention,cui,name,doc_id,gold_cui", *lines]))
+    with pytest.warns(UserWarning, match=r"in\.csv: a blank gold_cui .* 1 mention"):
+        (lists,) = read_rows(path)
+    (mentions,) = read_rows(path, has_candidates=False)
+    assert gold_ids(lists) == gold_ids(mentions) == [*cells.values()]
+    annotations = labelled_lists(lists, TypeHierarchy.built_in()).annotations
+    assert annotations.cuis.tolist() == ["A|B", "A|B", "A", *["CUI-less"] * 4]
 
 
 def test_rows_of_a_mention_that_are_not_adjacent_are_refused(tmp_path):

@@ -22,8 +22,8 @@ from ..core.errors import Malformed, UserError
 from ..core.text_files import start_of
 from ..corpora.corpus import Annotation, CorpusReader, Document, Faults, text_around
 from ..corpora.formats import corpus_files, reader_of
-from ..lists.columns import first_values
-from ..lists.read import CUI_LESS, ENDINGS, ERROR, STDIN, Rows, mention_files, read_rows
+from ..lists.columns import CUI_LESS, first_values
+from ..lists.read import ENDINGS, ERROR, STDIN, Rows, mention_files, read_rows
 from ..serving.formats import OmopVocabulary
 from ..vocab.codes import ConceptCodes
 

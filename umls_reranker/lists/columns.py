@@ -368,13 +368,16 @@ def _value(item: Any, key: str) -> Any:
 
 # Keys of a row's gold concept, the first before the other.
 GOLD_KEYS = ("gold_cui", "cui")
+# The gold concept of a mention that has none, and what else is written for it, in lower case.
+CUI_LESS = "CUI-less"
+NIL = ("cui-less", "cui_less", "nil", "-1", "-")
 
 
 def gold_parts(value: Any) -> tuple[tuple[str, ...], ...] | None:
     """The gold concepts of a mention: the ids of each part, of which any is correct; () for none.
 
-    A text is one id, verbatim; a list holds alternatives of one part; and a list of lists is a
-    composite of parts. None is returned for anything else.
+    A text is one id, verbatim, but for those of `NIL`; a list holds alternatives of one part; and a
+    list of lists is a composite of parts. None is returned for anything else.
 
     >>> gold_parts("D003110"), gold_parts(["D003110", "C562477"])
     ((('D003110',),), (('D003110', 'C562477'),))
@@ -385,10 +388,15 @@ def gold_parts(value: Any) -> tuple[tuple[str, ...], ...] | None:
     if parts and not any(isinstance(part, list) for part in parts):
         parts = [parts]
     texts = [
-        [id_text(item) for item in part] if isinstance(part, list) else [None] for part in parts
+        [_gold_id(item) for item in part] if isinstance(part, list) else [None] for part in parts
     ]
     ids = tuple(tuple(text for text in part if text) for part in texts)
     return None if None in chain(*texts) else ids
+
+
+def _gold_id(value: Any) -> str | None:
+    text = id_text(value)
+    return CUI_LESS if text is not None and text.lower() in NIL else text
 
 
 def trainable(gold: Iterable[Sequence[Sequence[str]]]) -> list[str]:

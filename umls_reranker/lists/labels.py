@@ -24,6 +24,7 @@ from ..vocab.rrf import RelationTable
 from ..vocab.types import TypeHierarchy
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists, row_errors
 from .columns import (
+    CUI_LESS,
     GOLD_KEYS,
     InvalidRow,
     concept_id,
@@ -35,7 +36,7 @@ from .columns import (
 )
 from .dictionary import Dictionary
 from .index_scores import TEACHER
-from .read import CUI_LESS, DELIMITERS, RowPosition, Rows, read_rows
+from .read import DELIMITERS, RowPosition, Rows, read_rows
 
 # With fewer documents, too little is left to fit on when a fifth is held out.
 FEWEST_DOCUMENTS = 10
@@ -339,9 +340,9 @@ def candidate_cuis(rows: Sequence[dict[str, Any]]) -> set[str]:
 
 
 def gold_ids(rows: Rows) -> list[set[str]]:
-    """The ids under ``cui`` or ``gold_cui`` of each row, of which any is correct; may be empty."""
+    """The ids under ``cui`` or ``gold_cui`` of each row, of which any is correct; {} for none."""
     return [
-        set(chain.from_iterable(gold_parts(value) or ()))
+        set(chain.from_iterable(gold_parts(value) or ())) - {CUI_LESS}
         for value in first_values(rows.content, *GOLD_KEYS)
     ]
 

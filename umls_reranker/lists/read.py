@@ -6,7 +6,7 @@ A row, of which only ``entity`` and ``candidates`` are needed to rank:
      "candidates": [{"cui", "name", "NAME_score", ...}]}
 
 CSV and TSV have one row per candidate: successive rows with the same ``mention_id`` and ``doc_id``
-are one mention. Rows of a mention that are not successive are refused.
+are one mention. Rows of a mention that are not successive, or contradict each other, are refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from ..core.errors import UserError
+from ..core.errors import UserError, warn_caller
+from .columns import CUI_LESS, GOLD_KEYS
 
 BATCH_ROWS = 4_096
 # Instead of a file: stdin, which is read once.
@@ -49,9 +50,11 @@ MENTION_CELLS = {
 # Columns that a table of CSV has, or one of several alternatives: of mentions, and of candidates.
 MENTION_COLUMNS = ("mention", "entity", "document", "text")
 CANDIDATE_COLUMNS = (("mention_id",), ("mention", "entity"), ("cui", "id", "name"))
-TRUE = ("1", "1.0", "true", "yes")
-# The gold concept of a mention of CSV, none of whose candidates is marked as gold.
-CUI_LESS = "CUI-less"
+# Columns of marks, and what these may be, in lower case; a blank cell is no mark.
+MARK_COLUMNS = ("gold", "is_random_sample")
+MARKS = dict.fromkeys(("1", "1.0", "true", "yes", "y", "x"), True) | dict.fromkeys(
+    ("0", "0.0", "false", "no", "n"), False
+)
 
 
 class RowPosition(NamedTuple):
@@ -138,9 +141,7 @@ def read_rows(
                 numbered = _json_rows(file)
             else:
                 numbered = (
-                    _candidate_rows(read, mentions)
-                    if has_candidates
-                    else _table_rows(file, MENTION_COLUMNS)
+                    _candidate_rows(read, mentions) if has_candidates else _mention_rows(file)
                 )
             while batch := list(itertools.islice(numbered, batch_rows)):
                 yield Rows(
@@ -236,9 +237,10 @@ def _candidate_rows(
     """The mentions of the last file; hashes of those of all files are kept, to find repeated ones.
 
     Raises:
-        UserError: a mention has no id, or its rows do not follow each other.
+        UserError: a mention has no id, or its rows do not follow or contradict each other.
     """
     path = paths[-1]
+    without_gold = 0
     for lines in _lines_of_mentions(path):
         number = lines[0][0]
         key = _mention_key(lines[0])
@@ -253,7 +255,31 @@ def _candidate_rows(
                     "each mention an id of its own"
                 )
         mentions.add(hash(key))
-        yield number, _mention([cells for _, cells in lines])
+        _refuse_contradiction(path, lines)
+        mention = _mention([cells for _, cells in lines])
+        without_gold += mention.get("cui") == CUI_LESS and lines[0][1].get("gold_cui") == ""
+        yield number, mention
+    if without_gold:
+        warn_caller(
+            f"{path}: a blank gold_cui counts as {CUI_LESS}: {without_gold:,} mentions; "
+            "leave out the rows of mentions that nobody labelled"
+        )
+
+
+def _refuse_contradiction(path: Path, lines: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+    """Refuse rows of a mention that say different things about it: they are of several mentions."""
+    first: dict[str, tuple[int, Any]] = {}
+    for number, cells in lines:
+        for column in MENTION_CELLS.keys() & cells.keys():
+            line, value = first.setdefault(column, (number, cells[column]))
+            if value == "":
+                first[column] = (number, cells[column])
+            elif cells[column] not in (value, ""):
+                raise UserError(
+                    f"{path}:{number}: {column} is {reprlib.repr(cells[column])}, but "
+                    f"{reprlib.repr(value)} in line {line} of the same mention_id "
+                    f"{cells['mention_id']!r}; give each mention an id of its own"
+                )
 
 
 def _first_position(paths: Sequence[Path], key: tuple[str | None, str | None]) -> RowPosition:
@@ -315,24 +341,62 @@ def _mention_key(numbered: tuple[int, Mapping[str, Any]]) -> tuple[str | None, s
 
 
 def _cells(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The line of each row, and the values of its cells that are not blank."""
+    """The line of each row, and the values of its cells that are not blank, or ``gold_cui``."""
     for number, row in _table_rows(path, *CANDIDATE_COLUMNS):
         keys = {"score": "list_score"} if "cui" in row else {"score": "list_score", "id": "cui"}
         yield (
             number,
             {
-                keys.get(column, column): _value(column, cell)
+                keys.get(column, column): _value(RowPosition(path, number), column, cell)
                 for column, cell in row.items()
-                if cell.strip()
+                if cell.strip() or column == "gold_cui"
             },
         )
 
 
-def _value(column: str, cell: str) -> Any:
+def _mention_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a table of mentions, whose cells are texts but for those of gold concepts."""
+    for number, row in _table_rows(path, MENTION_COLUMNS):
+        gold = {
+            key: gold_of_cell(RowPosition(path, number), key, row[key])
+            for key in GOLD_KEYS
+            if key in row
+        }
+        yield number, row | gold
+
+
+def gold_of_cell(position: RowPosition, column: str, cell: str) -> Any:
+    """The gold concepts in a cell: an id, alternatives as ``A|B``, or any of `gold_parts` as JSON.
+
+    Raises:
+        UserError: it is no JSON, although it begins like a list.
+    """
+    if not cell.lstrip().startswith("["):
+        ids = [part.strip() for part in cell.split("|")]
+        return ids if len(ids) > 1 else cell
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        raise UserError(
+            f"{position}: {column} is {reprlib.repr(cell)}, which is no list in JSON; "
+            "write an id, alternatives as A|B, or a list"
+        ) from None
+
+
+def _value(position: RowPosition, column: str, cell: str) -> Any:
     if column in ("entity_type", "semantic_types"):
         return [part.strip() for part in cell.split("|") if part.strip()]
-    if column in ("is_random_sample", "gold"):
-        return cell.lower() in TRUE
+    if column in MARK_COLUMNS:
+        mark = MARKS.get(cell.strip().lower())
+        if mark is None:
+            words = [[word for word, value in MARKS.items() if value is of] for of in (True, False)]
+            raise UserError(
+                f"{position}: {column} is {reprlib.repr(cell)}; write {', '.join(words[0])}, "
+                f"or {', '.join(words[1])}, or leave the cell blank"
+            )
+        return mark
+    if column == "gold_cui":
+        return gold_of_cell(position, column, cell)
     if column == "score" or column.endswith("_score"):
         # A text is refused with its row, like one in JSON.
         with suppress(ValueError):
@@ -344,12 +408,16 @@ def _mention(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The mention of successive rows, which may mark its gold concepts or hold ``gold_cui``."""
     mention: dict[str, Any] = {}
     for cells in reversed(rows):
-        mention |= {key: cells[column] for column, key in MENTION_CELLS.items() if column in cells}
+        mention |= {
+            key: cells[column]
+            for column, key in MENTION_CELLS.items()
+            if cells.get(column, "") != ""
+        }
     if any("gold" in cells for cells in rows):
         gold = list(dict.fromkeys(cells.get("cui", "") for cells in rows if cells.get("gold")))
         mention["cui"] = gold[0] if len(gold) == 1 else gold or CUI_LESS
-    elif mention.get("cui", "").startswith("["):
-        mention["cui"] = json.loads(mention["cui"])
+    elif any("gold_cui" in cells for cells in rows):
+        mention.setdefault("cui", CUI_LESS)
     mention["candidates"] = [
         {key: value for key, value in cells.items() if key not in MENTION_CELLS and key != "gold"}
         for cells in rows
