@@ -22,16 +22,13 @@ if it helps. All forms compare the result with the lists' original order on held
 from pathlib import Path
 
 from umls_reranker.pipeline.command import number_in
-from umls_reranker.pipeline.recipe import is_on_lists, lists_parser, parse_recipe
-
-# Recipe keys that are options of the second form too.
-FITTING_KEYS = ("calibrator", "target_precision", "accept_precision")
+from umls_reranker.pipeline.recipe import Recipe, lists_parser, parse_form
 
 
 def main() -> None:
     parser = lists_parser(
         __doc__,
-        FITTING_KEYS,
+        ("calibrator", "target_precision", "accept_precision"),
         nargs="?",
         help="folder or Hub id of a reranker or a sequence classifier with one logit; without it, "
         "only the lists count",
@@ -54,13 +51,7 @@ def main() -> None:
         action="store_true",
         help="keep MODEL's cross-encoder even if it is no help",
     )
-    if is_on_lists():
-        options = parser.parse_args()
-        from umls_reranker.pipeline.model import calibrate_on_lists
+    given = parse_form(parser, ("run", "calibration"))
+    from umls_reranker.pipeline.model import calibrate_on_lists, calibrate_run
 
-        return calibrate_on_lists(options)
-    parser.description = None
-    recipe = parse_recipe(f"{__doc__}\n{parser.format_help()}", ("run", "calibration"))
-    from umls_reranker.pipeline.model import calibrate_run
-
-    calibrate_run(recipe)
+    calibrate_run(given) if isinstance(given, Recipe) else calibrate_on_lists(given)

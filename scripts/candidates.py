@@ -23,8 +23,6 @@ from umls_reranker.pipeline.file_jobs import add_file_options, add_omop_option, 
 def main() -> int:
     parser = CommandParser(__doc__)
     parser.add_argument("index", type=Path, help="folder of an index, or of a run")
-    parser.add_argument("input", type=Path, help="file or folder of mentions; - is stdin")
-    parser.add_argument("output", type=Path, help="file to write: .csv or .jsonl")
     parser.add_argument(
         "--device", help="cpu, cuda, ... of an encoder (default: a GPU if available)"
     )

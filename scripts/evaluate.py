@@ -14,18 +14,12 @@ them, for comparison. The command compares the model with the original order of 
 intervals, and writes the same report to a new folder.
 """
 
-from umls_reranker.pipeline.recipe import is_on_lists, lists_parser, parse_recipe
+from umls_reranker.pipeline.recipe import Recipe, lists_parser, parse_form
 
 
 def main() -> None:
     parser = lists_parser(__doc__, (), help="folder or Hub id of a reranker")
-    if is_on_lists():
-        options = parser.parse_args()
-        from umls_reranker.pipeline.model import evaluate_on_lists
+    given = parse_form(parser, ("run", "evaluation"))
+    from umls_reranker.pipeline.model import evaluate_on_lists, evaluate_run
 
-        return evaluate_on_lists(options)
-    parser.description = None
-    recipe = parse_recipe(f"{__doc__}\n{parser.format_help()}", ("run", "evaluation"))
-    from umls_reranker.pipeline.model import evaluate_run
-
-    evaluate_run(recipe)
+    evaluate_run(given) if isinstance(given, Recipe) else evaluate_on_lists(given)

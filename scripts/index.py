@@ -20,7 +20,7 @@ from pathlib import Path
 from umls_reranker.pipeline.command import CommandParser, would_make
 from umls_reranker.pipeline.recipe import KEYS, add_options, pick
 
-# The recipe keys that are options: of the release, of the encoder and its index, of the command.
+# The recipe keys that are options: of the release, of the encoder and its index.
 READING = ("sources", "languages", "identifiers")
 INDEXING = (
     "encoder_revision",
@@ -30,10 +30,9 @@ INDEXING = (
     "index_factory",
     "index_parameters",
 )
-RUNNING = ("cache_dir", "device", "dry_run")
 
 
-def make_parser() -> CommandParser:
+def main() -> None:
     parser = CommandParser(__doc__)
     parser.add_argument(
         "dictionaries", nargs="+", metavar="DICTIONARY", help="META, OBO file or URL, or names"
@@ -59,12 +58,9 @@ def make_parser() -> CommandParser:
         help="vocabularies of a release whose codes are kept, for link --codes, such as "
         "SNOMEDCT_US ICD10CM RXNORM MSH (default: those and others that are there)",
     )
-    add_options(parser, "Keys of recipes", pick(KEYS, (*READING, *INDEXING, *RUNNING)).values())
-    return parser
-
-
-def main() -> None:
-    options = make_parser().parse_args()
+    names = (*READING, *INDEXING, "cache_dir", "device", "dry_run")
+    add_options(parser, "Keys of recipes", pick(KEYS, names).values())
+    options = parser.parse_args()
     from umls_reranker.core.files import require_new
     from umls_reranker.linking.dictionary_index import make_index, planned_folders
     from umls_reranker.pipeline.sources import named_dictionary

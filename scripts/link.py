@@ -32,10 +32,6 @@ from umls_reranker.pipeline.file_jobs import add_output_options, add_ranking_opt
 def main() -> int:
     parser = CommandParser(__doc__)
     parser.add_argument("index", type=Path, help="folder of an index, or of a run")
-    parser.add_argument("input", type=Path, help="file or folder of mentions; - is stdin")
-    parser.add_argument(
-        "output", type=Path, help="file to write; its extension sets the format, or --format"
-    )
     parser.add_argument(
         "--model",
         help="folder or Hub id of the reranker, or a recipe that names it (default: the run's, "

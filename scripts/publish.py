@@ -47,9 +47,7 @@ def main() -> None:
     )
     if not recipe.publish.repo_id:
         raise UserError("publishing requires repo_id; set it in the recipe or with --repo_id")
-    from umls_reranker.evaluation.comparison import compare
-    from umls_reranker.evaluation.metrics import Outcomes
-    from umls_reranker.hub.publish import find_outcomes, publish
+    from umls_reranker.hub.publish import compare_versions, publish
     from umls_reranker.models.model_files import SIGN_IN
 
     repo_id = recipe.publish.repo_id
@@ -60,9 +58,7 @@ def main() -> None:
     if options.model_folder and not folder.is_dir():
         raise UserError(f"{folder} is neither a recipe nor a model folder")
     if options.against:
-        former = Outcomes.load(find_outcomes(f"{repo_id}@{options.against}"))
-        present = Outcomes.load(find_outcomes(str(folder)))
-        comparison = compare(present, former)
+        comparison = compare_versions(folder, f"{repo_id}@{options.against}")
         print(f"{comparison.text(options.against)}\n")
     publication = publish(
         folder,

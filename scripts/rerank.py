@@ -24,14 +24,6 @@ from umls_reranker.pipeline.file_jobs import add_output_options, add_ranking_opt
 def main() -> int:
     parser = CommandParser(__doc__)
     parser.add_argument("model", help="folder or Hub id of the reranker, or a recipe that names it")
-    parser.add_argument(
-        "input",
-        type=Path,
-        help="file or folder: .jsonl, .json, .csv, .tsv, .parquet, .arrow; - is stdin",
-    )
-    parser.add_argument(
-        "output", type=Path, help="file to write; its extension sets the format, or --format"
-    )
     add_ranking_options(parser)
     parser.add_argument(
         "--exhaustive",

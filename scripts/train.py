@@ -33,8 +33,12 @@ class ListTraining:
 
 def main() -> None:
     on_lists = is_on_lists()
-    sections = ("run", "model", "mining", "training")
-    recipe, files = parse_recipe(__doc__, sections, ListTraining, needs_recipe=not on_lists)
+    recipe, files = parse_recipe(
+        __doc__,
+        ("run", "model", "mining", "training"),
+        ListTraining,
+        needs_recipe=not on_lists,
+    )
     if on_lists:
         if len(files.lists) != 2 or not files.output:
             raise UserError("give --lists TRAIN DEV and --output FOLDER")

@@ -12,8 +12,7 @@ not shown to be non-inferior.
 
 from dataclasses import dataclass
 
-from umls_reranker.core.keys import recipe_key
-from umls_reranker.evaluation.arguments import USUAL_MARGIN
+from umls_reranker.core.keys import USUAL_MARGIN, recipe_key
 from umls_reranker.pipeline.recipe import parse_recipe
 
 

@@ -32,8 +32,7 @@ from service import Service
 from umls_reranker import __main__ as command
 from umls_reranker.corpora.corpus import Faults
 from umls_reranker.corpora.formats import PubTator
-from umls_reranker.pipeline.command import CommandParser
-from umls_reranker.pipeline.shipped import find_recipe
+from umls_reranker.pipeline.command import CommandParser, find_recipe
 
 pytest_plugins = ["pipeline_fixtures"]
 

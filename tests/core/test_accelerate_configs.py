@@ -11,7 +11,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils import DistributedType
 from accelerate.utils.launch import prepare_multi_gpu_env
 
-from umls_reranker.pipeline.shipped import shipped_configs
+from umls_reranker.pipeline.command import shipped_configs
 
 FOLDER = Path(__file__).resolve().parents[2] / "accelerate_configs"
 

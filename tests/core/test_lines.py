@@ -3,7 +3,7 @@ import gzip
 import pytest
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.text_files import read_lines
+from umls_reranker.core.files import read_lines
 
 
 def write(path, content):

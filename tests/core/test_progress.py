@@ -3,8 +3,8 @@
 import io
 import sys
 
-from umls_reranker.core import progress as shown
-from umls_reranker.core.progress import progress
+from umls_reranker.core import arrays as shown
+from umls_reranker.core.arrays import progress
 
 
 def test_a_bar_in_a_log_is_only_of_long_work(monkeypatch):

@@ -11,8 +11,7 @@ from huggingface_hub.errors import HFValidationError
 from umls_reranker.core.errors import UserError
 from umls_reranker.models import model_files
 from umls_reranker.models.model_files import commit_of, hub_calls, resolve_model
-from umls_reranker.pipeline.fetch import fetch
-from umls_reranker.pipeline.sources import CONTENT_CHECKS
+from umls_reranker.pipeline.sources import CONTENT_CHECKS, fetch
 
 BODY = bytes(range(256)) * 5000
 SHA256 = hashlib.sha256(BODY).hexdigest()

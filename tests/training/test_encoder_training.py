@@ -16,9 +16,8 @@ from trigram_encoder import make_concepts
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import RunArguments
 from umls_reranker.models.bi_encoder import BiEncoder, QueryTokenizer
-from umls_reranker.retrieval.arguments import IndexArguments
+from umls_reranker.retrieval.arguments import EncoderArguments, IndexArguments
 from umls_reranker.training import encoder_training
-from umls_reranker.training.arguments import EncoderArguments
 from umls_reranker.training.encoder_training import (
     EncoderTrainer,
     QueryCollator,

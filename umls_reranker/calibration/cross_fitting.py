@@ -11,9 +11,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..core.arrays import best_candidates, list_offsets, map_in_order
+from ..core.arrays import best_candidates, list_offsets, map_in_order, progress
 from ..core.errors import TooLittleData
-from ..core.progress import progress
 from ..lists.candidate_lists import AnnotatedLists
 from .calibrators import LabelledScores
 from .features import CROSS_ENCODER, FeatureTable, lists_with_any

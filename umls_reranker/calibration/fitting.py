@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..core.arrays import best_candidates, map_in_order
+from ..core.arrays import best_candidates, map_in_order, progress
 from ..core.errors import TooLittleData
-from ..core.progress import progress
 from ..lists.columns import FOUND
 from ..models.cross_encoder import PairScorer, score_lists
 from .calibrators import CALIBRATORS, Calibrator, choose_calibrator

@@ -1,8 +1,9 @@
-"""Arrays: offsets of lists, repeated texts, Arrow files, and work shared among cores."""
+"""Arrays: offsets of lists, repeated texts, Arrow files; long work: its cores and its progress."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MOST_THREADS = 8
+SECONDS_BETWEEN_LINES = 30.0
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -230,3 +232,37 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> I
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def progress(
+    iterable: Iterable | None = None,
+    *,
+    total: int | None = None,
+    desc: str | None = "",
+    unit: str = "it",
+) -> Any:
+    """A `tqdm` bar: redrawn and then removed on a terminal, one state every half minute in a log.
+
+    Args:
+        iterable: to iterate over, or None for a bar moved by ``bar.update(n)``.
+        total: expected number of units; by default ``len(iterable)``.
+        desc: short name of the work, shown before the bar; None shows no bar.
+        unit: what is counted, e.g. ``" names"``.
+
+    Setting ``UMLS_RERANKER_PROGRESS=0`` turns all bars off.
+    """
+    from tqdm.auto import tqdm
+
+    on_terminal = sys.stderr.isatty()
+    return tqdm(
+        iterable,
+        total=total,
+        desc=desc,
+        unit=unit,
+        unit_scale=True,
+        dynamic_ncols=on_terminal,
+        leave=not on_terminal,
+        mininterval=0.2 if on_terminal else SECONDS_BETWEEN_LINES,
+        delay=0 if on_terminal else SECONDS_BETWEEN_LINES,
+        disable=desc is None or os.environ.get("UMLS_RERANKER_PROGRESS") == "0",
+    )

@@ -1,7 +1,5 @@
 """Devices and number formats, processes, and threads that run networks."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import os

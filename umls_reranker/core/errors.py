@@ -1,7 +1,5 @@
 """Errors that a user can fix, and warnings that name the caller's line."""
 
-from __future__ import annotations
-
 import sys
 import warnings
 from collections.abc import Callable

@@ -4,8 +4,6 @@ A field without them is no key of a recipe. Keys that every stage reads: where t
 and the machine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +11,8 @@ from typing import Any
 
 LARGEST = 2**32 - 1
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+# How much worse than the previous version a new one may be and still count as not inferior.
+USUAL_MARGIN = 0.02
 
 
 def recipe_key(

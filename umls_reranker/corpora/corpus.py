@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..core.errors import Malformed, UserError
-from ..core.text_files import excerpt, read_lines, start_of
+from ..core.files import excerpt, read_lines, start_of
 
 # MedMentions writes UnknownType for a concept without a type.
 TYPE = re.compile(r"T[0-9]{3}|UnknownType")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import Malformed, UserError
-from ..core.text_files import decode, excerpt, open_binary, read_lines, start_of
+from ..core.files import decode, excerpt, open_binary, read_lines, start_of
 from ..vocab.text import CUI
 from .corpus import (
     Annotation,

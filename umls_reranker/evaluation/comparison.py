@@ -5,13 +5,11 @@ by mention, and documents are resampled as a whole. This finds differences that 
 intervals of the two versions would hide.
 """
 
-from __future__ import annotations
-
 import difflib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +17,7 @@ import numpy as np
 
 from ..calibration.reliability import document_index, document_sums, jackknife_sums
 from ..core.errors import UserError
-from .arguments import USUAL_MARGIN
+from ..core.keys import USUAL_MARGIN
 from .metrics import FIGURES, SMALL_SUPPORT, Figure, Outcomes
 from .render import interval, is_there, markdown_table, number
 
@@ -99,11 +97,13 @@ def result_of(figure: Mapping[str, Any], least: float, most: float) -> str:
         return UNDECIDED
     low = figure.get("low")
     high = figure.get("high")
-    if figure.get("n", SMALL_SUPPORT) < SMALL_SUPPORT and is_there(low) and is_there(high):
-        is_inside = least <= low and high <= most
-        is_outside = high < least or low > most
-        if not is_inside and not is_outside:
-            return UNDECIDED
+    if (
+        figure.get("n", SMALL_SUPPORT) < SMALL_SUPPORT
+        and is_there(low)
+        and is_there(high)
+        and (low < least <= high or low <= most < high)
+    ):
+        return UNDECIDED
     return PASS if least <= figure["value"] <= most else FAIL
 
 
@@ -150,11 +150,12 @@ def format_table(checks: Iterable[Mapping[str, Any]]) -> str:
     return markdown_table(header, rows)
 
 
-def verdict(checks: Iterable[Mapping[str, Any]]) -> str:
+def verdict(checks: Sequence[Mapping[str, Any]]) -> str:
     """How many checks passed and failed, and the names of those that did not pass."""
-    names: dict[str, list[str]] = {PASS: [], FAIL: [], UNDECIDED: []}
-    for check in checks:
-        names[check["result"]].append(check["name"])
+    names = {
+        result: [check["name"] for check in checks if check["result"] == result]
+        for result in (PASS, FAIL, UNDECIDED)
+    }
     failed = f": {', '.join(names[FAIL])}" if names[FAIL] else ""
     undecided = f"; inconclusive: {', '.join(names[UNDECIDED])}" if names[UNDECIDED] else ""
     return f"{len(names[PASS])} passed, {len(names[FAIL])} failed{failed}{undecided}"

@@ -34,10 +34,9 @@ from ..calibration.reliability import (
     document_sums,
     ratio,
 )
-from ..core.arrays import list_owner, ranking, values_at
+from ..core.arrays import list_owner, progress, ranking, values_at
 from ..core.errors import UserError
 from ..core.files import read_json, require_format, written
-from ..core.progress import progress
 from ..lists.candidate_lists import AnnotatedLists
 from ..vocab.text import normalize_name
 from ..vocab.types import TypeHierarchy
@@ -196,11 +195,6 @@ class Outcomes:
     def every(self) -> np.ndarray:
         """All true, (n,) bool."""
         return np.ones(len(self), bool)
-
-    @property
-    def high(self) -> np.ndarray:
-        """Whether the answer is in the tier high, (n,) bool."""
-        return self.tier == "high"
 
     @property
     def score_or_0(self) -> np.ndarray:
@@ -364,13 +358,13 @@ FIGURES = [
     Figure(
         "high_confidence_coverage",
         "high-tier coverage",
-        lambda o: (o.high, o.every),
+        lambda o: (o.tier == "high", o.every),
         in_slices=True,
     ),
     Figure(
         "high_confidence_precision",
         "high-tier precision",
-        lambda o: (o.high & o.correct, o.high),
+        lambda o: ((o.tier == "high") & o.correct, o.tier == "high"),
         "in the high tier",
         in_slices=True,
     ),

@@ -4,8 +4,6 @@ The template ``charts.svg`` draws charts of their points, which ``metrics.json``
 library, no script, no network; light or dark. All can be drawn again from ``metrics.json`` alone.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence

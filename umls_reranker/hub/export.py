@@ -1,25 +1,20 @@
 """Export the cross-encoder to ONNX, with the logits of PyTorch, for serving without it."""
 
-from __future__ import annotations
-
 import shutil
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import transformers
 
 from ..core.errors import UserError
+from ..lists.candidate_lists import CandidateLists
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pairs import PairTemplate
 from ..models.pretrained import input_names, load_model, load_pretrained
 from .model_folder import ONNX, changing, has_cross_encoder, restored, verify_model
-
-if TYPE_CHECKING:
-    from ..lists.candidate_lists import CandidateLists
 
 # Calibrator, thresholds and certificate hold for both backends if logits differ by rounding only.
 MOST_APART = 1e-4

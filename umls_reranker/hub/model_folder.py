@@ -10,8 +10,6 @@ every file and of the manifest's own settings. Before anything is loaded or publ
 It protects against mistakes, not against an attacker, who can also write a manifest.
 """
 
-from __future__ import annotations
-
 import difflib
 import filecmp
 import hashlib
@@ -23,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os.path import expanduser
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..calibration.decisions import SCHEMA_VERSION as THRESHOLDS_VERSION
 from ..calibration.decisions import thresholds_content
@@ -48,9 +46,6 @@ from ..core.version import __version__
 from ..evaluation.metrics import OUTCOMES_FILE
 from ..models.arguments import BACKENDS
 from ..models.pairs import PairTemplate
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
 
 MANIFEST = "reranker.json"
 CARD = "README.md"
@@ -475,7 +470,7 @@ def snapshot(
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import RevisionNotFoundError
 
-    from ..models.model_files import hub_calls
+    from ..models.model_files import hub_api, hub_calls
 
     hub |= {"library_name": "umls_reranker", "library_version": __version__}
     hub["allow_patterns"] = [str(PurePosixPath(subfolder, name)) for name in files]
@@ -495,10 +490,3 @@ def snapshot(
             "so it is not a umls_reranker model"
         )
     return folder
-
-
-def hub_api(token: str | bool | None) -> HfApi:
-    """The Hub client; its requests name this library."""
-    from huggingface_hub import HfApi
-
-    return HfApi(token=token, library_name="umls_reranker", library_version=__version__)

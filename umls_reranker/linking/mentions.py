@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from ..core.errors import Malformed, UserError
-from ..core.text_files import start_of
+from ..core.files import start_of
 from ..corpora.corpus import Annotation, CorpusReader, Document, Faults, text_around
 from ..corpora.formats import corpus_files, reader_of
 from ..lists.columns import CUI_LESS, first_values

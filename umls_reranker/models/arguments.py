@@ -1,7 +1,5 @@
 """Keys of a recipe that this layer reads: the base of the cross-encoder and the text it reads."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ..core.keys import recipe_key

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ import transformers
 from torch import Tensor
 from torch.nn import functional
 
+from ..core.arrays import progress
 from ..core.devices import (
     batch_mapper,
     resolve_attention,
@@ -27,13 +28,9 @@ from ..core.devices import (
 )
 from ..core.errors import UserError
 from ..core.files import read_json
-from ..core.progress import progress
 from .model_files import commit_of, resolve_model
 from .pairs import MARKERS, PackedTexts, divide_by_length
 from .pretrained import PackedLayers, load_packed, load_pretrained, load_weights, loading
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Tokens per forward pass: small batches fit a CPU's cache, a GPU needs many rows. Fixed, because
 # the last bits of an index depend on it.
@@ -54,7 +51,10 @@ class QueryTokenizer:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, max_length: int, context_tokens: int = 0
+        self,
+        tokenizer: transformers.PreTrainedTokenizerBase,
+        max_length: int,
+        context_tokens: int = 0,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
@@ -115,7 +115,7 @@ class BiEncoder:
     def __init__(
         self,
         body: PackedLayers | PaddedLayers,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: transformers.PreTrainedTokenizerBase,
         identity: dict[str, Any],
         context_tokens: int = 0,
     ) -> None:
@@ -255,7 +255,7 @@ class PaddedLayers:
 
     padded = True
 
-    def __init__(self, model: PreTrainedModel, pad_token_id: int) -> None:
+    def __init__(self, model: transformers.PreTrainedModel, pad_token_id: int) -> None:
         self.model = model.eval()
         self.pad_token_id = pad_token_id
         self.device = model.device
@@ -269,7 +269,9 @@ class PaddedLayers:
         return pooled(self.model(**inputs).last_hidden_state, inputs["attention_mask"], pooling)
 
 
-def load_encoder_body(folder: str | Path, device: torch.device, dtype: str) -> PreTrainedModel:
+def load_encoder_body(
+    folder: str | Path, device: torch.device, dtype: str
+) -> transformers.PreTrainedModel:
     """Load a folder's encoder by transformers, without a head; errors are as for `load_weights`."""
     attention = resolve_attention(None, device)
     return load_weights(

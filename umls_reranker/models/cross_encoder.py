@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.arrays import openmp_threads, usable_cores
+from ..core.arrays import openmp_threads, progress, usable_cores
 from ..core.errors import UserError
 from ..core.files import read_json
-from ..core.progress import progress
 from .arguments import BACKENDS
 from .pairs import PairBatch, PairEncoder, PairTemplate, divide_by_length
 

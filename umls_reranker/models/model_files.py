@@ -3,8 +3,6 @@
 Calls of the Hub give its client's errors in one line.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import re
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from huggingface_hub.errors import (
 
 from ..core.errors import UserError
 from ..core.files import file_sha256, json_sha256, portable_locator, remembered
+from ..core.version import __version__
 
 # As fsspec and `datasets` write it; some revision names contain slashes.
 HUB_DATASET = re.compile(
@@ -101,6 +100,11 @@ def _reason(error: BaseException, repo_id: str, is_signed_in: bool) -> str:
         f"no connection to {hub} ({type(error).__name__}); check the network and HF_ENDPOINT, "
         "or use local folders"
     )
+
+
+def hub_api(token: str | bool | None) -> HfApi:
+    """The Hub client; its requests name this library."""
+    return HfApi(token=token, library_name="umls_reranker", library_version=__version__)
 
 
 def signed_in(token: str | bool | None) -> bool:

@@ -12,13 +12,14 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -27,14 +28,7 @@ from ..core.devices import batch_mapper, resolve_device, resolve_dtype, to_devic
 from ..core.errors import UserError
 from ..core.files import read_json
 from .model_files import resolve_model
-from .pairs import PackedTexts, PairBatch, TextGroup
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-    from .pairs import PairTemplate
-
+from .pairs import PackedTexts, PairBatch, PairTemplate, TextGroup
 
 # All but cuDNN's, PyTorch's choice on Hopper: it replans for each new batch size (about 30 ms).
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -352,7 +346,7 @@ def load_model(folder: Path) -> transformers.PreTrainedModel:
 
 def load_base_model(
     model: str, revision: str | None, template: PairTemplate, attention: str | None = None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """Load the base model with a new head of one logit, and its tokenizer with the markers.
 
     Args:
@@ -381,7 +375,9 @@ def load_base_model(
     return cross_encoder, tokenizer
 
 
-def require_readable(key: str, tokens: int, config: PreTrainedConfig, model: str) -> None:
+def require_readable(
+    key: str, tokens: int, config: transformers.PreTrainedConfig, model: str
+) -> None:
     """Refuse texts longer than a model can read; the message names the key of the recipe."""
     longest = getattr(config, "max_position_embeddings", tokens)
     if tokens > longest:
@@ -430,7 +426,9 @@ class TorchNetwork(ABC):
         return torch.cat(list(outputs)).cpu().numpy()
 
 
-def input_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def input_names(
+    model: transformers.PreTrainedModel, tokenizer: transformers.PreTrainedTokenizerBase
+) -> list[str]:
     """The inputs that a model accepts, of the three possible ones: always ids and their mask."""
     names = ["input_ids", "attention_mask"]
     types = "token_type_ids"
@@ -490,8 +488,8 @@ class PaddedModel(TorchNetwork):
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
+        model: transformers.PreTrainedModel,
+        tokenizer: transformers.PreTrainedTokenizerBase,
         device: torch.device,
         dtype: str,
     ) -> None:
@@ -528,7 +526,7 @@ def load_network(
     return network, tokenizer.backend_tokenizer
 
 
-def _keep_last_layer_in_float32(model: PreTrainedModel) -> None:
+def _keep_last_layer_in_float32(model: transformers.PreTrainedModel) -> None:
     heads = [
         module
         for module in model.modules()

@@ -3,10 +3,7 @@
 ``--help`` imports no more than the options need.
 """
 
-from __future__ import annotations
-
 import argparse
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +51,13 @@ def model_settings(recipe: Recipe, options: argparse.Namespace | None = None) ->
 
 
 def add_file_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a command that reads a file of mentions in batches and writes one."""
+    """Add the arguments of a command that reads a file of mentions in batches and writes one."""
+    parser.add_argument(
+        "input",
+        type=Path,
+        help="file or folder of mentions; - is stdin",
+    )
+    parser.add_argument("output", type=Path, help="file to write; its extension sets the format")
     parser.add_argument(
         "--batch_mentions",
         type=number_in(int, 1),
@@ -148,9 +151,7 @@ def rerank_file(options: argparse.Namespace) -> int:
         format_name=options.format,
         format_settings=format_settings(options, model, dictionary=options.dictionary),
     )
-    processes = shared_processes(settings)
-    reranker = UMLSReranker.from_pretrained(model, exhaustive=options.exhaustive, **settings)
-    return job.main(reranker, processes)
+    return run_job(job, UMLSReranker, settings | {"exhaustive": options.exhaustive}, model)
 
 
 def link_file(options: argparse.Namespace) -> int:
@@ -173,12 +174,7 @@ def link_file(options: argparse.Namespace) -> int:
         format_settings=format_settings(options, model, index=options.index),
         sheets=usagi_sheets(options),
     )
-    processes = shared_processes(settings)
-    linker = ConceptLinker.from_pretrained(model, options.index, **settings)
-    if not linker.is_calibrated:
-        # No tier is given, so it does not matter which model would be certified.
-        warnings.filterwarnings("ignore", "missing inputs")
-    return job.main(linker, processes)
+    return run_job(job, ConceptLinker, settings, model, options.index)
 
 
 def write_candidates(options: argparse.Namespace) -> int:
@@ -194,20 +190,26 @@ def write_candidates(options: argparse.Namespace) -> int:
         sheets=usagi_sheets(options),
         each_row_is_a_document=options.each_row_is_a_document,
     )
-    settings = {"device": options.device or "auto"}
-    processes = shared_processes(settings)
-    linker = ConceptLinker.from_pretrained(BUILT_IN, options.index, **settings)
-    return job.main(linker, processes)
+    return run_job(
+        job, ConceptLinker, {"device": options.device or "auto"}, BUILT_IN, options.index
+    )
 
 
-def shared_processes(settings: dict[str, Any]) -> Any:
-    """The processes of a launch, or one; sets the device of this process in `settings`."""
+def run_job(job: Any, kind: Any, settings: dict[str, Any], *names: Any) -> int:
+    """Run a job with the processes of a launch, or one; return its exit code.
+
+    Args:
+        job: the `FileJob`.
+        kind: class of what ranks, which each process loads on its device by `from_pretrained`.
+        settings: options of `from_pretrained`.
+        names: what it loads.
+    """
     from ..serving.bulk import OneProcess
 
-    if started_processes() == 1:
-        return OneProcess()
-    from ..core.devices import sharing_processes
+    processes: Any = OneProcess()
+    if started_processes() > 1:
+        from ..core.devices import sharing_processes
 
-    processes = sharing_processes(settings["device"])
-    settings["device"] = str(processes.device)
-    return processes
+        processes = sharing_processes(settings["device"])
+        settings = settings | {"device": str(processes.device)}
+    return job.main(kind.from_pretrained(*names, **settings), processes)

@@ -3,23 +3,18 @@
 Without vectors they import no torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core.arrays import started_processes
-from ..core.files import json_sha256
+from ..core.files import file_sha256, json_sha256
 from ..lists.columns import trainable
 from ..retrieval.deployment import IndexSettings
 from ..retrieval.retriever import load_retriever
 from ..retrieval.retrievers import RETRIEVERS, IndexSources, index_folders, needs_encoder
 from ..vocab.concepts import ConceptTable
 from .recipe import Recipe
-from .stages import RunFolder, Stage, planned_stages, sha256_of_splits, should_run
-
-if TYPE_CHECKING:
-    from accelerate import PartialState
+from .stages import RunFolder, Stage, planned_stages, should_run
 
 
 def build_index(recipe: Recipe) -> None:
@@ -75,8 +70,8 @@ def write_settings(recipe: Recipe, run: RunFolder) -> None:
     settings.save(run.path)
 
 
-def make_vectors(recipe: Recipe, run: RunFolder, stage: Stage, state: PartialState) -> None:
-    """Embed all distinct names; the processes of a launch share the work."""
+def make_vectors(recipe: Recipe, run: RunFolder, stage: Stage, state: Any) -> None:
+    """Embed all distinct names; the processes of a launch, a `PartialState`, share the work."""
     from ..retrieval.name_index import encode_names
 
     with stage.writing(recipe.run.overwrite, owner=state.is_main_process) as (folder, summary):
@@ -102,10 +97,10 @@ def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     concepts = ConceptTable.load(run.path / "concepts")
     count = recipe.index.candidates_per_mention
     mentions = run.splits("mentions")
-    train = mentions["train"]
+    train_cuis = trainable(mentions["train"]["cui"][:])
     most = recipe.mining.max_train_mentions
-    drawn = drawn_rows(trainable(train["cui"][:]), concepts, most, recipe.run.seed)
-    mentions["train"] = train.select(drawn)
+    drawn = drawn_rows(train_cuis, concepts, most, recipe.run.seed)
+    mentions["train"] = mentions["train"].select(drawn)
     with stage.writing() as (folder, summary):
         retriever = load_retriever(run.path, recipe.run.device)
         for split in SPLITS:
@@ -117,7 +112,9 @@ def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
                 folder / f"{split}.arrow",
                 is_known=split != "test",
             )
-        summary["sha256"] = sha256_of_splits(folder)
+        # They decide a model.
+        files = sorted(folder.glob("*.arrow"))
+        summary["sha256"] = {file.stem: file_sha256(file) for file in files}
     for split in SPLITS:
         print("\n".join(recall_lines(split, summary[split], count)))
 

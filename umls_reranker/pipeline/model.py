@@ -4,8 +4,6 @@ python -m umls_reranker.pipeline.model RECIPE [--KEY VALUE ...] calibrates, eval
 a run with one loaded model: the process in which `run` ends.
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 from dataclasses import asdict, replace
@@ -18,18 +16,17 @@ from ..calibration.calibrators import CALIBRATORS
 from ..calibration.string_counts import StringCounts, counted_mentions
 from ..core.errors import UserError
 from ..core.files import portable_locator, read_json, require_new, write_json, written
-from ..evaluation.arguments import USUAL_MARGIN
+from ..core.keys import USUAL_MARGIN
 from ..evaluation.comparison import (
     FAIL,
     check_targets,
-    compare,
     format_table,
     parse_targets,
     verdict,
 )
-from ..evaluation.metrics import OUTCOMES_FILE, Outcomes, read_metrics
+from ..evaluation.metrics import read_metrics
 from ..hub.model_folder import CARD, EVALUATED, METRICS, REFERENCE, Origin, changing, verify_files
-from ..hub.publish import find_outcomes, folder_card
+from ..hub.publish import compare_versions, folder_card
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.labels import (
     have_own_documents,
@@ -72,50 +69,44 @@ def checkpoint_of_run(recipe: Recipe, run: RunFolder) -> ModelSource:
     commit = read_manifest(run.path / "checkpoints")["summary"].get("base_commit")
     model = replace(recipe.model, model_revision=commit or recipe.model.model_revision)
     report = read_json(run.path / "concepts" / "read_report.json")
-    origin = Origin(
-        recipe=replace(recipe, model=model).to_yaml(),
-        base_model=model.model,
-        base_revision=model.model_revision,
-        dictionary=pick(report, ("concepts", "release", "vocabularies")),
-    )
     splits = run.splits("mentions")
-    train_counts = StringCounts.fit(counted_mentions(splits["train"]))
+    counts = StringCounts.fit(counted_mentions(splits["train"]))
     return ModelSource(
         folder=folder,
         cross_encoder=PairScorer.from_folder(
             folder, template, recipe.run.device, recipe.run.scoring_dtype
         ),
-        origin=origin,
+        origin=Origin(
+            recipe=replace(recipe, model=model).to_yaml(),
+            base_model=model.model,
+            base_revision=model.model_revision,
+            dictionary=pick(report, ("concepts", "release", "vocabularies")),
+        ),
         hierarchy=ConceptTable.load(run.path / "concepts").hierarchy,
-        counts=train_counts.plus(StringCounts.fit(counted_mentions(splits["dev"]))),
+        counts=counts.plus(StringCounts.fit(counted_mentions(splits["dev"]))),
     )
 
 
 def calibrate_run(recipe: Recipe) -> None:
-    """Make the model folder of a run, if it is due."""
+    """Calibrate the checkpoint of a run and write its model folder, if it is due."""
     run = RunFolder(recipe.run.run_dir)
     with run.due("model", recipe) as stage:
-        if stage is not None:
-            make_model(recipe, run, stage)
-
-
-def make_model(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
-    """Calibrate the run's checkpoint and write the model folder."""
-    source = checkpoint_of_run(recipe, run)
-    lists = with_joined_documents(run.lists("calibration"))
-    # The cross-encoder was trained for this, so it stays.
-    new = calibrate_lists(
-        source,
-        lists,
-        recipe.calibration,
-        recipe.run.seed,
-        keep_cross_encoder=True,
-        each_row_is_a_document=True,
-    )
-    with stage.writing() as (folder, summary):
-        write_calibrated(source, new, folder)
-        summary |= new.fitted
-    print(calibration_summary(new))
+        if stage is None:
+            return
+        source = checkpoint_of_run(recipe, run)
+        # The cross-encoder was trained for this, so it stays.
+        new = calibrate_lists(
+            source,
+            with_joined_documents(run.lists("calibration")),
+            recipe.calibration,
+            recipe.run.seed,
+            keep_cross_encoder=True,
+            each_row_is_a_document=True,
+        )
+        with stage.writing() as (folder, summary):
+            write_calibrated(source, new, folder)
+            summary |= new.fitted
+        print(calibration_summary(new))
 
 
 def calibrate_on_lists(options: argparse.Namespace) -> None:
@@ -182,9 +173,12 @@ def make_report(recipe: Recipe, run: RunFolder, stage: Stage, reranker: UMLSRera
     """Evaluate the model on the test split and write the report."""
     mentions = run.splits("mentions")
     lists = with_parents(run.lists("test"), run.path / "concepts")
-    # Those that the model counts.
-    counted = ("train", "dev", "calibration")
-    known = [row[:2] for split in counted for row in counted_mentions(mentions[split])]
+    known = [
+        row[:2]
+        # Those that the model counts.
+        for split in ("train", "dev", "calibration")
+        for row in counted_mentions(mentions[split])
+    ]
     with stage.writing() as (folder, summary):
         metrics, outcomes = evaluate_lists(
             reranker, lists, "test", known=known, seed=recipe.run.seed
@@ -229,10 +223,10 @@ def evaluate_on_lists(options: argparse.Namespace) -> None:
         would_make("evaluate", options.output)
         return
     metrics, outcomes = evaluate_lists(reranker, lists, "labelled", seed=options.seed)
-    title = f"{portable_locator(options.model)} on {options.lists.name}"
     options.output.parent.mkdir(parents=True, exist_ok=True)
     with written(options.output) as partial:
         partial.mkdir()
+        title = f"{portable_locator(options.model)} on {options.lists.name}"
         save_report(metrics, outcomes, reranker, title, partial)
     print(
         f"{evaluation_summary(metrics)}\nreport written to {options.output}; open "
@@ -251,8 +245,8 @@ def validate(
 
     Args:
         recipe: the recipe.
-        against: a previous version to compare with, as for `find_outcomes`; None: no comparison.
-        margin: as for `compare`.
+        against: a previous version to compare with, as for `compare_versions`; None: none.
+        margin: as for `compare_versions`.
         reranker: the model of the run; None: it is loaded.
 
     Returns:
@@ -266,30 +260,30 @@ def validate(
     checks = check_targets(targets, read_metrics(run.path / "report" / METRICS)["figures"])
     comparison = None
     if against:
-        former = Outcomes.load(find_outcomes(against))
-        present = Outcomes.load(run.path / "report" / OUTCOMES_FILE)
-        comparison = compare(present, former, margin=margin)
+        comparison = compare_versions(run.path / "report", against, margin)
     if recipe.run.dry_run:
         would_make("checklist", run.path / "checklist.json")
         return True
     with run.locked():
         if reranker is None:
             reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
-        lists = run.lists("test")
-        checks = replay_checks(reranker, lists) + checks
-        content = {
-            "schema_version": 4,
-            "report_key": report_key,
-            "checks": checks,
-            "against": against,
-            "comparison": comparison and asdict(comparison),
-        }
-        write_json(run.path / "checklist.json", content)
+        checks = replay_checks(reranker, run.lists("test")) + checks
+        write_json(
+            run.path / "checklist.json",
+            {
+                "schema_version": 4,
+                "report_key": report_key,
+                "checks": checks,
+                "against": against,
+                "comparison": comparison and asdict(comparison),
+            },
+        )
     print(f"{format_table(checks)}\n\n{verdict(checks)}")
     if comparison:
         print(f"\n{comparison.text(str(against))}")
-    failed = any(check["result"] == FAIL for check in checks)
-    return not failed and (comparison is None or comparison.passes)
+    if any(check["result"] == FAIL for check in checks):
+        return False
+    return comparison is None or comparison.passes
 
 
 def replay_checks(reranker: UMLSReranker, lists: AnnotatedLists) -> list[dict[str, Any]]:
@@ -318,13 +312,12 @@ def replay_checks(reranker: UMLSReranker, lists: AnnotatedLists) -> list[dict[st
     whole = np.array_equal(np.sort(batch.order), np.arange(len(lists.names)))
     in_range = ((ranked >= 0.0) & (ranked <= 1.0)).all()
     ordered = (np.diff(ranked) <= 0)[np.diff(lists.owner) == 0].all()
-    sound = {
-        "value": float(whole and in_range and ordered),
-        "n": len(lists),
-        "population": "replayed mentions",
-    }
     figures = {
-        "every_candidate_ranked_with_probability": sound,
+        "every_candidate_ranked_with_probability": {
+            "value": float(whole and in_range and ordered),
+            "n": len(lists),
+            "population": "replayed mentions",
+        },
         "largest_score_gap_single_vs_batch": {
             "value": gap,
             "n": count,

@@ -1,7 +1,5 @@
 """Figures of ranked rows beside those that a model was delivered with, and a test for drift."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path

@@ -3,8 +3,6 @@
 python -m umls_reranker.pipeline.preflight RECIPE [--KEY VALUE ...]
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys
@@ -20,8 +18,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from ..core.arrays import started_processes
 from ..core.devices import sharing_processes
 from ..core.errors import CollectedErrors, UserError
-from ..core.files import CHUNK_BYTES
-from ..core.text_files import open_binary
+from ..core.files import CHUNK_BYTES, open_binary
 from ..models.model_files import resolve_model
 from ..models.pretrained import load_pretrained, loading, require_readable
 from ..retrieval.name_index import new_index, training_size

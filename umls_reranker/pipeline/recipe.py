@@ -26,18 +26,23 @@ from ..calibration.arguments import CalibrationArguments
 from ..calibration.calibrators import AUTO, CALIBRATORS
 from ..calibration.features import FEATURES
 from ..core.errors import UserError
-from ..core.keys import RunArguments
+from ..core.keys import RunArguments, recipe_key
 from ..corpora.arguments import ConceptArguments, MentionArguments
 from ..corpora.formats import describe_formats
-from ..evaluation.arguments import EvaluationArguments
-from ..hub.arguments import PublishArguments
 from ..models.arguments import ModelArguments
-from ..retrieval.arguments import IndexArguments, MiningArguments
+from ..retrieval.arguments import EncoderArguments, IndexArguments, MiningArguments
 from ..retrieval.retrievers import RETRIEVERS
 from ..serving.arguments import ServingArguments
-from ..training.arguments import EncoderArguments
-from .command import DICTIONARY_HELP, EACH_ROW_IS_A_DOCUMENT, LISTS_HELP, CommandParser, number_in
-from .shipped import find_recipe, is_recipe, shipped_recipes
+from .command import (
+    DICTIONARY_HELP,
+    EACH_ROW_IS_A_DOCUMENT,
+    LISTS_HELP,
+    CommandParser,
+    find_recipe,
+    is_recipe,
+    number_in,
+    shipped_recipes,
+)
 
 EPILOG = """\
 Every key of a recipe can be set with --key value, those of other commands and all fields of
@@ -49,6 +54,32 @@ FALSE = ("false", "no", "f", "n", "0")
 # In YAML; an empty key keeps its default.
 EMPTY = ("", "null", "~")
 DUMP_OPTIONS: dict[str, Any] = {"sort_keys": False, "allow_unicode": True}
+
+
+@dataclass
+class EvaluationArguments:
+    """Evaluation: the targets that the report on the test split is checked against."""
+
+    targets: list[str] = recipe_key(
+        [],
+        'metrics that umls-reranker validate checks, e.g. "acc@1 >= 0.75"; '
+        "a missed target fails the run",
+    )
+
+
+@dataclass
+class PublishArguments:
+    """Publishing: the Hub repo."""
+
+    repo_id: str | None = recipe_key(None, "Hub repo, e.g. org/sapbert-umls-reranker")
+    tag: str | None = recipe_key(
+        None, "tag of this version, e.g. v1.0.0; an existing tag is never overwritten"
+    )
+    private: bool = recipe_key(
+        True,
+        "create a new repo as private (the Hub's default is public), "
+        "and refuse an existing public one",
+    )
 
 
 @dataclass
@@ -514,6 +545,20 @@ def lists_parser(description: str, names: Collection[str], **model_options: Any)
         [key for key in KEYS.values() if key.name in {"device", "seed", "dry_run", *names}],
     )
     return parser
+
+
+def parse_form(parser: CommandParser, sections: Collection[str]) -> argparse.Namespace | Recipe:
+    """The options of a script's form on lists, or the recipe of its other form.
+
+    Args:
+        parser: that of `lists_parser`; its options end the help of the other form.
+        sections: as for `recipe_parser`.
+    """
+    if is_on_lists():
+        return parser.parse_args()
+    description = parser.description
+    parser.description = None
+    return parse_recipe(f"{description}\n{parser.format_help()}", sections)
 
 
 def is_on_lists() -> bool:

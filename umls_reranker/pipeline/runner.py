@@ -1,7 +1,5 @@
 """All stages of a recipe in order, in processes that `run` starts one after the other."""
 
-from __future__ import annotations
-
 import io
 import math
 import re
@@ -14,17 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from ..core.arrays import SECONDS_BETWEEN_LINES
 from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.keys import recipe_key
-from ..core.progress import SECONDS_BETWEEN_LINES
 from ..evaluation.comparison import verdict
 from ..evaluation.metrics import read_metrics
 from ..evaluation.render import systems_text
 from ..hub.model_folder import METRICS
-from .command import MISSED_TARGET
+from .command import MISSED_TARGET, shipped_configs
 from .recipe import Recipe
-from .shipped import shipped_configs
 from .stages import planned_stages, should_run, stage_table
 
 PREFLIGHT = "umls_reranker.pipeline.preflight"
@@ -78,7 +75,6 @@ def run_recipe(recipe: Recipe, words: Sequence[str], options: LaunchOptions) -> 
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     folder.mkdir(parents=True, exist_ok=True)
     print(f"Output goes to {folder}, the log of the stages to {path}", file=sys.stderr)
-    code = 0
     for number, name in enumerate(steps, 1):
         print(f"{number}/{len(steps)}  {TITLES[name]:<40}", end="", file=sys.stderr, flush=True)
         started = time.monotonic()
@@ -89,9 +85,7 @@ def run_recipe(recipe: Recipe, words: Sequence[str], options: LaunchOptions) -> 
             code, lines = run_process([*python, "-m", *module, *words], log)
         minutes, seconds = divmod(round(time.monotonic() - started), 60)
         print(f"{minutes:>4}:{seconds:02}", file=sys.stderr)
-        if code == MISSED_TARGET:
-            break
-        if show_end(code, lines, path):
+        if code != MISSED_TARGET and show_end(code, lines, path):
             return code
     show_results(folder)
     return int(code == MISSED_TARGET)
@@ -110,9 +104,11 @@ def show_results(folder: Path) -> None:
     """Print how the systems compare, the targets, and where model and report are."""
     metrics = read_metrics(folder / "report" / METRICS)
     checks = read_json(folder / "checklist.json")["checks"]
-    print(f"\n{systems_text(metrics['figures'])}\n\n{metrics['verdict']}")
-    print(f"targets: {verdict(checks)}")
-    print(f"model: {folder / 'model'}; report: {folder / 'report'}")
+    print(
+        f"\n{systems_text(metrics['figures'])}\n\n{metrics['verdict']}\n"
+        f"targets: {verdict(checks)}\n"
+        f"model: {folder / 'model'}; report: {folder / 'report'}"
+    )
 
 
 def show_end(code: int, lines: Sequence[str], log: Path | str) -> int:
@@ -153,10 +149,10 @@ def run_process(command: Sequence[str], log: IO[str] | None = None) -> tuple[int
     lines = []
     shown = -math.inf
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        # Without newline="", each state of a bar would be a line like others.
-        output = io.TextIOWrapper(process.stdout, "utf-8", "replace", newline="")  # type: ignore[type-var]
+        # Without newline "", each state of a bar would be a line like others.
+        out = io.TextIOWrapper(process.stdout, "utf-8", "replace", "")  # type: ignore[type-var]
         try:
-            for line in output:
+            for line in out:
                 text = CURSOR_CODES.sub("", line).rstrip()
                 is_bar = not line.endswith("\n")
                 if not text or (is_bar and time.monotonic() < shown + SECONDS_BETWEEN_LINES):

@@ -25,7 +25,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ..calibration.arguments import CalibrationArguments
 from ..core.errors import UserError
 from ..core.files import (
     FORMER,
@@ -40,13 +39,9 @@ from ..core.files import (
 )
 from ..core.keys import RunArguments
 from ..core.version import __version__
-from ..corpora.arguments import ConceptArguments, MentionArguments
-from ..models.arguments import ModelArguments
 from ..models.model_files import model_identity
-from ..retrieval.arguments import MiningArguments
 from ..retrieval.retrievers import chosen_retrievers, index_folders, require_ordering
-from ..training.arguments import EncoderArguments
-from .recipe import Recipe, keys_of
+from .recipe import SECTIONS, Recipe, keys_of
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -117,8 +112,9 @@ def stage_table(recipe: Recipe) -> dict[str, StageInputs]:
     trains_encoder = recipe.encoder.encoder_training_steps > 0
     if recipe.model.start_from_encoder and not trains_encoder:
         raise UserError("start_from_encoder: the recipe trains no encoder; set it to false")
-    mention_keys = (*keys_of(MentionArguments), "seed")
-    concept_keys = tuple(keys_of(ConceptArguments))
+    keys = {name: tuple(keys_of(section)) for name, section in SECTIONS.items()}
+    mention_keys = (*keys["mentions"], "seed")
+    concept_keys = keys["concepts"]
     if recipe.mentions.concepts_of_mentions:
         concept_keys += mention_keys
     # Held-out synonyms leave the dictionary.
@@ -133,19 +129,19 @@ def stage_table(recipe: Recipe) -> dict[str, StageInputs]:
         "mentions": StageInputs("prepare_data", mention_keys, ("concepts",)),
     }
     table |= index_stages(recipe)
-    pair_keys = (*keys_of(MiningArguments), "candidate_fields", "mention_types", "seed")
+    pair_keys = (*keys["mining"], "candidate_fields", "mention_types", "seed")
     if recipe.mining.teacher:
         pair_keys += ("max_length", "context_tokens", "scoring_dtype")
     table["pairs"] = StageInputs("mine_negatives", pair_keys, ("lists",))
     table["checkpoints"] = StageInputs(
         "train",
-        (*keys_of(ModelArguments), *(recipe.training.keys() - NEUTRAL), "seed"),
+        (*keys["model"], *(recipe.training.keys() - NEUTRAL), "seed"),
         ("pairs", "lists", "encoder") if recipe.model.start_from_encoder else ("pairs", "lists"),
         resumes=True,
     )
     table["model"] = StageInputs(
         "calibrate",
-        (*keys_of(CalibrationArguments), "scoring_dtype", "seed"),
+        (*keys["calibration"], "scoring_dtype", "seed"),
         ("checkpoints", "lists"),
     )
     table["report"] = StageInputs("evaluate", ("seed",), ("model", "lists"))
@@ -164,7 +160,7 @@ def index_stages(recipe: Recipe) -> dict[str, StageInputs]:
     if recipe.encoder.encoder_training_steps > 0:
         table["encoder"] = StageInputs(
             "train_encoder",
-            (*keys_of(EncoderArguments), *ENCODER_KEYS, "seed"),
+            (*keys_of(SECTIONS["encoder"]), *ENCODER_KEYS, "seed"),
             ("concepts", "mentions"),
             version=2,
             resumes=True,
@@ -183,9 +179,10 @@ def index_stages(recipe: Recipe) -> dict[str, StageInputs]:
                 retriever.inputs,
                 values=retriever.values,
             )
-    list_keys = ("candidates_per_mention", "retrievers", "index_parameters", "max_train_mentions")
     table["lists"] = StageInputs(
-        "build_index", (*list_keys, "seed"), ("mentions", *index_folders(index.retrievers))
+        "build_index",
+        ("candidates_per_mention", "retrievers", "index_parameters", "max_train_mentions", "seed"),
+        ("mentions", *index_folders(index.retrievers)),
     )
     return table
 
@@ -212,24 +209,25 @@ def make_stage(
     """
     table = stage_table(recipe)
     stage = table[name]
-    settings = {key: value for key, value in recipe.to_dict().items() if key in stage.keys}
-    settings = {key: value for key, value in settings.items() if key not in PATHS}
+    keys = {*stage.keys} - {*PATHS}
+    settings = {key: value for key, value in recipe.to_dict().items() if key in keys}
     cache = Path(recipe.run.cache_dir)
     for key in {"encoder", "model"} & settings.keys():
         settings[key] = model_identity(settings[key], cache)
     if "teacher" in settings:
         settings["teacher"] = [model_identity(model, cache) for model in settings["teacher"]]
-    inputs = {}
-    for need in stage.needs:
-        if need in planned:
-            inputs[need] = planned[need].key
-        elif need in table:
-            inputs[need] = run.key_of(need, table[need].command)
+    inputs = {
+        need: planned[need].key if need in planned else run.key_of(need, table[need].command)
+        for need in stage.needs
+        if need in table
+    }
     if name in ("concepts", "mentions"):
-        for file, sha256 in (files or {}).items():
-            of_mentions = file.split()[0] in MENTION_FILES
-            if of_mentions == (name == "mentions") or recipe.mentions.concepts_of_mentions:
-                inputs[file] = sha256
+        inputs |= {
+            file: sha256
+            for file, sha256 in (files or {}).items()
+            if (file.split()[0] in MENTION_FILES) == (name == "mentions")
+            or recipe.mentions.concepts_of_mentions
+        }
     return Stage(
         run.path / name, {**settings, **stage.values}, inputs, stage.version, stage.resumes
     )
@@ -272,11 +270,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not all(isinstance(values.get(key), kind) for key, kind in kinds.items()):
         raise UserError(f"{path} is not as the stage wrote it; rebuild {folder} with --overwrite")
     return content
-
-
-def sha256_of_splits(folder: Path) -> dict[str, str]:
-    """Split -> SHA-256 of its file, for the summary of a stage whose files decide a model."""
-    return {file.stem: file_sha256(file) for file in sorted(folder.glob("*.arrow"))}
 
 
 class Stage:

@@ -1,7 +1,5 @@
 """The stages that train: the bi-encoder, the pairs of the cross-encoder, and the cross-encoder."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Sequence

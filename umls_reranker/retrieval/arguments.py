@@ -1,6 +1,4 @@
-"""Recipe keys of this layer: indexes and retrievers, and the pairs mined from their lists."""
-
-from __future__ import annotations
+"""Recipe keys of this layer: the bi-encoder, indexes and retrievers, and pairs mined from lists."""
 
 from dataclasses import dataclass
 
@@ -9,6 +7,23 @@ from ..core.keys import DTYPES, recipe_key
 ENCODER_FOLDER = "encoder"
 # FAISS factory string of the exact index, which stores the vectors unchanged.
 EXACT_INDEX = "Flat"
+
+
+@dataclass
+class EncoderArguments:
+    """Encoder: fine-tuning of the bi-encoder before it embeds the names; by default none."""
+
+    encoder_training_steps: int = recipe_key(
+        0, "optimizer steps; 0 uses the encoder without fine-tuning and without context", least=0
+    )
+    encoder_learning_rate: float = recipe_key(1e-4, "AdamW peak learning rate")
+    encoder_dropout: float | None = recipe_key(
+        None,
+        "dropout in training; 0 works better with few passes over the mentions; "
+        "empty: the model's default (BERT: 0.1)",
+        least=0,
+        most=1,
+    )
 
 
 @dataclass

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.arrays import progress
 from ..core.errors import UserError
 from ..core.files import (
     link_or_copy,
@@ -27,7 +28,6 @@ from ..core.files import (
     write_json,
     written,
 )
-from ..core.progress import progress
 from ..models.model_files import MODEL_PATTERNS, commit_of, resolve_model
 from ..vocab.rrf import RELATIONS_FILE
 from .arguments import ENCODER_FOLDER, IndexArguments
@@ -94,15 +94,7 @@ class IndexSettings(IndexArguments):
                 f"{folder} has names that were added to a finished index; make it again with "
                 "umls-reranker index DICTIONARY NAMES OUTPUT"
             )
-        settings._require_folders(folder)
-        return settings
-
-    def save(self, folder: Path) -> None:
-        """Write the settings into a run or index folder."""
-        write_json(folder / INDEX_FILE, {"schema_version": SCHEMA_VERSION} | asdict(self))
-
-    def _require_folders(self, folder: Path) -> None:
-        for name, key in self.folders.items():
+        for name, key in settings.folders.items():
             manifest = folder / name / MANIFEST_FILE
             if not manifest.is_file():
                 raise UserError(
@@ -114,6 +106,11 @@ class IndexSettings(IndexArguments):
                     f"{folder / name} is not what the indexes next to it were built from; "
                     "run umls-reranker build_index or export_index again"
                 )
+        return settings
+
+    def save(self, folder: Path) -> None:
+        """Write the settings into a run or index folder."""
+        write_json(folder / INDEX_FILE, {"schema_version": SCHEMA_VERSION} | asdict(self))
 
     def load_encoder(self, folder: Path, device: str) -> BiEncoder:
         """Load the bi-encoder, which may be moved with its index.
@@ -172,11 +169,14 @@ def export_index(run: Path, target: Path, *, dry_run: bool = False) -> None:
                 link_or_copy(file, copy)
                 bar.update(copy.stat().st_size)
         if settings.encoder and not settings.has_encoder:
-            revision = _copy_encoder(settings, partial / ENCODER_FOLDER)
+            source = Path(resolve_model(settings.encoder, settings.encoder_revision))
+            (partial / ENCODER_FOLDER).mkdir()
+            for file in {file for pattern in MODEL_PATTERNS for file in source.glob(pattern)}:
+                shutil.copyfile(file, partial / ENCODER_FOLDER / file.name)
             settings = replace(
                 settings,
                 encoder=portable_locator(settings.encoder),
-                encoder_revision=revision,
+                encoder_revision=commit_of(source) or settings.encoder_revision,
                 has_encoder=True,
             )
         settings.save(partial)
@@ -187,12 +187,3 @@ def _files(folder: Path) -> Iterator[Path]:
     for file in folder.rglob("*"):
         if file.is_file() and file.name not in TRAINING_FILES:
             yield file
-
-
-def _copy_encoder(settings: IndexSettings, target: Path) -> str | None:
-    """Copy the bi-encoder into an index folder; return its revision: the commit if of the Hub."""
-    source = Path(resolve_model(settings.encoder, settings.encoder_revision))
-    target.mkdir()
-    for file in sorted({file for pattern in MODEL_PATTERNS for file in source.glob(pattern)}):
-        shutil.copyfile(file, target / file.name)
-    return commit_of(source) or settings.encoder_revision

@@ -24,10 +24,10 @@ from ..core.arrays import (
     map_in_order,
     open_arrow,
     openmp_threads,
+    progress,
     usable_cores,
     write_numbers,
 )
-from ..core.progress import progress
 from ..vocab.text import normal_forms, normalize_texts, trigrams
 from .concept_index import (
     NAMES_FILE,

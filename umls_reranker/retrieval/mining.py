@@ -15,8 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import RepeatedTexts, list_offsets, list_owner
-from ..core.progress import progress
+from ..core.arrays import RepeatedTexts, list_offsets, list_owner, progress
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.columns import as_arrow, encoded_texts
 from ..lists.index_scores import TEACHER

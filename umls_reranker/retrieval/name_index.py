@@ -17,11 +17,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..core.arrays import arrow_writer, open_arrow, write_numbers
+from ..core.arrays import arrow_writer, open_arrow, progress, write_numbers
 from ..core.devices import batch_mapper
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
-from ..core.progress import progress
 from ..lists.columns import trainable
 from ..models.bi_encoder import CHUNK, BiEncoder
 from ..vocab.concepts import ConceptTable

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import list_offsets, number_distinct
-from ..core.progress import progress
+from ..core.arrays import list_offsets, number_distinct, progress
 from ..lists.columns import trainable
 from ..lists.labels import list_rows, write_list_rows
 from ..vocab.concepts import ConceptTable

@@ -25,7 +25,7 @@ import pyarrow as pa
 from ..calibration.decisions import TIERS, Decisions
 from ..calibration.probabilities import Calibration
 from ..calibration.string_counts import StringCounts
-from ..core.arrays import values_at
+from ..core.arrays import progress, values_at
 from ..core.errors import UserError
 from ..core.files import (
     hold,
@@ -35,7 +35,6 @@ from ..core.files import (
     require_writable,
     written,
 )
-from ..core.progress import progress
 from ..hub.model_folder import BUILT_IN
 from ..lists.candidate_lists import CandidateLists, row_errors
 from ..lists.dictionary import Dictionary

@@ -23,10 +23,9 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from ..calibration.decisions import TIERS
-from ..core.arrays import hash_texts
+from ..core.arrays import hash_texts, progress
 from ..core.errors import UserError
-from ..core.progress import progress
-from ..core.text_files import open_binary, start_of
+from ..core.files import open_binary, start_of
 from ..core.version import __version__
 from ..vocab.codes import LOCAL, SYSTEMS, Code, code_of, system_of
 from ..vocab.rrf import passing

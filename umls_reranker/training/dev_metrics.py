@@ -1,7 +1,5 @@
 """Metrics of labelled candidate lists, by which checkpoints are compared."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from tempfile import gettempdir
 from typing import Any

@@ -5,8 +5,6 @@ name against the names of all other concepts in the batch. Three kinds of querie
 mentions in context, mentions alone, and names of concepts, which separate those without mentions.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Sequence
@@ -36,9 +34,8 @@ from ..models.bi_encoder import (
 from ..models.model_files import resolve_model
 from ..models.pairs import MARKERS, PackedTexts
 from ..models.pretrained import load_pretrained, loading
-from ..retrieval.arguments import IndexArguments
+from ..retrieval.arguments import EncoderArguments, IndexArguments
 from ..vocab.concepts import ConceptTable
-from .arguments import EncoderArguments
 from .trainer import last_complete_checkpoint, set_dropout, training_device
 from .training_arguments import OneGpuArguments
 

@@ -1,7 +1,5 @@
 """Losses of a recipe by name. To add one, write a function and a line in `LOSSES`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

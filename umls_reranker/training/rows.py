@@ -1,7 +1,5 @@
 """Training rows: of users' mentions with candidates, and of a sample of a run's dev lists."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

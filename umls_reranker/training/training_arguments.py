@@ -1,7 +1,5 @@
 """`RerankerTrainingArguments`: a recipe's training section, and the division of a batch."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from dataclasses import dataclass

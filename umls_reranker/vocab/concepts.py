@@ -27,8 +27,7 @@ from ..core.arrays import (
     open_arrow,
 )
 from ..core.errors import UserError
-from ..core.files import read_json, write_json
-from ..core.text_files import open_binary, start_of
+from ..core.files import open_binary, read_json, start_of, write_json
 from .text import normalize_names
 from .types import SEPARATOR, TypeHierarchy, TypeSets
 

@@ -5,10 +5,8 @@ these are read: ``id``, ``name``, ``def``, ``synonym``, ``xref``, ``is_a``, ``is
 ``property_value: skos:exactMatch``; of the header ``ontology``, ``data-version`` and the license.
 """
 
-from __future__ import annotations
-
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.errors import Malformed, UserError
-from ..core.text_files import decode, excerpt, read_lines
+from ..core.files import decode, excerpt, read_lines
 from .concepts import Concept
 from .text import CUI
 from .types import SemanticType, TypeHierarchy
@@ -91,19 +89,20 @@ def read_ontology(path: Path) -> Ontology:
     """
     ontology = Ontology(path)
     for started, lines in _stanzas(path):
-        term = Term()
+        values: defaultdict[str, list[Any]] = defaultdict(list)
         for number, line in lines:
             with _at(path, number):
-                _parse_line(decode(line), term) if started else _parse_header(
-                    decode(line), ontology
+                _read_line(decode(line), values, is_term=started > 0)
+        if not started:
+            ontology = _header(path, values)
+            continue
+        term = _term(values)
+        with _at(path, started):
+            if not term.id or term.id in ontology.terms or not (term.name or term.obsolete):
+                raise Malformed(
+                    "[Term] needs a name and an id of its own", f", found {excerpt(term.id)}"
                 )
-        if started:
-            with _at(path, started):
-                if not term.id or term.id in ontology.terms or not (term.name or term.obsolete):
-                    raise Malformed(
-                        "[Term] needs a name and an id of its own", f", found {excerpt(term.id)}"
-                    )
-            ontology.terms[term.id] = term
+        ontology.terms[term.id] = term
     if not ontology.terms:
         raise UserError(f"{path} contains no [Term]; expected an ontology in OBO format")
     return ontology
@@ -137,48 +136,57 @@ def _stanzas(path: Path) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
         yield started, lines
 
 
-def _parse_header(text: str, ontology: Ontology) -> None:
+def _read_line(text: str, values: defaultdict[str, list[Any]], *, is_term: bool) -> None:
+    """Add the value of a line to those of its tag; of a header, what is no such line is ignored."""
     match = LINE.fullmatch(text)
-    if match is None:
-        return
-    tag, value = match.groups()
-    if tag == "ontology":
-        ontology.id = value.strip()
-    elif tag == "data-version":
-        ontology.version = value.strip()
-    elif tag == "property_value":
-        predicate, value = _statement(value)
-        # The prefix is the file's own: dcterms:license, terms:license, or the whole URI.
-        if predicate.lower().endswith("license"):
-            ontology.license = ontology.license or value
-
-
-def _parse_line(text: str, term: Term) -> None:
-    match = LINE.fullmatch(text)
-    if match is None:
+    if match is not None:
+        tag, value = match.groups()
+        values[tag].append(READERS[tag](tag, value) if tag in READERS else value)
+    elif is_term:
         raise Malformed("expected `tag: value`", f", found {excerpt(text)}")
-    tag, value = match.groups()
-    if tag == "id":
-        term.id = _first_word(tag, value)
-    elif tag == "name":
-        term.name = _unescape(COMMENT.sub("", value)).strip()
-    elif tag == "def":
-        term.definition = _quoted(tag, value)[0]
-    elif tag == "synonym":
-        name, scope = _quoted(tag, value)
+
+
+def _header(path: Path, values: Mapping[str, list[Any]]) -> Ontology:
+    """An ontology without terms, from the values of its header by tag."""
+    licenses = (
+        value
+        for predicate, value in values["property_value"]
+        # The prefix is the file's own: dcterms:license, terms:license, or the whole URI.
+        if value and predicate.lower().endswith("license")
+    )
+    return Ontology(
+        path,
+        id=_last(values["ontology"]).strip(),
+        version=_last(values["data-version"]).strip(),
+        license=next(licenses, ""),
+    )
+
+
+def _term(values: Mapping[str, list[Any]]) -> Term:
+    """A term, from its values by tag."""
+    return Term(
+        id=_last(values["id"]),
+        name=_last(values["name"]),
+        definition=_last(values["def"]),
         # OBO 1.2: a synonym without scope is RELATED.
-        term.synonyms.append((name, scope if scope in SCOPES else "RELATED"))
-    elif tag == "xref":
-        if match := CROSS_REFERENCE.match(value):
-            term.references.append(match[1])
-    elif tag == "property_value":
-        predicate, value = _statement(value)
-        if predicate.endswith("exactMatch") and (match := UMLS_ENTITY.fullmatch(value)):
-            term.exact.append(match[1])
-    elif tag == "is_a":
-        term.parents.append(_first_word(tag, value))
-    elif tag == "is_obsolete":
-        term.obsolete = _first_word(tag, value) == "true"
+        synonyms=[
+            (name, scope if scope in SCOPES else "RELATED") for name, scope in values["synonym"]
+        ],
+        exact=[
+            match[1]
+            for predicate, value in values["property_value"]
+            if predicate.endswith("exactMatch") and (match := UMLS_ENTITY.fullmatch(value))
+        ],
+        references=[
+            match[1] for value in values["xref"] if (match := CROSS_REFERENCE.match(value))
+        ],
+        parents=values["is_a"],
+        obsolete=_last(values["is_obsolete"]) == "true",
+    )
+
+
+def _last(values: Sequence[str]) -> str:
+    return values[-1] if values else ""
 
 
 def _statement(value: str) -> tuple[str, str]:
@@ -204,6 +212,18 @@ def _quoted(tag: str, value: str) -> tuple[str, str]:
 
 def _unescape(text: str) -> str:
     return ESCAPE.sub(lambda match: ESCAPES.get(match[1], match[1]), text) if "\\" in text else text
+
+
+# Tag -> function of tag and value that reads the value; others are read as they are.
+READERS: dict[str, Callable[[str, str], Any]] = {
+    "id": _first_word,
+    "is_a": _first_word,
+    "is_obsolete": _first_word,
+    "name": lambda tag, value: _unescape(COMMENT.sub("", value)).strip(),
+    "def": lambda tag, value: _quoted(tag, value)[0],
+    "synonym": _quoted,
+    "property_value": lambda tag, value: _statement(value),
+}
 
 
 class OntologyConcepts(NamedTuple):

@@ -17,10 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from ..core.arrays import arrow_writer, open_arrow
+from ..core.arrays import arrow_writer, open_arrow, progress
 from ..core.errors import Malformed, UserError
-from ..core.progress import progress
-from ..core.text_files import decode, open_binary, read_lines
+from ..core.files import decode, open_binary, read_lines
 from .concepts import NameLists, distinct_lists, table_of_lists
 
 # The last pipe closes the line, so a CSV reader finds one more column.

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from ...core.text_files import is_finite, of_characters
+from ...core.files import is_finite, of_characters
 from ...serving.arguments import ServingArguments
 
 

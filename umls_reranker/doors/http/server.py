@@ -54,14 +54,15 @@ def serve(serving: ServingArguments, options: Mapping[str, Any], *, dry_run: boo
             f"would serve {serving.served_model} on {serving.host}:{serving.port}", file=sys.stderr
         )
         return
-    config = uvicorn.Config(
-        app,
-        host=serving.host,
-        port=serving.port,
-        timeout_graceful_shutdown=STOP_SECONDS,
-        access_log=False,
-    )
     # Uvicorn shuts down cleanly and then re-raises the signal; that must not look like a crash.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    uvicorn.Server(config).run()
+    uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=serving.host,
+            port=serving.port,
+            timeout_graceful_shutdown=STOP_SECONDS,
+            access_log=False,
+        )
+    ).run()
