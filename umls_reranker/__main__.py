@@ -1,7 +1,5 @@
 """The command ``umls-reranker``: each script is a subcommand with the same name."""
 
-from __future__ import annotations
-
 import difflib
 import runpy
 import shutil

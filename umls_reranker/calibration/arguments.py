@@ -1,7 +1,5 @@
 """Keys of a recipe that this layer reads: from logits to probabilities, thresholds and tiers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ..core.keys import recipe_key

@@ -5,8 +5,6 @@ and "low serum calcitriol", "wedging of T11" and "of T12"). Embeddings put such 
 together, so this is checked by word.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Rows of a document are correlated (strings recur), so resampling single rows wou
 that are too narrow.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """Keys of a recipe that this layer reads: concepts, and mentions with their splits."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ..core.keys import recipe_key

@@ -5,8 +5,6 @@ annotations. The checks, the text around a mention, long forms of abbreviations,
 are the same for all of them. `formats` lists the readers.
 """
 
-from __future__ import annotations
-
 import re
 from abc import ABC, abstractmethod
 from collections import Counter

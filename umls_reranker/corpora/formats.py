@@ -1,7 +1,5 @@
 """Formats of corpora: PubTator, BRAT, BioC and BigBIO, told apart by the content of a file."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace

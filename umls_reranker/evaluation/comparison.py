@@ -128,8 +128,14 @@ def check_targets(
             raise UserError(
                 f"target '{name}' is not a measured figure; did you mean '{''.join(nearest)}'?"
             )
-        check = {"target": str(text).strip(), "result": result_of(figures[name], least, most)}
-        checks.append({"name": name, **check, **figures[name]})
+        checks.append(
+            {
+                "name": name,
+                "target": str(text).strip(),
+                "result": result_of(figures[name], least, most),
+                **figures[name],
+            }
+        )
     return checks
 
 

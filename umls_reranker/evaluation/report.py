@@ -227,9 +227,11 @@ def _pair_figures(
     figures: dict[str, Measure] = {
         "candidate_roc_auc": {"value": roc_auc(pairs["calibrated"], labels)}
     }
-    for kind, p in pairs.items():
-        for name, figure in documents.calibration(p, labels).items():
-            figures[f"{name}_raw" if kind == "raw" else name] = figure
+    figures |= {
+        f"{name}_raw" if kind == "raw" else name: figure
+        for kind, p in pairs.items()
+        for name, figure in documents.calibration(p, labels).items()
+    }
     if "raw" in pairs:
         gaps = [
             document_sums(

@@ -367,9 +367,10 @@ def source_of(locators: str | Iterable[str]) -> LicensedSource:
         )
         for locator in _locators(locators)
     ]
-    names = dict.fromkeys(source.name for source in sources)
-    terms = dict.fromkeys(source.terms for source in sources)
-    return LicensedSource(" and ".join(names), ", ".join(terms))
+    return LicensedSource(
+        " and ".join(dict.fromkeys(source.name for source in sources)),
+        ", ".join(dict.fromkeys(source.terms for source in sources)),
+    )
 
 
 Operation = CommitOperationAdd | CommitOperationDelete

@@ -96,10 +96,10 @@ def count_checkpoints(recipe: Recipe, training: Mapping[str, Any]) -> int:
 def count_names(recipe: Recipe, dictionary: Sequence[Path]) -> int:
     """About how many names the dictionary has, by the size of its files."""
     per_name = BYTES_PER_NAME[recipe.concepts.concept_source]
-    sizes = [
-        path.stat().st_size * (COMPRESSION if path.suffix == ".gz" else 1) for path in dictionary
-    ]
-    return sum(size // per_name for size in sizes)
+    return sum(
+        path.stat().st_size * (COMPRESSION if path.suffix == ".gz" else 1) // per_name
+        for path in dictionary
+    )
 
 
 def require_trainable(index: faiss.Index, recipe: Recipe, dictionary: Sequence[Path]) -> int:

@@ -49,8 +49,9 @@ Every key of a recipe can be set with --key value, those of other commands and a
 transformers.TrainingArguments included; the command line overrides the recipe.
 """
 # What a key that is true or false may say.
-TRUE = ("true", "yes", "t", "y", "1")
-FALSE = ("false", "no", "f", "n", "0")
+TRUTH = dict.fromkeys(("true", "yes", "t", "y", "1"), True) | dict.fromkeys(
+    ("false", "no", "f", "n", "0"), False
+)
 # In YAML; an empty key keeps its default.
 EMPTY = ("", "null", "~")
 DUMP_OPTIONS: dict[str, Any] = {"sort_keys": False, "allow_unicode": True}
@@ -172,7 +173,9 @@ class Key:
     def read(self, word: str) -> Any:
         """Read a value, or an item of a list, from a word; ArgumentTypeError says what is wrong."""
         if self.kind is bool:
-            return truth(word)
+            if word.lower() not in TRUTH:
+                raise argparse.ArgumentTypeError(f"{word!r} is neither true nor false")
+            return TRUTH[word.lower()]
         if self.kind in (int, float):
             return number_in(self.kind, *self.limits)(word)
         if self.choices is not None and word not in self.choices:
@@ -311,13 +314,6 @@ def add_options(
             ending = "" if key.default in (None, []) else f" (default: {key.default})"
             options["help"] = ("; ".join(filter(None, texts)) + ending).replace("%", "%%")
         group.add_argument(f"--{key.name}", **options)
-
-
-def truth(word: str) -> bool:
-    """Whether a word means true; ArgumentTypeError: it means neither true nor false."""
-    if word.lower() not in TRUE + FALSE:
-        raise argparse.ArgumentTypeError(f"{word!r} is neither true nor false")
-    return word.lower() in TRUE
 
 
 def explained(choices: Iterable[Any] | None) -> str:

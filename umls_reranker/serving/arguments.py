@@ -1,7 +1,5 @@
 """Keys of a recipe that this layer reads: what a deployment loads, and its limits."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ..core.keys import recipe_key

@@ -1,7 +1,5 @@
 """What labelled lists hold, in words, before anything is scored."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ All figures of a calibration are held out: each fifth of the documents is decide
 others, with the thresholds that are delivered. The saved model is fitted on all documents.
 """
 
-from __future__ import annotations
-
 import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping

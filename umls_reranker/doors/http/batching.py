@@ -1,7 +1,5 @@
 """Mentions of concurrent requests, ranked together."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Starting the HTTP service."""
 
-from __future__ import annotations
-
 import signal
 import sys
 import warnings
