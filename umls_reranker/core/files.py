@@ -1,5 +1,6 @@
 """Files: atomic writing, locks, JSON, SHA-256, publishable paths; lines of text, plain or gzip."""
 
+import csv
 import errno
 import gzip
 import hashlib
@@ -15,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -323,10 +324,12 @@ def _add_bytes(digest: Any, path: Path) -> None:
 GZIP_MAGIC = b"\x1f\x8b"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 START_BYTES = 1 << 16
+# A cell of CSV may hold a whole document, as a line of JSON may; the greatest number of the module.
+csv.field_size_limit((1 << 31) - 1)
 
 
 @contextmanager
-def open_binary(path: Path) -> Iterator[io.BufferedIOBase]:
+def open_binary(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
     """Open a file, plain or gzip (detected by its first bytes).
 
     Raises:
@@ -366,6 +369,44 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             if number == 1:
                 line = line.removeprefix(BYTE_ORDER_MARK)
             yield number, line.rstrip(b"\r\n")
+
+
+def read_table(
+    path: Path, lines: Iterable[str], delimiter: str, has_quotes: bool = True
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield ``(number of its first line, cells)`` of each row that is not blank, the header first.
+
+    Args:
+        path: the file, for messages.
+        lines: of the file, opened with ``newline=""``.
+        delimiter: what separates cells.
+        has_quotes: whether quotes may enclose a cell; otherwise they are characters of it.
+
+    Raises:
+        UserError: a quote is not closed or not at the edge of its cell, or a row has not as many
+            cells as the first (names file and line).
+    """
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE
+    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
+    size = None
+    while True:
+        number = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise UserError(
+                f"{path}:{number}: {error}; a quotation mark inside a cell is doubled, in quotes"
+            ) from None
+        if cells is None:
+            return
+        if not any(cells):
+            continue
+        size = size or len(cells)
+        if len(cells) != size:
+            raise UserError(
+                f"{path}:{number}: the row has {len(cells)} cells, but the first line {size}"
+            )
+        yield number, cells
 
 
 def start_of(path: Path) -> bytes:

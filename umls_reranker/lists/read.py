@@ -11,7 +11,6 @@ are one mention. Rows of a mention that are not successive, or contradict each o
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import reprlib
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from ..core.errors import UserError, warn_caller
+from ..core.files import read_table
 from .columns import CUI_LESS, GOLD_KEYS
 
 BATCH_ROWS = 4_096
@@ -156,7 +156,7 @@ def _naming(path: Path) -> Iterator[None]:
     except OSError as error:
         # Arrow's own errors have neither number nor reason.
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
-    except (ValueError, LookupError, csv.Error) as error:
+    except (ValueError, LookupError) as error:
         raise UserError(
             f"{path} cannot be read ({error}); write it again as UTF-8 text or as a whole table"
         ) from None
@@ -300,13 +300,13 @@ def _lines_of_mentions(path: Path) -> Iterator[list[tuple[int, dict[str, Any]]]]
 
 
 def _table_rows(path: Path, *required: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The line of each row of CSV or TSV, and its cells.
+    """The first line of each row of CSV or TSV, and its cells.
 
     The table has one of each of several alternative columns.
     """
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream, delimiter=DELIMITERS[path.suffix], strict=True)
-        columns = reader.fieldnames or ()
+        rows = read_table(path, stream, DELIMITERS[path.suffix])
+        _, columns = next(rows, (1, []))
         for name in columns:
             # Only the last would be read. Programs for tables leave several blank names.
             if name.strip() and columns.count(name) > 1:
@@ -317,13 +317,8 @@ def _table_rows(path: Path, *required: Sequence[str]) -> Iterator[tuple[int, dic
                     f"{path}: the first line names no column {' or '.join(names)}"
                     f"{_columns_found(columns, DELIMITERS[path.suffix])}"
                 )
-        for row in reader:
-            if None in row or None in row.values():
-                raise UserError(
-                    f"{path}:{reader.line_num}: the row has not as many fields as the "
-                    "first line has columns"
-                )
-            yield reader.line_num, row
+        for number, cells in rows:
+            yield number, dict(zip(columns, cells, strict=True))
 
 
 def _columns_found(columns: Sequence[str], delimiter: str) -> str:

@@ -8,9 +8,12 @@ the first; in ``semantic_type`` it separates types.
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +30,14 @@ from ..core.arrays import (
     open_arrow,
 )
 from ..core.errors import UserError
-from ..core.files import open_binary, read_json, start_of, write_json
+from ..core.files import (
+    open_binary,
+    read_json,
+    read_lines,
+    read_table,
+    start_of,
+    write_json,
+)
 from .text import normalize_names
 from .types import SEPARATOR, TypeHierarchy, TypeSets
 
@@ -236,7 +246,7 @@ def write_concepts(concepts: pa.Table, hierarchy: TypeHierarchy, path: Path) -> 
     tables = {
         CONCEPTS_FILE: concepts,
         CUIS_FILE: StringRows.table_of_ids(cuis, alternates),
-        NAMES_FILE: _rows_by_name(concepts),
+        NAMES_FILE: rows_by_name(concepts),
     }
     for name, table in tables.items():
         with arrow_writer(path / name, table.schema) as writer:
@@ -245,7 +255,9 @@ def write_concepts(concepts: pa.Table, hierarchy: TypeHierarchy, path: Path) -> 
     return len(concepts)
 
 
-def _rows_by_name(concepts: pa.Table) -> pa.Table:
+def rows_by_name(concepts: pa.Table) -> pa.Table:
+    """The table for `StringRows` of the normalized names of concepts."""
+
     def hashed(start: int) -> tuple[np.ndarray, np.ndarray]:
         batch = concepts.slice(start, ROWS_PER_BATCH)
         preferred = batch["name"].combine_chunks()
@@ -496,7 +508,26 @@ REQUIRED = ("id", "name")
 COLUMNS = (*REQUIRED, "preferred", "semantic_type")
 TRUE = pa.array(["1", "1.0", "true", "yes"])
 EMPTY = pa.array([""])
+# A text of one line.
+LINE = r"^[^\r\n]+$"
+QUOTED = r'^"([^"]|"")*"$'
 BIOSYN = r"(?P<id>.*?)\|\|(?P<name>.*)"
+
+
+class NameRows(NamedTuple):
+    """n rows of a file of names.
+
+    Attributes:
+        ids: the concept id of each, the first in its cell.
+        columns: the cells of each of `COLUMNS`, stripped; empty where there is no such column.
+        lines: (n,) int64, the line of each; of Parquet its number, from 1.
+        separator: what separates names in a cell.
+    """
+
+    ids: pa.StringArray
+    columns: dict[str, pa.StringArray]
+    lines: np.ndarray
+    separator: str
 
 
 def read_name_lists(path: Path) -> NameLists:
@@ -507,17 +538,9 @@ def read_name_lists(path: Path) -> NameLists:
         file, and their alternate ids, without those that are another concept's own.
 
     Raises:
-        UserError: the file is missing, empty, damaged or without the columns; or an id or a name is
-            empty (names the row).
+        UserError: as for `read_name_rows`.
     """
-    columns, separator = _read_columns(path)
-    first = pc.utf8_trim_whitespace(pc.list_element(pc.split_pattern(columns["id"], "|"), 0))
-    is_empty = pc.or_(pc.equal(first, ""), pc.equal(columns["name"], "")).to_numpy(
-        zero_copy_only=False
-    )
-    if is_empty.any() or not len(first):
-        row = is_empty.argmax() + 1 if len(first) else 1
-        raise UserError(f"{path}: row {row} needs an id and a name; add them")
+    first, columns, _, names_separator = read_name_rows(path)
     ids = first.unique()
     ids = ids.take(pc.sort_indices(ids))
     rows = pc.index_in(first, ids).to_numpy().astype(np.int64)
@@ -535,7 +558,7 @@ def read_name_lists(path: Path) -> NameLists:
 
     return NameLists(
         ids=ids,
-        names=lists("name", EMPTY, separator),
+        names=lists("name", EMPTY, names_separator),
         types=lists("semantic_type", EMPTY),
         alternates=lists("id", pa.concat_arrays([ids, EMPTY])),
     )
@@ -555,36 +578,100 @@ def read_name_concepts(path: Path, hierarchy: TypeHierarchy) -> tuple[pa.Table, 
     return table_of_lists(lists._replace(types=sets.take(pa.array(resolved.codes)))), report
 
 
-def _read_columns(path: Path) -> tuple[dict[str, pa.StringArray], str]:
-    """The columns by name, stripped, empty where the file has none; and what separates names."""
-    from pyarrow import csv, json, parquet
+def read_name_rows(path: Path) -> NameRows:
+    """Read the rows of a file of names, plain or gzip, in a form recognized by its content.
 
+    Raises:
+        UserError: the file is missing, empty, damaged or without the columns; or a row is malformed
+            or without an id and a name of one line (names the line).
+    """
     start = start_of(path)
     header = start.split(b"\n", 1)[0]
     separator = SEPARATOR
     try:
-        with open_binary(path) as stream:
-            if start.startswith(b"PAR1"):
-                table = parquet.read_table(path)
-            elif header.startswith(b"{"):
-                table = json.read_json(stream)
-            elif b"||" in header:
-                separator = "|"
-                lines = filter(None, stream.read().decode("utf-8-sig").split("\n"))
-                fields = pc.extract_regex(pa.array(lines, pa.string()), BIOSYN)
-                table = pa.Table.from_struct_array(fields)
-            else:
-                parsing = csv.ParseOptions(delimiter="\t" if b"\t" in header else ",")
-                texts = csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string()))
-                table = csv.read_csv(stream, parse_options=parsing, convert_options=texts)
+        if start.startswith(b"PAR1"):
+            from pyarrow import parquet
+
+            table = parquet.read_table(path)
+            lines = np.arange(1, len(table) + 1)
+        elif header.startswith(b"{"):
+            table, lines = _table_of_rows(COLUMNS, _json_rows(path))
+        elif b"||" in header:
+            separator = "|"
+            table, lines = _biosyn_table(path)
+        else:
+            table, lines = _text_table(path, "\t" if b"\t" in header else ",")
+        if "id" not in table.column_names:
+            table = table.rename_columns({"ids": "id"})
         columns = {}
         for name in COLUMNS:
             has_column = name in {*REQUIRED, *table.column_names}
             column = table[name] if has_column else pa.nulls(len(table))
             texts = pa.chunked_array(column.cast(pa.string())).combine_chunks()
             columns[name] = pc.utf8_trim_whitespace(pc.fill_null(texts, ""))
-    except (pa.ArrowException, KeyError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, KeyError, UnicodeError) as error:
         raise UserError(
             f"{path} cannot be read as a table with the columns id and name ({error})"
         ) from None
-    return columns, separator
+    first = pc.utf8_trim_whitespace(pc.list_element(pc.split_pattern(columns["id"], "|"), 0))
+    is_right = pc.and_(*(pc.match_substring_regex(text, LINE) for text in (first, columns["name"])))
+    wrong = lines[~is_right.to_numpy(zero_copy_only=False)]
+    if len(wrong) or not len(lines):
+        line = wrong[0] if len(wrong) else 1
+        raise UserError(f"{path}:{line}: a row needs an id and a name, each of one line; add them")
+    return NameRows(first, columns, lines, separator)
+
+
+def _biosyn_table(path: Path) -> tuple[pa.Table, np.ndarray]:
+    with open_binary(path) as stream:
+        texts = pa.array(stream.read().decode("utf-8-sig").split("\n"), pa.string())
+    has_text = pc.not_equal(texts, "")
+    fields = pc.extract_regex(texts.filter(has_text), BIOSYN)
+    return pa.Table.from_struct_array(fields), np.flatnonzero(has_text) + 1
+
+
+def _text_table(path: Path, delimiter: str) -> tuple[pa.Table, np.ndarray]:
+    """CSV; or TSV, each line of which is a row: quotes are such only around a whole cell."""
+    is_csv = delimiter == ","
+    with open_binary(path) as stream:
+        text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
+        rows = read_table(path, text, delimiter, is_csv)
+        _, header = next(rows, (1, [""]))
+        table, lines = _table_of_rows(header, rows)
+    return table if is_csv else pa.table(list(map(_unquoted, table.columns)), header), lines
+
+
+def _unquoted(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The cells of TSV without the quotes around them, which doubled those inside."""
+    inner = pc.replace_substring(pc.utf8_slice_codeunits(column, 1, -1), '""', '"')
+    return pc.if_else(pc.match_substring_regex(column, QUOTED), inner, column)
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, list[Any]]]:
+    """The cells of `COLUMNS` by line; Arrow's reader does not survive an object nested deeply."""
+    for number, line in read_lines(path):
+        if line.strip():
+            try:
+                row = json.loads(line, parse_int=str, parse_float="{:.17g}".format)
+                row["preferred"] = str(row.get("preferred"))
+                row.setdefault("id", row.get("ids"))
+                cells = [row.get(name) for name in COLUMNS]
+                # Fails for what is not text.
+                "".join(filter(None, cells)).encode()
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
+                raise UserError(f"{path}:{number}: not a JSON object of texts ({error})") from None
+            yield number, cells
+
+
+def _table_of_rows(
+    names: Sequence[str], rows: Iterator[tuple[int, list[Any]]]
+) -> tuple[pa.Table, np.ndarray]:
+    """The table of cells, and the line of each row."""
+    schema = pa.schema(dict.fromkeys(names, pa.string()))
+    tables = [schema.empty_table()]
+    lines: list[int] = []
+    while block := list(islice(rows, ROWS_PER_BATCH)):
+        numbers, cells = zip(*block, strict=True)
+        lines += numbers
+        tables.append(pa.table(list(zip(*cells, strict=True)), schema=schema))
+    return pa.concat_tables(tables), np.array(lines, np.int64)
