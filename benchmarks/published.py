@@ -14,11 +14,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from umls_reranker.calibration.reliability import ece
 from umls_reranker.corpora.formats import read_documents
 from umls_reranker.pipeline.stages import RunFolder
+from umls_reranker.vocab.concepts import read_name_lists
 
 FILES = {
     "ncbi-disease": [f"NCBI{split}set_corpus.txt.gz" for split in ("train", "develop", "test")],
@@ -56,18 +58,39 @@ def arguments(recipe: str, medic: Path, dev_folder: Path | None = None) -> list[
     return [recipe, "--names", str(medic / MEDIC), "--corpus", *corpus, *options]
 
 
-def figures(run: Path) -> dict[str, float]:
-    """Figures of a finished run's test split.
+def figures(run: Path, medic: Path) -> dict[str, float]:
+    """Figures of a run's test split: of all mentions, and of those that count in published tables.
 
-    A composite mention counts once, as correct if all its concepts are.
+    A composite mention counts once, as correct if all its concepts are. BioSyn and all after it
+    leave out mentions of which MEDIC lacks an id (``query_preprocess.py --remove_cuiless``).
+
+    Args:
+        run: the run folder.
+        medic: the file of MEDIC.
 
     Returns:
-        Name -> figure: ``acc@1`` as published, where any id of a composite mention is correct;
-        ``strict``, where composite mentions are errors; ``acc@5``; share and precision of the tier
-        ``high``; ``ECE`` of top candidates; the number of mentions; and ``refined``, the share of
-        correct new strings, each counted once, as in Tutubalina et al. 2020, and their number.
+        Name -> figure, of all and with ", as published" of those that count there: the number of
+        ``mentions``; ``acc@1``, where any id of a composite mention is correct; ``strict``, where
+        composite mentions are errors; ``acc@5``; share and precision of the tier ``high``; and
+        ``ECE`` of top candidates. Of all, ``refined``: the share of correct new strings, each
+        counted once, as in Tutubalina et al. 2020, and their number.
     """
-    table = pq.read_table(next(run.rglob("outcomes.parquet"))).to_pydict()
+    table = pq.read_table(next(run.rglob("outcomes.parquet")))
+    is_published = in_medic(run, medic, table["mention_id"].to_pylist())
+    rank = table["rank"].to_numpy()
+    is_new = new_strings(run, table["mention_id"].to_pylist())
+    of_published = figures_of(table.filter(is_published))
+    return {
+        **figures_of(table),
+        **{f"{name}, as published": figure for name, figure in of_published.items()},
+        "refined": float((rank[is_new] == 0).mean()),
+        "new strings": int(is_new.sum()),
+    }
+
+
+def figures_of(outcomes: pa.Table) -> dict[str, float]:
+    """The figures of some mentions."""
+    table = outcomes.to_pydict()
     spans = list(zip(table["document"], table["start"], table["end"], strict=True))
     number = {span: index for index, span in enumerate(dict.fromkeys(spans))}
     mention = np.array([number[span] for span in spans])
@@ -80,18 +103,30 @@ def figures(run: Path) -> dict[str, float]:
         return float(is_correct.mean())
 
     correct = rank == 0
-    is_new = new_strings(run, table["mention_id"])
     return {
+        "mentions": len(number),
         "acc@1": share(correct),
         "strict": share(correct & ~np.array(table["composite"])),
         "acc@5": share((rank >= 0) & (rank < 5)),
         "high": float(is_high.mean()),
         "precision of high": float(correct[is_high].mean()) if is_high.any() else 1.0,
         "ECE": ece(np.array(table["score"]), correct),
-        "mentions": len(number),
-        "refined": float(correct[is_new].mean()),
-        "new strings": int(is_new.sum()),
     }
+
+
+def in_medic(run: Path, medic: Path, mention_ids: list[str]) -> np.ndarray:
+    """Of which of n test mentions MEDIC has every id, (n,) bool.
+
+    The dictionary of the run may have more: `concepts_of_mentions`.
+    """
+    lists = read_name_lists(medic)
+    known = {*lists.ids.to_pylist(), *lists.alternates.values.to_pylist()}
+    test = RunFolder(run).splits("mentions")["test"]
+    is_known = {
+        str(mention_id): bool(cuis) and all(part and known.issuperset(part) for part in cuis)
+        for mention_id, cuis in zip(test["mention_id"], test["cui"], strict=True)
+    }
+    return np.array([is_known[mention_id] for mention_id in mention_ids])
 
 
 def new_strings(run: Path, mention_ids: list[str]) -> np.ndarray:
@@ -130,7 +165,7 @@ def main() -> None:
     words = arguments(options.recipe, options.medic, dev_folder)
     command = [sys.executable, "-m", "umls_reranker", "run", *words, "--run_name", name]
     subprocess.run([*command, "--output_dir", str(options.output_dir), *further], check=True)
-    for title, figure in figures(options.output_dir / name).items():
+    for title, figure in figures(options.output_dir / name, options.medic / MEDIC).items():
         print(f"{title}: {figure:.4g}")
 
 

@@ -4,6 +4,7 @@
     umls-reranker index hp.obo my_index
     umls-reranker index META hp.obo our_names.csv my_index
     umls-reranker index names.csv my_index --encoder cambridgeltl/SapBERT-from-PubMedBERT-fulltext
+    umls-reranker index names.csv my_index --add_names open_synonyms.tsv
 
 A DICTIONARY is the folder META of a UMLS release (MRCONSO.RRF alone is enough); an ontology in OBO
 format, or its URL; or a file of names: a table (.csv, .tsv, .jsonl, .parquet) of id, name and
@@ -58,7 +59,7 @@ def main() -> None:
         help="vocabularies of a release whose codes are kept, for link --codes, such as "
         "SNOMEDCT_US ICD10CM RXNORM MSH (default: those and others that are there)",
     )
-    names = (*READING, *INDEXING, "cache_dir", "device", "dry_run")
+    names = ("add_names", *READING, *INDEXING, "cache_dir", "device", "dry_run")
     add_options(parser, "Keys of recipes", pick(KEYS, names).values())
     options = parser.parse_args()
     from umls_reranker.core.files import require_new
@@ -74,7 +75,11 @@ def main() -> None:
         "semantic_groups": [name for name in options.semantic_types if name not in types],
     }
     cache = Path(options.cache_dir)
-    dictionaries = [named_dictionary(name, reading, cache) for name in options.dictionaries]
+    first, *others = options.dictionaries
+    dictionaries = [
+        named_dictionary(first, reading | {"add_names": options.add_names}, cache),
+        *(named_dictionary(name, reading, cache) for name in others),
+    ]
     settings = IndexSettings(
         **pick(vars(options), INDEXING),
         encoder=options.encoder,

@@ -120,7 +120,7 @@ def test_every_command_explains_itself_at_once():
 # What depends on the machine, the release or the moment, and what a page of the docs offers.
 SET_BY_NO_RECIPE = {
     *("output_dir", "cache_dir", "overwrite", "dry_run", "encoder_dtype"),
-    *("sources", "identifiers", "semantic_groups"),
+    *("sources", "identifiers", "semantic_groups", "add_names"),
     *("repo_id", "tag", "private"),
     *("teacher", "context_tokens", "accept_precision"),
 }

@@ -1,5 +1,6 @@
 """The command `index`: from a dictionary to an index folder, without a run and torch."""
 
+import csv
 import os
 import runpy
 import subprocess
@@ -136,6 +137,44 @@ def test_several_dictionaries_make_one_index(index, tmp_path, capsys):
     index("META", "more.csv", "drugs", "--semantic_types", "T121")
     assert found("drugs", "Zuboxin")[0] == "LOCAL:1"
     assert ConceptTable.load(tmp_path / "drugs" / "concepts").rows(["C9000009"]) == [-1]
+
+
+ADDED = [
+    ("MESH:D1", "Renal tumour", "known"),
+    ("MESH:D1", "tumor of kidney", "added"),
+    ("MESH:D1", "Heart-Attack", "the dictionary has it for another concept"),
+    ("OMIM:2", "coronary", "added"),
+    ("MESH:D2", "lump", "the files have it for another concept"),
+]
+
+
+def test_names_are_added_unless_they_are_those_of_others(index, tmp_path, capsys):
+    (tmp_path / "names.txt").write_text(NAMES)
+    rows = "".join(f"{cui}\t{name}\n" for cui, name, _ in ADDED)
+    (tmp_path / "more.tsv").write_text(f"ids\tname\n{rows}")
+    (tmp_path / "further.txt").write_text("MESH:D1||Lump|coronary heart attack\n")
+    index("names.txt", "without")
+    index("names.txt", "made", "--add_names", "more.tsv", "further.txt")
+    assert "3 names added" in capsys.readouterr().out
+    concepts = ConceptTable.load(tmp_path / "made" / "concepts")
+    assert concepts.cuis.equals(ConceptTable.load(tmp_path / "without" / "concepts").cuis)
+    rows = concepts.rows(["MESH:D1", "OMIM:2"])
+    assert concepts.names(rows[0]) == [
+        *("renal tumour", "kidney cancer", "tumor of kidney", "coronary heart attack")
+    ]
+    assert concepts.names(rows[1]) == ["heart attack", "coronary"]
+    with (tmp_path / "made" / "concepts" / "left_out_names.csv").open(newline="") as file:
+        left_out = [tuple(row.values()) for row in csv.DictReader(file)]
+    assert left_out == [
+        ("MESH:D1", "Heart-Attack", "more.tsv", "4", ADDED[2][2], "MESH:D2"),
+        ("MESH:D2", "lump", "more.tsv", "6", ADDED[4][2], "MESH:D1"),
+        ("MESH:D1", "Lump", "further.txt", "1", ADDED[4][2], "MESH:D2"),
+    ]
+    keys = {IndexSettings.load(tmp_path / name).index_key for name in ("without", "made")}
+    assert len(keys) == 2
+    (tmp_path / "more.tsv").write_text("id\tname\nMESH:D1\tlump\nD3\tlump\n")
+    with pytest.raises(UserError, match="more.tsv:3: "):
+        index("names.txt", "other", "--add_names", "more.tsv")
 
 
 def test_of_a_killed_command_only_vectors_stay(index, tmp_path, monkeypatch):

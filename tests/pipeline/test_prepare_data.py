@@ -172,6 +172,14 @@ def test_a_file_of_names_is_a_dictionary(prepare, tmp_path):
         "names.txt",
     )
     assert prepare(concept_source="names", names=tmp_path / "names.txt", umls_dir="") == run
+    write(tmp_path / "more.txt", "10||rhinitis|X|cold", "X:1||cold")
+    prepare(
+        concept_source="names", names=tmp_path / "names.txt", add_names=[str(tmp_path / "more.txt")]
+    )
+    report = report_of(run, "concepts")
+    assert report["added_names"] == 1
+    assert sum(report["left_out_names"].values()) == 3
+    assert len((run / "concepts" / "left_out_names.csv").read_text().splitlines()) == 4
     with pytest.raises(UserError, match="names: .*concept_source"):
         prepare(names=tmp_path / "names.txt")
 

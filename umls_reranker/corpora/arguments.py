@@ -53,6 +53,11 @@ class ConceptArguments:
         "of id, name and optionally preferred and semantic_type, "
         "or of lines id|id||name|name (BioSyn); plain or .gz, #sha256=HEX as for corpus",
     )
+    add_names: list[str] = recipe_key(
+        [],
+        "files, as for names, of further names of the dictionary's concepts, by its ids; a name of "
+        "another concept, or of several, is left out and listed",
+    )
 
 
 @dataclass

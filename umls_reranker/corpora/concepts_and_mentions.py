@@ -18,18 +18,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Features, List, Value
+from pyarrow.csv import write_csv
 from rich.table import Table
 
 from ..core.arrays import arrow_writer, open_arrow
 from ..core.errors import UserError
 from ..lists.columns import trainable
+from ..vocab.added_names import LEFT_OUT_FILE, add_names
 from ..vocab.concepts import (
     Concept,
     ConceptTable,
     StringRows,
     concept_table,
+    count_typed,
     join_concepts,
     read_name_concepts,
+    write_concepts,
 )
 from ..vocab.ontology import read_obo_concepts
 from ..vocab.rrf import PAIRS, read_relations, read_release, read_rrf_concepts, read_table
@@ -49,12 +53,28 @@ class ConceptSource(NamedTuple):
         hierarchy: hierarchy of their semantic types.
         relations: relations for `rrf.write_relations`; those of MRREL are read lazily.
         report: the reader's counts, and the source: ``release``, or other files' ``vocabularies``.
+        left_out: names that could not be added (`add_names`); None: none were to be.
     """
 
     concepts: pa.Table
     hierarchy: TypeHierarchy
     relations: Iterable[pa.Table]
     report: dict[str, Any]
+    left_out: pa.Table | None = None
+
+    def with_names(self, paths: Sequence[Path]) -> ConceptSource:
+        """The concepts with the names of files (`add_names`); without files, the same."""
+        if not paths:
+            return self
+        concepts, left_out, report = add_names(self.concepts, paths)
+        return self._replace(concepts=concepts, left_out=left_out, report=self.report | report)
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Write the folder of the concepts (`write_concepts`); returns the report with counts."""
+        count = write_concepts(self.concepts, self.hierarchy, folder)
+        if self.left_out is not None:
+            write_csv(self.left_out, folder / LEFT_OUT_FILE)
+        return self.report | {"concepts": count, "typed": count_typed(self.concepts)}
 
     def of_types(self, settings: ConceptArguments) -> ConceptSource:
         """The concepts of the types and groups that the settings name; all if they name none.
@@ -78,7 +98,8 @@ def read_concepts(settings: ConceptArguments, files: Files) -> ConceptSource:
         settings: the recipe's section.
         files: name -> paths of each file of the dictionary.
     """
-    return read_all_concepts(settings, files).of_types(settings)
+    source = read_all_concepts(settings, files).with_names(files.get("add_names", ()))
+    return source.of_types(settings)
 
 
 def read_all_concepts(settings: ConceptArguments, files: Files) -> ConceptSource:

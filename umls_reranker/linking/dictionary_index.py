@@ -29,8 +29,9 @@ from ..corpora.concepts_and_mentions import join_sources, read_all_concepts
 from ..models.model_files import model_identity
 from ..retrieval.deployment import MANIFEST_FILE, IndexSettings, export_index
 from ..retrieval.retrievers import IndexSources, chosen_retrievers, index_folders
+from ..vocab.added_names import LEFT_OUT_FILE
 from ..vocab.codes import CODES_FOLDER, write_codes
-from ..vocab.concepts import ConceptTable, count_typed, write_concepts
+from ..vocab.concepts import ConceptTable
 
 CONCEPTS = "concepts"
 VECTORS = "vectors"
@@ -62,7 +63,8 @@ class Dictionary(NamedTuple):
 
     Attributes:
         name: its path or URL, as the user wrote it.
-        settings: its kind, and which of its concepts are read; types are those of the first.
+        settings: its kind, and which of its concepts are read; types and added names are those of
+            the first.
         files: name -> paths of each of its files.
         sha256: name, numbered if there are several files, -> fingerprint.
     """
@@ -163,6 +165,7 @@ def make_index(
     with _work_folder(output, manifests, is_main) as work:
         if is_main:
             counts[CONCEPTS] = _make_concepts(dictionaries, work / CONCEPTS)
+            _show_added(counts[CONCEPTS], output)
             if CODES_FOLDER in manifests:
                 cuis = ConceptTable.load(work / CONCEPTS).cuis
                 files = [dictionary.files for dictionary in dictionaries if dictionary.has_codes]
@@ -242,9 +245,16 @@ def _make_concepts(dictionaries: Sequence[Dictionary], folder: Path) -> dict[str
             f"{source.report['joined_concepts']:,} concepts are in an earlier dictionary too, "
             f"{source.report['repeated_names']:,} names are repeated"
         )
-    source = source.of_types(dictionaries[0].settings)
-    count = write_concepts(source.concepts, source.hierarchy, folder)
-    return source.report | {"concepts": count, "typed": count_typed(source.concepts)}
+    source = source.with_names(dictionaries[0].files.get("add_names", ()))
+    return source.of_types(dictionaries[0].settings).write(folder)
+
+
+def _show_added(report: Mapping[str, Any], output: Path) -> None:
+    """What became of names that were to be added."""
+    if "added_names" in report:
+        print(f"{report['added_names']:,} names added")
+        for reason, count in report["left_out_names"].items():
+            print(f"{count:,} left out: {reason} ({output / CONCEPTS / LEFT_OUT_FILE})")
 
 
 def _show(name: str, counts: Mapping[str, int]) -> None:

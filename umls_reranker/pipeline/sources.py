@@ -52,10 +52,8 @@ from ..models.model_files import HUB_DATASET, hub_calls, package_folder, require
 from ..vocab.concepts import (
     ConceptTable,
     concept_table,
-    count_typed,
     iter_concepts,
     read_name_lists,
-    write_concepts,
 )
 from ..vocab.ontology import read_ontology
 from ..vocab.rrf import REQUIRED_TABLES, release_files, write_relations
@@ -73,6 +71,7 @@ SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
     "obo": read_ontology,
     "names": read_name_lists,
+    "add_names": read_name_lists,
     "corpus": lambda path: reader_of([path]),
     "train_documents": read_documents,
     "dev_documents": read_documents,
@@ -137,10 +136,15 @@ def dictionary_files(
         UserError: the section lacks a key, or a file is missing.
     """
     source = concepts.concept_source
-    if source != "rrf":
-        return {source: _fetched(source, getattr(concepts, source), cache)}
-    paths = release_files(Path(_required("umls_dir", concepts.umls_dir)), unused, required)
-    return {name: (path,) for name, path in paths.items()}
+    files: dict[str, tuple[Path, ...]] = {}
+    if source == "rrf":
+        paths = release_files(Path(_required("umls_dir", concepts.umls_dir)), unused, required)
+        files |= {name: (path,) for name, path in paths.items()}
+    else:
+        files = {source: _fetched(source, getattr(concepts, source), cache)}
+    if concepts.add_names:
+        files["add_names"] = _fetched("add_names", concepts.add_names, cache)
+    return files
 
 
 def _fetched(
@@ -469,9 +473,7 @@ def make_data(recipe: Recipe, run: RunFolder, files: Files, due: Mapping[str, St
 def make_concepts(stage: Stage, source: ConceptSource) -> None:
     """Write the dictionary."""
     with stage.writing() as (folder, summary):
-        summary |= source.report
-        summary["concepts"] = write_concepts(source.concepts, source.hierarchy, folder)
-        summary["typed"] = count_typed(source.concepts)
+        summary |= source.write(folder)
         summary["relations"] = write_relations(
             source.relations, ConceptTable.load(folder).cuis, folder
         )

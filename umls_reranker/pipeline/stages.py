@@ -53,7 +53,7 @@ STAGE_MANIFEST = "manifest.json"
 LIBRARIES = ("accelerate", "datasets", "faiss-cpu", "scikit-learn", "torch", "transformers")
 DOCUMENT_LISTS = ("train_documents", "dev_documents", "test_documents")
 # Files count by content, not by path.
-PATHS = ("umls_dir", "obo", "names", "corpus", *DOCUMENT_LISTS)
+PATHS = ("umls_dir", "obo", "names", "add_names", "corpus", *DOCUMENT_LISTS)
 # Input files, by name, that only the mentions are read from.
 MENTION_FILES = ("MRCUI", "corpus", *DOCUMENT_LISTS)
 ENCODER_KEYS = (
