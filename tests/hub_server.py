@@ -232,7 +232,7 @@ class HubServer:
             elif line["key"] == "deletedFile":
                 del files[line["value"]["path"]]
         oid = repo.add(files, rev)
-        (name,) = [name for name, one in self.repos.items() if one is repo]
+        name = next(name for name, one in self.repos.items() if one is repo)
         return answer({"commitOid": oid, "commitUrl": f"{self.url}/{name}/commit/{oid}"})
 
     @route("POST", "/api/models/{repo}/tag/{rev}")

@@ -74,10 +74,8 @@ def test_beta_equals_platt_where_slopes_agree_and_beats_it_where_not():
     logits = rng.normal(0, 4, 20_000)
     truth = BetaCalibrator(1.2, 0.2, -0.5)(logits)
     labels = (rng.random(20_000) < truth).astype(int)
-    beta, platt = (
-        BetaCalibrator().fit(LabelledScores(logits, labels)),
-        PlattCalibrator().fit(LabelledScores(logits, labels)),
-    )
+    beta = BetaCalibrator().fit(LabelledScores(logits, labels))
+    platt = PlattCalibrator().fit(LabelledScores(logits, labels))
     assert (beta.a, beta.b, beta.c) == pytest.approx((1.2, 0.2, -0.5), abs=0.12)
     assert log_loss(beta(logits), labels) < log_loss(platt(logits), labels) - 0.005
 
@@ -96,7 +94,8 @@ def test_json_round_trip_gives_equal_outputs(method):
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_separable_data_stay_finite_whatever_the_unit(scale):
-    logits, labels = scale * np.array([-3.0, -2.0, 2.0, 3.0]), np.array([0, 0, 1, 1])
+    logits = scale * np.array([-3.0, -2.0, 2.0, 3.0])
+    labels = np.array([0, 0, 1, 1])
     for method in ("platt", "beta"):
         p = CALIBRATORS[method]().fit(LabelledScores(logits, labels))(logits)
         assert np.all(np.isfinite(p)) and np.all(p[:2] < 1e-6) and np.all(p[2:] > 1 - 1e-6)

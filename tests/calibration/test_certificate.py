@@ -118,7 +118,8 @@ def test_mentions_without_candidates_are_never_accepted():
 def test_documents_of_equal_mentions_count_once():
     # 100 documents of 10 equal answers, 3 of them wrong: plenty for 1,000 mentions, too many for
     # 100.
-    p, documents = np.full(1000, 0.97), np.arange(1000) // 10
+    p = np.full(1000, 0.97)
+    documents = np.arange(1000) // 10
     correct = documents >= 3
     assert find(p, correct).threshold is not None
     assert find(p, correct, documents).threshold is None
@@ -127,7 +128,8 @@ def test_documents_of_equal_mentions_count_once():
 def test_scores_alone_get_cut_off_share_and_precision():
     # 100 documents with two answers at 0.97, of which the last is wrong in five documents, and one
     # at 0.6.
-    scores, documents = [0.97, 0.97, 0.6] * 100, np.repeat(np.arange(100), 3)
+    scores = [0.97, 0.97, 0.6] * 100
+    documents = np.repeat(np.arange(100), 3)
     right = np.array([[True, number >= 1, number % 2 == 0] for number in range(100)]).ravel()
     found = certify(scores, right, documents)
     assert found.threshold == pytest.approx(0.97, abs=0.002)
@@ -146,11 +148,9 @@ def test_the_promise_is_the_one_that_was_asked_for():
 
 
 def test_documents_of_an_earlier_certificate_only_calibrate():
-    scores, correct, documents = (
-        [0.97, 0.6] * 120,
-        [True, False] * 120,
-        np.repeat(np.arange(120), 2),
-    )
+    scores = [0.97, 0.6] * 120
+    correct = [True, False] * 120
+    documents = np.repeat(np.arange(120), 2)
     assert certify(scores, correct, documents).threshold is not None
     many = [0.97, 0.6] * 240, [True, False] * 240, np.repeat(np.arange(240), 2)
     # A later certificate has a twentieth of the error probability: 117 documents without an error,

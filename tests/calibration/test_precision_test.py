@@ -69,7 +69,8 @@ def test_the_added_document_is_a_weighted_mean_of_the_sizes():
 
 def test_draws_at_once_are_tests_one_by_one():
     rng = np.random.default_rng(0)
-    kinds, right = np.array([1, 3, 3, 8, 20]), np.array([1, 3, 2, 8, 18])
+    kinds = np.array([1, 3, 3, 8, 20])
+    right = np.array([1, 3, 2, 8, 18])
     counts = np.vstack(
         [rng.poisson([60, 40, 3, 20, 1], (20, 5)), [[0, 0, 0, 0, 0]], [[0, 0, 9, 0, 0]]]
     )

@@ -41,12 +41,14 @@ def test_ece_puts_one_into_the_last_bin():
 def test_debiased_ece_by_hand():
     # Two equal-mass bins of four: rates 0.75 and 1, so gaps 0.65 and 0.3; noise 0.75 * 0.25 / 3 and
     # 0.
-    p, y = [0.1] * 4 + [0.7] * 4, [0, 1, 1, 1] + [1] * 4
+    p = [0.1] * 4 + [0.7] * 4
+    y = [0, 1, 1, 1] + [1] * 4
     plain = (0.65**2 + 0.3**2) / 2
     assert debiased_ece(p, y, bins=2) == pytest.approx(
         0.475 * np.sqrt((plain - 0.0625 / 2) / plain)
     )
-    p, y = [0.1, 0.1, 0.5, 0.7], [0, 0, 1, 1]
+    p = [0.1, 0.1, 0.5, 0.7]
+    y = [0, 0, 1, 1]
     assert debiased_ece(p, y, bins=2) == pytest.approx((0.1 + 0.4) / 2)
     assert debiased_ece([0.0, 0.0, 1.0, 1.0], [0, 0, 1, 1], bins=2) == 0.0
 
@@ -70,7 +72,8 @@ def test_agreement_with_scikit_learn():
 def test_an_interval_takes_noise_out_twice_and_holds_the_value():
     # Every resample of one document is the document.
     report = calibration_report(np.full(40, 0.1), np.arange(40) < 10, ["d"] * 40, resamples=20)
-    square, noise = 0.15**2, 0.25 * 0.75 / 39
+    square = 0.15**2
+    noise = 0.25 * 0.75 / 39
     for name, value in (("ece", 0.15), ("debiased_ece", 0.15 * np.sqrt(1 - noise / square))):
         expected = {"value": value, "low": 0.15 * np.sqrt(1 - 2 * noise / square), "high": value}
         assert {key: report[name][key] for key in expected} == pytest.approx(expected), name
@@ -95,10 +98,8 @@ def test_equal_probabilities_weigh_as_many_as_they_are_in_the_regression():
 
 def test_what_chance_shows_by_hand():
     # One bin, whose error is taken out of the noise; each document's noise gets a random sign.
-    p, y = (
-        np.array([0.1, 0.02, 0.2, 0.1, 0.05, 0.3, 0.01, 0.15]),
-        np.array([0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]),
-    )
+    p = np.array([0.1, 0.02, 0.2, 0.1, 0.05, 0.3, 0.01, 0.15])
+    y = np.array([0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0])
     groups = [0, 1, 1, 2, 3, 4, 5, 6]
     report = calibration_report(p, y, groups, bins=1, resamples=60, seed=4)
     signs = random_signs(np.eye(7), draws=60, seed=4)[:, groups]

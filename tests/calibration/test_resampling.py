@@ -23,10 +23,8 @@ def test_document_sums_by_hand():
 
 
 def test_bootstrap_percentiles_are_those_of_resamples_by_hand():
-    values, groups = (
-        np.random.default_rng(0).random(18),
-        np.repeat(np.arange(6), [1, 2, 3, 3, 4, 5]),
-    )
+    values = np.random.default_rng(0).random(18)
+    groups = np.repeat(np.arange(6), [1, 2, 3, 3, 4, 5])
     sums = document_sums(*document_index(groups), [values, np.ones(18)])
     draws = ratio(np.random.default_rng(7).multinomial(6, np.full(6, 1 / 6), size=300) @ sums)
     for confidence in (0.95, 0.5):

@@ -73,7 +73,8 @@ def test_f1_threshold_accepts_ties_together():
 
 def test_f1_threshold_between_neighboring_floats():
     # The midpoint rounds to the lower one, which would be accepted too.
-    lower, upper = 0.5, np.nextafter(0.5, 1)
+    lower = 0.5
+    upper = np.nextafter(0.5, 1)
     assert lower < f1_threshold(np.array([upper, lower]), np.array([1, 0])) <= upper
 
 
@@ -86,7 +87,8 @@ def test_f1_threshold_is_the_best_of_all():
 
 
 def test_a_precision_sets_one_threshold_for_all_types():
-    p, correct = np.array([0.9, 0.8, 0.8, 0.6, 0.5, 0.4]), np.array([1, 1, 0, 1, 1, 0], bool)
+    p = np.array([0.9, 0.8, 0.8, 0.6, 0.5, 0.4])
+    correct = np.array([1, 1, 0, 1, 1, 0], bool)
     # 4 of 5 are correct down to 0.5, and of the tie at 0.8 only 2 of 3.
     assert precision_threshold(p, correct, 0.8) == pytest.approx(0.45)
     assert precision_threshold(p, correct, 0.85) == pytest.approx(0.85)
@@ -119,7 +121,8 @@ def test_fit_default_by_hand(monkeypatch):
         HIERARCHY,
         gold=[0, 1, -1, -1],
     )
-    probabilities, top = np.array([0.9, 0.2, 0.8, 0.7, 0.1]), np.array([0, 2, 4, -1])
+    probabilities = np.array([0.9, 0.2, 0.8, 0.7, 0.1])
+    top = np.array([0, 2, 4, -1])
     table = fit_thresholds(lists, probabilities, top, CalibrationArguments())
     default = table.rows["default"]
     # Accepting 0.9, 0.8 and 0.7 has two correct pairs of three.
@@ -135,7 +138,9 @@ def test_own_threshold_is_shrunk_by_support(monkeypatch):
     lists, p, top = drawn({"T047": 400, "T121": 400})
     p = np.where(lists.owner < 400, p, p**3)
     table = fit_thresholds(lists, p, top, CalibrationArguments())
-    default, group, kind = (table.rows[node] for node in ("default", "group:CHEM", "T121"))
+    default = table.rows["default"]
+    group = table.rows["group:CHEM"]
+    kind = table.rows["T121"]
     of_kind = lists.owner >= 400
     best = f1_threshold(p[of_kind], lists.labels[of_kind])
     weight = lists.labels[of_kind].sum() / (lists.labels[of_kind].sum() + 100.0)
@@ -166,8 +171,10 @@ def test_the_certificate_is_of_what_is_served_among_the_mentions_that_may_certif
     # Incorrect below 0.7, so that is where acceptance begins; a third of the mentions may not
     # certify.
     rng = np.random.default_rng(0)
-    p, documents = rng.uniform(0.5, 1.0, 1800), rng.integers(0, 200, 1800).astype(str)
-    correct, for_certificate = p > 0.7, np.arange(1800) % 3 > 0
+    p = rng.uniform(0.5, 1.0, 1800)
+    documents = rng.integers(0, 200, 1800).astype(str)
+    correct = p > 0.7
+    for_certificate = np.arange(1800) % 3 > 0
     given = {"target_precision": 0.9, "confidence": 0.99}
     table = single(p, correct, documents=documents, for_certificate=for_certificate, **given)
     served = np.where(p >= table.for_type().accept, p, np.nan)[for_certificate]
@@ -188,7 +195,8 @@ def test_the_certificate_is_of_what_is_served_among_the_mentions_that_may_certif
 
 def test_mentions_that_are_never_high_neither_carry_nor_spoil_the_tier():
     p = np.tile(np.linspace(0.7, 1.0, 1000), 2)
-    drug, documents = np.repeat([False, True], 1000), [str(row // 5) for row in range(2000)]
+    drug = np.repeat([False, True], 1000)
+    documents = [str(row // 5) for row in range(2000)]
     types = ["T047"] * 1000 + ["T121"] * 1000
     # The drugs came without something that the model reads, and are incorrect wherever they are
     # sure.
@@ -202,7 +210,8 @@ def test_mentions_that_are_never_high_neither_carry_nor_spoil_the_tier():
 def test_high_is_the_certified_threshold_or_accept_where_that_is_higher():
     # All 200 top candidates are correct, so that every threshold is certified; the runners-up
     # (0.71) are not.
-    p, top = np.column_stack([np.linspace(0.75, 0.95, 200), np.full(200, 0.71)]), 2 * np.arange(200)
+    p = np.column_stack([np.linspace(0.75, 0.95, 200), np.full(200, 0.71)])
+    top = 2 * np.arange(200)
     lists = flat_lists(np.tile([1, 0], 200), None, HIERARCHY, size=2)
     row = fit_thresholds(lists, p.ravel(), top, CalibrationArguments()).rows["default"]
     assert row.accept == pytest.approx(0.73) and 0.74 < row.high <= 0.75

@@ -96,10 +96,8 @@ def test_the_slurm_jobs_launch_as_many_processes_as_gpus_on_every_node(tmp_path)
         "SLURM_GPUS_ON_NODE": "4",
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
     }
-    recipe, options = (
-        ["a recipe.yaml", "--max_steps", "5"],
-        {"capture_output": True, "text": True, "timeout": 280},
-    )
+    recipe = ["a recipe.yaml", "--max_steps", "5"]
+    options = {"capture_output": True, "text": True, "timeout": 280}
     for name in ("multi_node", "single_node"):
         command = ["bash", shipped_configs()[name], *recipe]
         done = subprocess.run(command, cwd=tmp_path, env=os.environ | job, check=False, **options)

@@ -93,7 +93,8 @@ def test_one_process_takes_the_cores_of_those_that_wait(monkeypatch, processes, 
     torch.distributed.init_process_group(
         "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
     )
-    first, other = SimpleNamespace(is_main_process=True), SimpleNamespace(is_main_process=False)
+    first = SimpleNamespace(is_main_process=True)
+    other = SimpleNamespace(is_main_process=False)
     assert goes_on_alone(first) and not goes_on_alone(other)
     assert given == threads and not torch.distributed.is_initialized()
 

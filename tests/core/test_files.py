@@ -124,7 +124,9 @@ def counted(monkeypatch):
 
 
 def test_what_did_not_change_is_not_hashed_again(tmp_path, monkeypatch):
-    folder, cache, read = tmp_path / "data", tmp_path / "cache", counted(monkeypatch)
+    folder = tmp_path / "data"
+    cache = tmp_path / "cache"
+    read = counted(monkeypatch)
     folder.mkdir()
     (folder / "a").write_text("old")
     os.utime(folder / "a", (1, 1))

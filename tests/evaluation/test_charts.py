@@ -89,7 +89,8 @@ def test_reliability_by_hand():
 
 
 def test_the_noise_band_is_wider_where_mentions_of_a_document_share_one_fate():
-    p, y = np.full(1500, 0.5), np.repeat(np.random.default_rng(0).random(150) < 0.5, 10)
+    p = np.full(1500, 0.5)
+    y = np.repeat(np.random.default_rng(0).random(150) < 0.5, 10)
     bands = [reliability_points(p, y, np.arange(1500) // size) for size in (10, 1)]
     widths = [band["band_high"][0] - band["band_low"][0] for band in bands]
     # Ten mentions are worth one: the square root of 10.

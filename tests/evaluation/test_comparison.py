@@ -49,7 +49,8 @@ def exchanged(count):
     """The former version, with as many of its right answers turned wrong as of its wrong ones
     turned right.
     """
-    rank, rng = FORMER.rank.copy(), np.random.default_rng(2)
+    rank = FORMER.rank.copy()
+    rng = np.random.default_rng(2)
     for side, to in ((rank == 0, -1), (rank != 0, 0)):
         rank[rng.permutation(np.flatnonzero(side))[:count]] = to
     return replace(FORMER, rank=rank)
@@ -96,8 +97,10 @@ def test_a_mention_without_candidates_counts_as_scored_zero():
 
 def test_changes_at_rank_1_are_counted():
     rank = FORMER.rank.copy()
-    right, wrong = np.flatnonzero(rank == 0), np.flatnonzero(rank != 0)
-    rank[right[:1]], rank[wrong[:5]] = -1, 0
+    right = np.flatnonzero(rank == 0)
+    wrong = np.flatnonzero(rank != 0)
+    rank[right[:1]] = -1
+    rank[wrong[:5]] = 0
     comparison = compare(replace(FORMER, rank=rank), FORMER)
     assert (comparison.gained, comparison.lost) == (5, 1)
 

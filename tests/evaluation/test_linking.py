@@ -27,7 +27,8 @@ def coverage(score, correct, precision):
 
 
 def test_coverage_at_precision_by_hand():
-    score, correct = [0.9, 0.8, 0.7, 0.6, 0.5], [1, 1, 0, 1, 0]
+    score = [0.9, 0.8, 0.7, 0.6, 0.5]
+    correct = [1, 1, 0, 1, 0]
     assert coverage(score, correct, 1.0) == 0.4
     assert coverage(score, correct, 0.75) == 0.8
     assert coverage(score, correct, 0.9) == 0.4
@@ -48,7 +49,8 @@ def test_coverage_interval_agrees_with_resampling_by_hand():
     score = rng.random(len(documents))
     correct = rng.random(len(documents)) < (score + documents / 12) / 2
     found = coverage_at_precision(score, correct, 0.7, Documents.of(documents, 100, 3))
-    rng, draws = np.random.default_rng(3), []
+    rng = np.random.default_rng(3)
+    draws = []
     for _ in range(100):
         rows = np.repeat(np.arange(len(score)), rng.multinomial(12, np.full(12, 1 / 12))[documents])
         draws.append(coverage(score[rows], correct[rows], 0.7))
@@ -62,11 +64,9 @@ def share_of(correct, documents):
 
 
 def test_no_error_in_a_few_documents_is_no_certainty():
-    few, many, none = (
-        share_of(np.ones(5), np.arange(5)),
-        share_of(np.ones(200), np.arange(200)),
-        share_of([0] * 5, range(5)),
-    )
+    few = share_of(np.ones(5), np.arange(5))
+    many = share_of(np.ones(200), np.arange(200))
+    none = share_of([0] * 5, range(5))
     assert few == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 5)), "high": 1.0, "n": 5}
     assert many["low"] == pytest.approx(0.025 ** (1 / 200))
     assert (none["low"], none["high"]) == (0.0, pytest.approx(1 - 0.025 ** (1 / 5)))

@@ -13,7 +13,8 @@ from umls_reranker.evaluation.metrics import SCHEMA, Outcomes
 
 def assert_equal(left, right):
     for field in SCHEMA:
-        a, b = getattr(left, field.name), getattr(right, field.name)
+        a = getattr(left, field.name)
+        b = getattr(right, field.name)
         if field.name == "types":
             assert [list(types) for types in a] == [list(types) for types in b]
         else:

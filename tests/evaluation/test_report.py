@@ -17,10 +17,9 @@ def test_of_a_model_that_uses_no_cross_encoder_nothing_is_told_of_one():
     decided = rank(lists, Scores(logits, 0), Calibration())
     documents = Documents.of(lists.annotations.documents, 20)
     systems = {"lists_order": System(lists.annotations.gold)}
-    without, with_cross_encoder = (
-        measure(lists, decided, column, systems, documents, "lists")[0]
-        for column in (np.full_like(logits, np.nan), logits)
-    )
+    rest = (systems, documents, "lists")
+    with_cross_encoder, _ = measure(lists, decided, logits, *rest)
+    without, _ = measure(lists, decided, np.full_like(logits, np.nan), *rest)
     of_cross_encoder = with_cross_encoder["figures"].keys() - without["figures"].keys()
     assert of_cross_encoder == {
         name for name in with_cross_encoder["figures"] if name.endswith("_raw")

@@ -171,7 +171,7 @@ def test_what_people_wrote_into_the_card_stays(folder, tmp_path):
     )
     for tag, model in (("v1", folder), ("v2", make_model(tmp_path / "second", seed=1))):
         changes = operations(version_contents(model, REPO, tag), ["README.md"], card)
-        (made,) = [each for each in changes if each.path_in_repo == "README.md"]
+        made = next(each for each in changes if each.path_in_repo == "README.md")
         card = made.path_or_fileobj.decode() + "\nAfter 0"
     made = ModelCard(card.removesuffix("\nAfter 0"))
     data = made.data.to_dict()

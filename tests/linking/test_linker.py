@@ -171,8 +171,8 @@ def test_an_exported_index_and_the_model_are_all_that_is_needed(
             alone = ConceptLinker.from_pretrained(model, target, device="cpu", dtype="float32")
     finally:
         (scripts.materials / "gone").rename(moved)
-    ours, theirs = (one.link("renal failure", entity_type="T047") for one in (alone, linker))
-    assert ours == theirs
+    asked = {"mention": "renal failure", "entity_type": "T047"}
+    assert alone.link(**asked) == linker.link(**asked)
     again = scripts.run("export_index", scripts.recipe, "--index_folder", target)
     assert again.code == 2 and "already exists" in again.errors[0]
 

@@ -6,7 +6,9 @@ from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, w
 from umls_reranker.vocab.rrf import read_relations, write_relations
 from umls_reranker.vocab.types import TypeHierarchy
 
-COLD, INFECTION, DISEASE = "C0000001", "C0000002", "C0000003"
+COLD = "C0000001"
+INFECTION = "C0000002"
+DISEASE = "C0000003"
 
 
 def test_a_run_knows_the_parents_of_the_concepts_of_lists(tmp_path):

@@ -138,9 +138,8 @@ def test_a_stage_is_run_when_it_has_to_be(tmp_path, capsys):
 
 
 def test_what_a_killed_run_left_is_gone_on_with(tmp_path, capsys):
-    stage, other = (
-        Stage(tmp_path / "checkpoints", {"rate": rate}, {}, resumes=True) for rate in (1, 2)
-    )
+    stage = Stage(tmp_path / "checkpoints", {"rate": 1}, {}, resumes=True)
+    other = Stage(tmp_path / "checkpoints", {"rate": 2}, {}, resumes=True)
     with suppress(KeyboardInterrupt), stage.writing() as (folder, _):
         (folder / "checkpoint-1").touch()
         raise KeyboardInterrupt

@@ -214,7 +214,8 @@ def test_reports_count_what_was_lost(finished):
 
 
 def test_the_same_command_again_changes_nothing(scripts, finished):
-    before, times = contents(finished.folder), change_times(finished.folder)
+    before = contents(finished.folder)
+    times = change_times(finished.folder)
     log = (finished.folder / "stages.jsonl").read_bytes()
     skipped = []
     for script in SCRIPTS:

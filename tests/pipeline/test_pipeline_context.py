@@ -92,7 +92,8 @@ def test_the_linker_gives_the_scores_of_the_evaluation(run):
     # Candidates, their types and all scores: the reranker sees what calibration and evaluation saw.
     linker = ConceptLinker.from_run(run[0], device="cpu", dtype="float32")
     mentions = RunFolder(run[0]).splits("mentions")["test"]
-    reranker, lists = linker.reranker, read_run_lists(run[0], "test", linker.concepts)
+    reranker = linker.reranker
+    lists = read_run_lists(run[0], "test", linker.concepts)
     expected = reranker.decide(lists).probabilities.tolist()
     linked = linker.link_batch(
         list(mentions["mention"]),

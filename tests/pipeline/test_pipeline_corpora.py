@@ -20,10 +20,8 @@ def test_a_format_of_ones_own_gives_the_mentions_of_ours(scripts, finished, tmp_
                 one for passage in document["passages"] for one in passage["annotations"]
             ]
             for one in reversed(annotations):
-                start, end = (
-                    one["locations"][0]["offset"],
-                    one["locations"][0]["offset"] + len(one["text"]),
-                )
+                start = one["locations"][0]["offset"]
+                end = one["locations"][0]["offset"] + len(one["text"])
                 marked = (
                     f"{marked[:start]}[{one['text']}|"
                     f"{parts_of(one['infons']['identifier'])[0][0]}]{marked[end:]}"

@@ -134,7 +134,8 @@ def test_damaged_weights(scripts, run, tmp_path):
 
 
 def test_a_damaged_model_folder(scripts, run, tmp_path):
-    mentions, output = tmp_path / "mentions.jsonl", tmp_path / "output.jsonl"
+    mentions = tmp_path / "mentions.jsonl"
+    output = tmp_path / "output.jsonl"
     mentions.write_text(json.dumps({"entity": "cold", "candidates": ["common cold"]}) + "\n")
     weights = run / "model" / "model.safetensors"
     whole = weights.read_bytes()

@@ -2,12 +2,13 @@
 as it should.
 """
 
-import json
 import shutil
 
 import pytest
 from pipeline_fixtures import contents
 from safetensors.numpy import load_file
+
+from umls_reranker.core.files import read_json
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -78,7 +79,7 @@ def test_a_stage_killed_while_it_replaces_its_former_output_loses_neither(
     assert scripts.run("mine_negatives", output_dir=tmp_path).skipped == ["pairs"]
     assert contents(run / "pairs") == former
     assert scripts.run("mine_negatives", **changed).remade == ["pairs"]
-    assert json.loads((run / "pairs" / "mining_report.json").read_text())["random_pairs"] == 58 + 4
+    assert read_json(run / "pairs" / "mining_report.json")["random_pairs"] == 58 + 4
     assert {path.name for path in run.iterdir()} == {
         *("concepts", "lists", "pairs", ".lock", "stages.jsonl")
     }
@@ -112,15 +113,13 @@ def test_killed_training_goes_on_and_ends_the_same(scripts, finished, tmp_path):
     assert not any("checkpoint-60" in change for change in last.changes)
     assert not list((run / "checkpoints").glob("tmp*"))
 
-    ours, theirs = (
-        json.loads((folder / "checkpoints" / "manifest.json").read_text())["summary"]
-        for folder in (run, finished.folder)
-    )
-    assert ours == theirs and ours["dev"]["roc_auc"] > 0.5
-    weights, expected = (
-        load_file(folder / "checkpoints" / "checkpoint-best" / "model.safetensors")
-        for folder in (run, finished.folder)
-    )
+    ours = run / "checkpoints"
+    theirs = finished.folder / "checkpoints"
+    summary = read_json(ours / "manifest.json")["summary"]
+    assert summary == read_json(theirs / "manifest.json")["summary"]
+    assert summary["dev"]["roc_auc"] > 0.5
+    weights = load_file(ours / "checkpoint-best" / "model.safetensors")
+    expected = load_file(theirs / "checkpoint-best" / "model.safetensors")
     assert weights.keys() == expected.keys()
     assert [name for name in weights if weights[name].tobytes() != expected[name].tobytes()] == []
 

@@ -153,7 +153,8 @@ def break_off(stage, text):
 
 
 def test_what_a_killed_run_left_is_gone_on_with_only_for_the_same_output(tmp_path):
-    one, other = (some_stage(tmp_path, {"rate": rate}, resumes=True) for rate in (1, 2))
+    one = some_stage(tmp_path, {"rate": 1}, resumes=True)
+    other = some_stage(tmp_path, {"rate": 2}, resumes=True)
     assert break_off(one, "checkpoint-1") == ["manifest.json"]
     assert break_off(other, "checkpoint-2") == ["manifest.json"]
     assert break_off(one, "checkpoint-3") == ["checkpoint-1", "manifest.json"]
@@ -238,7 +239,8 @@ def test_a_run_folder_is_locked_once(tmp_path, monkeypatch):
 
 
 def test_processes_beside_the_owner_share_its_folder_and_take_no_lock(tmp_path):
-    run, stage = RunFolder(tmp_path), some_stage(tmp_path)
+    run = RunFolder(tmp_path)
+    stage = some_stage(tmp_path)
     with run.locked(), stage.writing() as (folder, summary):
         with run.locked(owner=False), some_stage(tmp_path).writing(owner=False) as (same, dropped):
             (same / "shard").write_text("1")
