@@ -1,7 +1,10 @@
 """Files and folders that appear whole or not at all; JSON; fingerprints."""
 
+import gzip
+import io
 import json
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 from filelock import FileLock
 
 from umls_reranker.core import files
+from umls_reranker.core import progress as shown
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import (
     file_sha256,
@@ -20,6 +24,8 @@ from umls_reranker.core.files import (
     write_json,
     written,
 )
+from umls_reranker.core.progress import progress
+from umls_reranker.core.text_files import read_lines
 
 
 def listing(folder):
@@ -187,3 +193,46 @@ def test_what_the_workers_of_a_killed_process_hold_for_a_moment_is_waited_for(tm
     with hold(tmp_path / "lock", "refused"):
         assert not former.lock.is_locked
     timer.join()
+
+
+def write(path, content):
+    path.write_bytes(content)
+    return path
+
+
+def test_lines_are_numbered_plain_and_gzip(tmp_path):
+    content = b"\xef\xbb\xbfone\r\ntwo\x0c\n\nlast"
+    expected = [(1, b"one"), (2, b"two\x0c"), (3, b""), (4, b"last")]
+    assert list(read_lines(write(tmp_path / "plain", content))) == expected
+    assert list(read_lines(write(tmp_path / "packed", gzip.compress(content)))) == expected
+
+
+def test_a_broken_file_of_lines_is_named(tmp_path):
+    packed = gzip.compress(b"three\n" * 1000)
+    for name, content in {
+        "cut": packed[:-20],
+        "changed": packed[:-8] + b"\0" * 8,
+        "empty": b"",
+    }.items():
+        with pytest.raises(UserError, match=name):
+            list(read_lines(write(tmp_path / name, content)))
+    with pytest.raises(UserError, match="absent"):
+        list(read_lines(tmp_path / "absent"))
+
+
+# Progress bars: few states in a log, and none of short work
+
+
+def test_a_bar_in_a_log_is_only_of_long_work(monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    with progress(total=3, desc="short", unit=" names") as bar:
+        bar.update(3)
+    assert log.getvalue() == ""
+    monkeypatch.setattr(shown, "SECONDS_BETWEEN_LINES", 0.0)
+    with progress(total=2, desc="long", unit=" names") as bar:
+        bar.update(2)
+    assert "long: 100%" in log.getvalue()
+    monkeypatch.setenv("UMLS_RERANKER_PROGRESS", "0")
+    before = log.getvalue()
+    assert list(progress(range(2), desc="work")) == [0, 1] and log.getvalue() == before

@@ -1,16 +1,30 @@
 """Figures of a model's answers, over all mentions and parts of them."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from list_fixtures import make_lists
 from outcome_fixtures import make_metrics, make_outcomes
 from tiny_reranker import HIERARCHY, fit_thresholds
 
+from umls_reranker.calibration.decisions import CandidateScores, Decisions
+from umls_reranker.core.arrays import best_candidates, list_offsets
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import write_json
 from umls_reranker.evaluation import metrics
-from umls_reranker.evaluation.metrics import SMALLEST_SLICE, WITHOUT_TYPE, Documents, Figure
+from umls_reranker.evaluation.metrics import (
+    SCHEMA,
+    SMALLEST_SLICE,
+    WITHOUT_TYPE,
+    Documents,
+    Figure,
+    Outcomes,
+    coverage_at_precision,
+    gold_ranks,
+)
 from umls_reranker.evaluation.render import as_markdown, report_page, report_tables
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
@@ -182,3 +196,153 @@ def test_metrics_of_another_format_are_refused(tmp_path):
     write_json(tmp_path / "metrics.json", {"schema_version": 2})
     with pytest.raises(UserError, match=r"metrics\.json has schema_version 2"):
         metrics.read_metrics(tmp_path / "metrics.json")
+
+
+def assert_equal(left, right):
+    for field in SCHEMA:
+        a = getattr(left, field.name)
+        b = getattr(right, field.name)
+        if field.name == "types":
+            assert [list(types) for types in a] == [list(types) for types in b]
+        else:
+            np.testing.assert_array_equal(a, b)
+
+
+def test_outcomes_are_the_decisions_about_top_candidates():
+    # The second candidate comes first; nothing is retrieved; and two probabilities of 1 hide which
+    # is better.
+    items = [[{"name": name, "cui": f"C{name}"} for name in names] for names in ("ab", "", "cd")]
+    given = make_lists(
+        ["x", "y", "z"], items, ["T047", None, "T121"], gold=[0, -1, 1], documents=["d", "d", "e"]
+    )
+    given = replace(given, parents={("C1", "Cb")})
+    decided = Decisions(
+        offsets=given.offsets,
+        concepts=given.concepts,
+        models=np.zeros(3, int),
+        complete=np.ones(3, bool),
+        missing={},
+        scores=CandidateScores(
+            np.zeros(4, np.float32),
+            np.array([-1.0, 1.0, 40.0, 41.0]),
+            np.array([0.25, 0.75, 1.0, 1.0]),
+            np.full(4, np.nan),
+        ),
+        edges=np.array([[0.5, 0.6, 0.9]] * 3),
+        accept_tier="high",
+    )
+    found = Outcomes.of(given, decided)
+    np.testing.assert_array_equal(found.score, [0.75, np.nan, 1.0])
+    np.testing.assert_array_equal(found.margin, [0.5, np.nan, 0.0])
+    assert found.answer.tolist() == ["Cb", "", "Cd"] and found.rank.tolist() == [1, -1, 0]
+    assert found.tier.tolist() == ["medium", "reject", "high"] and found.accepted.tolist() == [
+        False,
+        False,
+        True,
+    ]
+    assert found.relation.tolist() == ["parent", "", ""]
+    assert found.document.tolist() == ["d", "d", "e"] and list(found.types) == [
+        ("T047",),
+        (),
+        ("T121",),
+    ]
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    outcomes = make_outcomes(
+        5, score=np.array([0.1, np.nan, 0.3, 1.0, 0.0]), types=[["T047", "T121"], [], *[["T1"]] * 3]
+    )
+    outcomes.save(tmp_path / "outcomes.parquet")
+    assert_equal(Outcomes.load(tmp_path / "outcomes.parquet"), outcomes)
+    assert [path.name for path in tmp_path.iterdir()] == ["outcomes.parquet"]
+
+
+def test_the_file_holds_no_text_of_a_vocabulary():
+    assert set(SCHEMA.names).isdisjoint({"mention", "name", "left", "right"})
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    path = tmp_path / "outcomes.parquet"
+    path.write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(UserError, match=r"outcomes\.parquet"):
+        Outcomes.load(path)
+    make_outcomes(3).save(path)
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({"schema_version": "99"}), path)
+    with pytest.raises(UserError, match="newer than umls_reranker"):
+        Outcomes.load(path)
+
+
+# Four mentions with 3, 0, 1 and 2 candidates.
+OFFSETS = list_offsets([3, 0, 1, 2])
+SCORES = np.array([0.1, 2.0, 1.0, -3.0, 0.5, 0.5])
+
+
+def test_the_first_of_short_lists_and_ties():
+    np.testing.assert_array_equal(best_candidates(SCORES, OFFSETS), [1, -1, 3, 4])
+
+
+def test_gold_ranks():
+    for correct, ranks in (
+        ([1, 0, 0, 1, 0, 1], [2, -1, 0, 1]),
+        ([0, 1, 1, 0, 1, 1], [0, -1, -1, 0]),
+    ):
+        np.testing.assert_array_equal(gold_ranks(SCORES, OFFSETS, np.array(correct, bool)), ranks)
+
+
+def coverage(score, correct, precision):
+    documents = Documents.of(range(len(score)), 1)
+    return coverage_at_precision(score, correct, precision, documents)["value"]
+
+
+def test_coverage_at_precision_by_hand():
+    score = [0.9, 0.8, 0.7, 0.6, 0.5]
+    correct = [1, 1, 0, 1, 0]
+    assert coverage(score, correct, 1.0) == 0.4
+    assert coverage(score, correct, 0.75) == 0.8
+    assert coverage(score, correct, 0.9) == 0.4
+    assert coverage(score, [0, 0, 0, 0, 1], 0.5) == 0.0
+    # 0.55 * 100 is more than 55 by a rounding error.
+    assert coverage(-np.arange(100), np.arange(100) < 55, 0.55) == 1.0
+
+
+def test_coverage_takes_ties_together_and_skips_missing_answers():
+    assert coverage([0.9, 0.9, 0.1], [1, 0, 0], 1.0) == 0.0
+    assert coverage([0.9, -np.inf, np.nan, -np.inf], [1, 1, 1, 1], 0.5) == 0.25
+    assert coverage([0.9, np.nan], [1, 1], 0.5) == 0.5
+
+
+def test_coverage_interval_agrees_with_resampling_by_hand():
+    rng = np.random.default_rng(1)
+    documents = np.repeat(np.arange(12), rng.integers(1, 9, 12))
+    score = rng.random(len(documents))
+    correct = rng.random(len(documents)) < (score + documents / 12) / 2
+    found = coverage_at_precision(score, correct, 0.7, Documents.of(documents, 100, 3))
+    rng = np.random.default_rng(3)
+    draws = []
+    for _ in range(100):
+        rows = np.repeat(np.arange(len(score)), rng.multinomial(12, np.full(12, 1 / 12))[documents])
+        draws.append(coverage(score[rows], correct[rows], 0.7))
+    assert [found["low"], found["high"]] == pytest.approx(np.quantile(draws, [0.025, 0.975]))
+
+
+def share_of(correct, documents):
+    return Documents.of(documents, resamples=50).measure(
+        [np.asarray(correct), np.ones(len(correct))]
+    )
+
+
+def test_no_error_in_a_few_documents_is_no_certainty():
+    few = share_of(np.ones(5), np.arange(5))
+    many = share_of(np.ones(200), np.arange(200))
+    none = share_of([0] * 5, range(5))
+    assert few == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 5)), "high": 1.0, "n": 5}
+    assert many["low"] == pytest.approx(0.025 ** (1 / 200))
+    assert (none["low"], none["high"]) == (0.0, pytest.approx(1 - 0.025 ** (1 / 5)))
+
+
+def test_one_document_has_no_interval():
+    found = share_of(np.arange(40) > 0, ["d"] * 40)
+    assert found["value"] == 0.975 and np.isnan([found["low"], found["high"]]).all()
+    found = share_of([1, 0], list("ab"))
+    assert (found["low"], found["high"]) == (0.0, 1.0)

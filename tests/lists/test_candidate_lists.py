@@ -9,7 +9,17 @@ from trigram_encoder import make_concepts
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.columns import InvalidRow, MentionColumns
 from umls_reranker.lists.dictionary import Dictionary
-from umls_reranker.lists.labels import candidate_cuis, list_rows, read_run_lists, write_list_rows
+from umls_reranker.lists.labels import (
+    candidate_cuis,
+    list_rows,
+    read_run_lists,
+    usable_lists,
+    with_parents,
+    write_list_rows,
+)
+from umls_reranker.lists.read import Rows
+from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, write_concepts
+from umls_reranker.vocab.rrf import read_relations, write_relations
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 HIERARCHY = TypeHierarchy([SemanticType("T1", "One"), SemanticType("T2", "Two")])
@@ -331,3 +341,73 @@ def test_another_candidate_of_the_gold_concept_takes_the_place_of_one_that_goes(
     kept = lists.with_candidates(np.array([2, 1, 4]))
     assert kept.names.to_list() == ["r", "q", "q"] and kept.annotations.gold.tolist() == [0, -1]
     assert kept.offsets.tolist() == [0, 2, 3]
+
+
+COLD = "C0000001"
+INFECTION = "C0000002"
+DISEASE = "C0000003"
+
+
+def test_a_run_knows_the_parents_of_the_concepts_of_lists(tmp_path):
+    items = [[{"name": cui, "cui": cui} for cui in (INFECTION, COLD)], [{"name": "c", "cui": COLD}]]
+    lists = make_lists(["m", "n"], items, gold=[1, -1], cuis=[COLD, INFECTION])
+    # One parent is told by PAR, one by CHD, and a synonym is none.
+    lines = [(COLD, "PAR", INFECTION), (DISEASE, "CHD", INFECTION), (COLD, "SY", DISEASE)]
+    text = "".join(f"{a}|A1|AUI|{rel}|{b}|A2|AUI||R1||X|X|||N||\n" for a, rel, b in lines)
+    (tmp_path / "MRREL.RRF").write_text(text, encoding="utf-8")
+    folder = tmp_path / "concepts"
+    concepts = [Concept(cui, cui) for cui in (COLD, INFECTION, DISEASE)]
+    write_concepts(concept_table(concepts), TypeHierarchy([]), folder)
+    write_relations(read_relations(tmp_path / "MRREL.RRF"), ConceptTable.load(folder).cuis, folder)
+    known = with_parents(lists, folder)
+    # The disease is in no list.
+    assert known.parents == {(COLD, INFECTION)}
+    assert known.parents_of_gold.tolist() == [True, False, False]
+    assert known.children_of_gold.tolist() == [False, False, True]
+    assert known.take(np.array([1])).children_of_gold.tolist() == [True]
+
+
+# Documents of nearly equal content count as one
+
+
+def notes(copies, changed=0.0, mentions=3, seed=0, has_text=True):
+    """Rows of 20 notes of 120 words with some mentions, in copies of which some words change."""
+    rng = np.random.default_rng(seed)
+    boilerplate = [f"dictated{position}" for position in range(30)]
+    rows = []
+    for note in range(20):
+        text = np.array([*boilerplate, *(f"w{rng.integers(3000)}" for _ in range(90))], object)
+        entities = [f"m{rng.integers(3000)}" for _ in range(mentions)]
+        for copy in range(copies):
+            words = text.copy()
+            words[rng.random(120) < changed] = f"x{note}.{copy}"
+            for entity, part in zip(entities, np.array_split(words, mentions), strict=True):
+                candidates = [{"name": entity, "cui": f"C{entity}"}, {"name": "b", "cui": "C0"}]
+                row = {"doc_id": f"d{note}.{copy}", "entity": entity, "cui": f"C{entity}"}
+                if has_text:
+                    row["left"] = " ".join(part)
+                rows.append(row | {"candidates": candidates})
+    return rows
+
+
+def documents(rows):
+    lists = usable_lists(Rows.of_mappings(rows), "rows", TypeHierarchy([]))
+    assert lists.annotations.doc_ids.tolist() == [row["doc_id"] for row in rows]
+    return lists.annotations.documents
+
+
+@pytest.mark.parametrize("changed", [0.0, 0.05])
+@pytest.mark.parametrize("copies", [1, 2, 5, 40])
+def test_notes_under_several_ids_are_one_document(copies, changed):
+    rows = notes(copies, changed)
+    expected = [row["doc_id"].split(".")[0] + ".0" for row in rows]
+    assert documents(rows).tolist() == expected
+
+
+def test_notes_without_text_are_alike_by_several_mentions_and_their_candidates():
+    for mentions, expected in ((3, 20), (2, 60)):
+        assert len({*documents(notes(3, mentions=mentions, has_text=False))}) == expected
+    rows = notes(3, has_text=False)
+    for number, row in enumerate(rows):
+        row["candidates"][1]["cui"] = f"C{number}"
+    assert len({*documents(rows)}) == 60

@@ -1,8 +1,12 @@
+import gzip
 import json
 from itertools import pairwise
 
+import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from umls_reranker.core.arrays import arrow_writer, open_arrow
 from umls_reranker.core.errors import UserError
@@ -12,6 +16,7 @@ from umls_reranker.vocab.concepts import (
     concept_table,
     iter_concepts,
     join_concepts,
+    read_name_concepts,
     write_concepts,
 )
 from umls_reranker.vocab.types import TypeHierarchy
@@ -182,3 +187,132 @@ def test_a_folder_with_another_hash_is_refused(tmp_path, table):
         writer.write(rows)
     with pytest.raises(UserError, match="concepts .*delete it and run"):
         ConceptTable.load(tmp_path / "concepts")
+
+
+FEATURES = datasets.Features(
+    {
+        "number": datasets.Value("int32"),
+        "words": datasets.List(datasets.Value("string")),
+        "kind": datasets.ClassLabel(names=["odd", "even"]),
+    }
+)
+ROWS = {"number": [0, 1, 2], "words": [[], ["w"], ["w", "v"]], "kind": [0, 1, 0]}
+
+
+def write_arrow(path, *batches):
+    with arrow_writer(path, FEATURES.arrow_schema) as writer:
+        for batch in batches:
+            writer.write(pa.Table.from_pydict(batch, FEATURES.arrow_schema))
+    return path
+
+
+def test_what_is_written_is_mapped_and_read_by_datasets(tmp_path):
+    arrays = {
+        "number": np.arange(3),
+        "words": pa.array(ROWS["words"]),
+        "kind": pa.chunked_array([[0], [1, 0]]),
+    }
+    path = write_arrow(tmp_path / "new" / "train.arrow", ROWS, arrays)
+    twice = {name: values * 2 for name, values in ROWS.items()}
+    assert open_arrow(path).to_pydict() == twice
+    dataset = datasets.Dataset.from_file(str(path))
+    assert dataset.features == FEATURES and dataset.to_dict() == twice
+    assert len(datasets.Dataset.from_file(str(write_arrow(tmp_path / "empty.arrow")))) == 0
+
+
+def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
+    path = write_arrow(tmp_path / "train.arrow", ROWS)
+    with pytest.raises(ZeroDivisionError), arrow_writer(path, FEATURES.arrow_schema) as writer:
+        writer.write(pa.Table.from_pydict(ROWS, FEATURES.arrow_schema))
+        raise ZeroDivisionError
+    assert open_arrow(path).to_pydict() == ROWS
+    assert [file.name for file in tmp_path.iterdir()] == ["train.arrow"]
+
+
+# Dictionaries as one file of names
+
+
+NAMED_ROWS = [
+    {"id": "D2|10", "name": "flu", "preferred": "", "semantic_type": "T047", "source": "A"},
+    {"id": "007", "name": "NA", "preferred": "0", "semantic_type": "no such type", "source": "A"},
+    {
+        "id": " D2",
+        "name": " the | flu ",
+        "preferred": "true",
+        "semantic_type": "Sign or Symptom|t047",
+        "source": "B",
+    },
+    {"id": "D2|007|11", "name": "flu", "preferred": "no", "semantic_type": "", "source": "B"},
+]
+NAMED_CONCEPTS = [
+    Concept("007", "NA"),
+    Concept("D2", "the | flu", ("flu",), ("T184", "T047"), "", ("10", "11")),
+]
+
+
+def write_names(path, rows):
+    if path.suffix == ".parquet":
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+        return path
+    if path.suffix == ".jsonl":
+        lines = [json.dumps(row | {"preferred": row["preferred"] == "true"}) for row in rows]
+    else:
+        delimiter = {".csv": ",", ".tsv": "\t"}[path.suffix]
+        lines = [delimiter.join(values) for values in (rows[0], *map(dict.values, rows))]
+    path.write_bytes(gzip.compress("\r\n".join(lines).encode()))
+    return path
+
+
+def read(path):
+    table, report = read_name_concepts(path, TypeHierarchy.built_in())
+    return list(iter_concepts(table)), report
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_a_table_has_a_name_a_row(tmp_path, ending):
+    path = write_names(tmp_path / f"names.{ending}", NAMED_ROWS)
+    assert read(path) == (NAMED_CONCEPTS, {"names": 3, "unknown_types": ["no such type"]})
+
+
+def test_numbers_of_json_are_ids_and_the_first_name_is_preferred(tmp_path):
+    (tmp_path / "names").write_text(
+        '{"name": "one", "id": 73211009}\n{"name": "two", "id": 73211009}\n'
+    )
+    assert read(tmp_path / "names")[0] == [Concept("73211009", "one", ("two",))]
+
+
+def test_a_line_of_biosyn_is_a_concept_with_alternate_ids(tmp_path):
+    lines = '\ufeffD2|10|B1||flu|the flu|flu\r\nC1||cold, "common"\n\nD2|11||grippe|\nB1||own\n'
+    (tmp_path / "names").write_text(lines, encoding="utf-8", newline="")
+    concepts = [
+        Concept("B1", "own"),
+        Concept("C1", 'cold, "common"'),
+        # Another concept's own id is no alternate.
+        Concept("D2", "flu", ("the flu", "grippe"), alternates=("10", "11")),
+    ]
+    assert read(tmp_path / "names")[0] == concepts
+    write_concepts(concept_table(concepts), TypeHierarchy([]), tmp_path / "written")
+    table = ConceptTable.load(tmp_path / "written")
+    assert table.rows(["D2", "10", "11", "B1", "", "12"]).tolist() == [2, 2, 2, 0, -1, -1]
+
+
+@pytest.mark.parametrize(
+    "content, named",
+    [
+        (b"", "names is empty"),
+        (b"id,name\n", "row 1"),
+        (b"id,name\nD1,flu\n |x,cold\n", "row 2"),
+        (b'{"id": "D1", "name": "flu"}\n{"id": "D2"}\n', "row 2"),
+        (b'{"id": "D1", "name": ["flu"]}\n', "names cannot"),
+        (b"D1||flu\nD2|cold\n", "row 2"),
+        (b"D1||\xff\n", "names cannot"),
+        (b"id,name\nD1,\xff\n", "names cannot"),
+        (b"id,name\nD1,flu,x\n", "D1,flu,x"),
+        (b"id,label\nD1,flu\n", "names cannot .*name"),
+        (b"PAR1", "names cannot"),
+    ],
+)
+def test_files_that_are_no_dictionary_are_refused(tmp_path, content, named):
+    (tmp_path / "names").write_bytes(content)
+    with pytest.raises(UserError, match=named):
+        read(tmp_path / "names")
