@@ -1,5 +1,5 @@
-"""A feature, a calibrator and a loss from outside the package, each in one file, from recipe to
-served answer.
+"""A feature, a calibrator, a loss and a retriever from outside the package, each in one file, from
+recipe to served answer.
 """
 
 import importlib
@@ -7,73 +7,112 @@ import json
 import sys
 
 import pytest
-from pipeline_fixtures import ROOT
+from pipeline_fixtures import ROOT, STAGE_SCRIPTS
 
-from umls_reranker import UMLSReranker
+from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.calibration.calibrators import CALIBRATORS
 from umls_reranker.calibration.features import ALL_INPUTS, FEATURES, Feature, register_feature
 from umls_reranker.core.errors import UserError
+from umls_reranker.lists.index_scores import INDEX_SCORES
+from umls_reranker.lists.read import read_rows
 from umls_reranker.pipeline.recipe import recipe_parser
+from umls_reranker.retrieval.retrievers import RETRIEVERS
 from umls_reranker.training.losses import LOSSES
 
 pytest_plugins = ["pipeline_fixtures"]
 
-TOYS = [
-    ROOT / "tests" / path
-    for path in ("calibration/length_ratio.py", "calibration/half_line.py", "training/hinge.py")
-]
+TOYS = {
+    "length_ratio": ("calibration", [FEATURES]),
+    "half_line": ("calibration", [CALIBRATORS]),
+    "hinge": ("training", [LOSSES]),
+    "first_letter": ("retrieval", [RETRIEVERS, INDEX_SCORES, FEATURES]),
+}
+FILES = [ROOT / "tests" / folder / f"{name}.py" for name, (folder, _) in TOYS.items()]
 
 
 @pytest.fixture(scope="module")
 def registered():
     with pytest.MonkeyPatch.context() as patch:
-        for toy in TOYS:
-            patch.syspath_prepend(toy.parent)
-            importlib.import_module(toy.stem)
+        for file in FILES:
+            patch.syspath_prepend(file.parent)
+            importlib.import_module(file.stem)
         yield
-    del FEATURES["length_ratio"], CALIBRATORS["half_line"], LOSSES["hinge"]
-    for toy in TOYS:
-        del sys.modules[toy.stem]
+    for name, (_, registries) in TOYS.items():
+        for registry in (*registries, sys.modules):
+            del registry[name]
 
 
 @pytest.fixture(scope="module")
-def model(registered, scripts, tmp_path_factory):
+def run(registered, scripts, tmp_path_factory):
+    """The folder of a run with all of them, and what runs a script with them."""
     folder = tmp_path_factory.mktemp("extended")
     keys = {"output_dir": folder, "max_steps": 10, "loss": "hinge", "calibrator": "half_line"}
-    keys["features"] = ["cross_encoder", "retrieval", "length_ratio"]
-    modules = ":".join(map(str, TOYS))
-    for name in ("prepare_data", "build_index", "mine_negatives", "train", "calibrate", "evaluate"):
-        outcome = scripts.run(
-            ROOT / "tests" / "with_module.py", modules, name, scripts.recipe, **keys
-        )
+    keys["retrievers"] = ["dense", "first_letter"]
+    keys["features"] = ["cross_encoder", "retrieval", "first_letter", "length_ratio"]
+    words = (ROOT / "tests" / "with_module.py", ":".join(map(str, FILES)))
+
+    def run_script(name, **more):
+        outcome = scripts.run(*words, name, scripts.recipe, **keys | more)
         assert outcome.code == 0, outcome.err
-    return folder / "mini" / "model"
+        return outcome
+
+    for name in STAGE_SCRIPTS:
+        run_script(name)
+    return folder / "mini", run_script
+
+
+@pytest.fixture
+def model(run):
+    return run[0] / "model"
 
 
 def test_help_explains_what_recipes_can_name(registered):
     # Lines may end anywhere.
     text = "".join(recipe_parser("A test.", ("calibration",)).format_help().split())
     words = "; length_ratio: length of the shorter text, of mention and name, by the longer"
-    assert (
-        all(len(toy.read_text().splitlines()) < 40 for toy in TOYS)
-        and "".join(words.split()) in text
-    )
+    assert "".join(words.split()) in text
 
 
 def test_they_decide_about_a_served_answer(model):
     state = json.loads((model / "calibrator.json").read_text())
     every, *fallbacks = state["models"]
-    assert {*every["fusion"]["weights"]} == {"cross_encoder", "retrieval", "length_ratio"}
+    of_names = {"cross_encoder", "length_ratio"}
+    assert {*every["fusion"]["weights"]} == of_names | {"retrieval", "first_letter"}
     assert every["method"] == "half_line" and {*every["parameters"]} == {"intercept"}
     assert "loss: hinge" in (model / "recipe.yaml").read_text()
     # It needs nothing but names.
-    assert all("length_ratio" in entry["fusion"]["weights"] for entry in fallbacks)
+    assert all({*entry["fusion"]["weights"]} == of_names for entry in fallbacks)
     reranker = UMLSReranker.from_pretrained(model)
-    with pytest.warns(UserWarning, match="retrieval_score"):
-        short, long = reranker.rerank("fever", [{"name": "fever"}, {"name": "a fever that lasts"}])
-    assert {short.model_name, long.model_name}.isdisjoint(
-        {ALL_INPUTS}
-    ) and 0 < short.cross_encoder_score < 1
+    candidates = [*read_rows(model.parent / "lists" / "test.arrow")][-1].mappings()[0]["candidates"]
+    assert {candidate["first_letter_score"] for candidate in candidates} <= {0.0, 1.0}
+    # Scores of an index count only from this.
+    with pytest.warns(UserWarning, match="retrieval_score.*: used only in lists of"):
+        ranked = reranker.rerank("fever", candidates)
+    assert ALL_INPUTS not in {item.model_name for item in ranked}
+    assert all(0 < item.cross_encoder_score < 1 for item in ranked if item.logit is not None)
+
+
+def test_the_index_of_a_retriever_is_a_stage(run):
+    folder, run_script = run
+    assert run_script("build_index").skipped == ["vectors", "index", "first_letters", "lists"]
+    manifest = json.loads((folder / "lists" / "manifest.json").read_text())
+    assert {*manifest["inputs"]} == {"index", "first_letters", "mentions"}
+    assert {*manifest["summary"]["test"]["recall"]} == {"dense", "first_letter", "union"}
+
+
+def test_a_linker_answers_with_them_from_an_exported_index(run, tmp_path):
+    folder, run_script = run
+    run_script("export_index", index_folder=tmp_path / "index")
+    names = {path.name for path in (tmp_path / "index").iterdir()}
+    assert names == {"concepts", "index", "first_letters", "encoder", "index.json"}
+    linker = ConceptLinker.from_pretrained(
+        folder / "model", tmp_path / "index", device="cpu", dtype="float32"
+    )
+    assert linker.retriever.index_key == linker.reranker.calibration.index_key != ""
+    (candidates,) = linker.candidates(linker.read(["fever"])).to_pylist()
+    assert {candidate["first_letter_score"] for candidate in candidates} == {0.0, 1.0}
+    linked = linker.link("fever", entity_type="Sign or Symptom")
+    assert len(linked) == len(candidates) and linked[0].model_name == ALL_INPUTS
 
 
 def test_a_model_whose_feature_is_not_there_is_refused(model, monkeypatch):
