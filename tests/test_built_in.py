@@ -1,7 +1,5 @@
 """The model that is included in the package, and an example that loads it."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import numpy as np
 import pytest
 from list_fixtures import write_lists
 from list_model import list_rows
+from processes import python
 
 from umls_reranker import UMLSReranker
 from umls_reranker.calibration.arguments import CalibrationArguments
@@ -24,8 +23,7 @@ WITHOUT_CROSS_ENCODERS = "import sys; sys.modules['torch'] = sys.modules['transf
 
 def test_the_example_needs_no_cross_encoder_library_and_prints_what_it_says(tmp_path):
     code = EXAMPLE.read_text(encoding="utf-8")
-    words = [sys.executable, "-W", "error", "-c", WITHOUT_CROSS_ENCODERS + code]
-    run = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    run = python("-W", "error", "-c", WITHOUT_CROSS_ENCODERS + code, cwd=tmp_path)
     assert run.stderr == "" and run.stdout.count("->") == 3
     assert all(f"    {line}\n" in code for line in run.stdout.splitlines())
 
@@ -33,12 +31,10 @@ def test_the_example_needs_no_cross_encoder_library_and_prints_what_it_says(tmp_
 def test_loading_it_imports_no_recipes_no_retrievers_and_no_heavy_library():
     code = "import sys\nfrom umls_reranker import UMLSReranker\n"
     code += "UMLSReranker.from_pretrained('built-in')\nprint(*sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    layers = {
-        name.split(".")[1] for name in run.stdout.split() if name.startswith("umls_reranker.")
-    }
+    loaded = python("-c", code).stdout.split()
+    layers = {name.split(".")[1] for name in loaded if name.startswith("umls_reranker.")}
     assert layers.isdisjoint({"pipeline", "retrieval", "training", "corpora"})
-    assert {"torch", "transformers", "yaml", "argparse"}.isdisjoint(run.stdout.split())
+    assert {"torch", "transformers", "yaml", "argparse"}.isdisjoint(loaded)
 
 
 def test_it_is_whole_small_and_says_whose_it_is():

@@ -1,15 +1,14 @@
 """The command ``umls-reranker``: it finds, launches and explains the scripts."""
 
 import json
-import os
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from data_fixtures import write_pmids, write_pubtator, write_rrf
+from processes import ROOT, python
 
 from umls_reranker import __main__ as command
 from umls_reranker.pipeline import runner
@@ -19,15 +18,9 @@ from umls_reranker.pipeline.runner import show_plan
 from umls_reranker.pipeline.sources import fingerprints, input_files
 from umls_reranker.pipeline.stages import planned_stages, stage_table
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 def run(*words, cwd):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    started = [sys.executable, "-m", "umls_reranker", *map(str, words)]
-    return subprocess.run(
-        started, capture_output=True, text=True, env=environment, timeout=240, cwd=cwd
-    )
+    return python("-m", "umls_reranker", *words, cwd=cwd, fails=True)
 
 
 def test_every_script_is_a_command():

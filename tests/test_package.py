@@ -1,26 +1,25 @@
 """The package as a whole: quick to import, no unsafe loading, every script explains itself."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 import sysconfig
 from configparser import ConfigParser
-from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packed_assignments import packed_lines
+from processes import ROOT, python
 from statements import statements
 
 import umls_reranker
 from umls_reranker.pipeline.recipe import KEYS
 
-ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ConfigParser()
+CONFIG.read(ROOT / "setup.cfg", encoding="utf-8")
 SOURCES = sorted(
     path for folder in ("umls_reranker", "scripts") for path in (ROOT / folder).rglob("*.py")
 )
@@ -36,21 +35,10 @@ HEAVY = (
 )
 
 
-def run(*command):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environment, timeout=120, cwd=ROOT
-    )
-
-
 def test_importing_the_package_loads_nothing_heavy():
-    result = run(
-        sys.executable,
-        "-c",
-        "import sys, umls_reranker; umls_reranker.UserError; print(*sys.modules)",
-    )
-    loaded = result.stdout.split()
-    assert result.returncode == 0 and "umls_reranker.core.errors" in loaded
+    code = "import sys, umls_reranker; umls_reranker.UserError; print(*sys.modules)"
+    loaded = python("-c", code).stdout.split()
+    assert "umls_reranker.core.errors" in loaded
     assert {*HEAVY, "numpy"}.isdisjoint(loaded)
 
 
@@ -106,9 +94,7 @@ print(json.dumps(told))
 def test_every_command_explains_itself_at_once():
     names = {path.stem for path in (ROOT / "scripts").glob("*.py")} - {"train"}
     names = [*sorted(names), "train"]
-    result = run(sys.executable, "-c", HELP, *names)
-    assert result.returncode == 0, result.stderr
-    told = json.loads(result.stdout)
+    told = json.loads(python("-c", HELP, *names).stdout)
     assert [*told] == names
     for name, (text, loaded) in told.items():
         assert (
@@ -140,24 +126,20 @@ def test_messages_name_the_command_that_a_user_of_the_wheel_has():
 
 
 def test_the_wheel_lists_every_package():
-    config = ConfigParser()
-    config.read(ROOT / "setup.cfg", encoding="utf-8")
     folders = {path.parent for path in (ROOT / "umls_reranker").rglob("__init__.py")}
     found = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
     extra = {f"umls_reranker.{name}" for name in ("accelerate_configs", "recipes", "scripts")}
-    assert set(config["options"]["packages"].split()) == found | extra
+    assert set(CONFIG["options"]["packages"].split()) == found | extra
 
 
 def test_the_constraints_hold_a_version_of_every_requirement():
-    config = ConfigParser()
-    config.read(ROOT / "setup.cfg", encoding="utf-8")
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = [Requirement(line) for line in lines if not line.startswith("#")]
     versions = {
         canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pinned
     }
-    extras = config["options.extras_require"]
-    needed = config["options"]["install_requires"] + extras["quickstart"] + extras["serve"]
+    extras = CONFIG["options.extras_require"]
+    needed = CONFIG["options"]["install_requires"] + extras["quickstart"] + extras["serve"]
     # What parses each request of the image.
     assert "h11" in versions
     for requirement in map(Requirement, needed.split("\n")[1:]):
@@ -209,9 +191,7 @@ def test_the_workflow_calls_what_ci_calls_and_all_of_it_exists():
 
 
 def test_tests_run_on_every_python_that_the_package_names():
-    config = ConfigParser()
-    config.read(ROOT / "setup.cfg", encoding="utf-8")
-    named = re.findall(r"Python :: (3\.\d+)", config["metadata"]["classifiers"])
+    named = re.findall(r"Python :: (3\.\d+)", CONFIG["metadata"]["classifiers"])
     jobs = read_yaml(ROOT / ".github" / "workflows" / "tests.yml")["jobs"]
     assert jobs["test"]["strategy"]["matrix"]["python"] == named
     systems = {

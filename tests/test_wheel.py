@@ -10,11 +10,12 @@ import venv
 from pathlib import Path
 
 import pytest
+from processes import ROOT, python
 from tiny_reranker import tiny_reranker
 
 pytestmark = pytest.mark.extra
 
-ROOT = Path(__file__).resolve().parents[1]
+
 INSTALLED = ("umls_reranker", "scripts", "recipes", "accelerate_configs")
 
 
@@ -115,7 +116,4 @@ assert answer.status_code == 200, answer.text
 
 @pytest.mark.extra  # the host's macOS and Windows run all tests
 def test_every_module_loads_and_a_request_is_answered_without_what_windows_lacks(tmp_path):
-    command = [sys.executable, "-c", AS_ON_WINDOWS, tiny_reranker(tmp_path / "model")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
-    assert ended.returncode == 0, ended.stderr
+    python("-c", AS_ON_WINDOWS, tiny_reranker(tmp_path / "model"))

@@ -27,7 +27,7 @@ import yaml
 from data_fixtures import write_pubtator, write_rrf
 from list_fixtures import write_lists
 from list_model import list_model, list_rows
-from service import Service
+from processes import Service
 
 from umls_reranker import __main__ as command
 from umls_reranker.corpora.corpus import Faults

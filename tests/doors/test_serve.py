@@ -10,7 +10,7 @@ from copy import copy
 import httpx
 import pytest
 from list_fixtures import assert_alike
-from service import Service
+from processes import Service
 
 from umls_reranker import ConceptLinker
 

@@ -2,21 +2,17 @@
 
 import configparser
 import importlib
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from list_fixtures import assert_alike
+from processes import ROOT, python
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.linking.linker import LinkedConcept
 
 spacy = pytest.importorskip("spacy")
-pytest_plugins = ["pipeline_fixtures"]
 
-ROOT = Path(__file__).resolve().parents[2]
+
 TEXT = "A cold is no renal failure. Another cold came."
 PATTERNS = [{"label": "T047", "pattern": "cold"}, {"label": "KIDNEY", "pattern": "renal failure"}]
 
@@ -165,27 +161,5 @@ def test_spacy_finds_the_component_by_its_entry_point(tmp_path):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: entry-probe\nVersion: 1\n")
     (info / "entry_points.txt").write_text(f"[spacy_factories]\n{entry}\n")
     code = "import spacy; spacy.blank('en').add_pipe('umls_reranker')"
-    environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""}
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert "UserError: umls_reranker: in the component's config, set model" in result.stderr
-
-
-def test_a_finished_run_is_served_in_a_pipeline(finished):
-    nlp = spacy.blank("en")
-    nlp.add_pipe("entity_ruler").add_patterns(PATTERNS)
-    config = {
-        "model": str(finished.folder / "model"),
-        "index": str(finished.folder),
-        "dtype": "float32",
-        "types": {"KIDNEY": "T047"},
-    }
-    component = nlp.add_pipe("umls_reranker", config=config | {"device": "cpu"})
-    doc = nlp(TEXT)
-    for entity in doc.ents:
-        kind = component._type(entity.label_)
-        assert_alike(
-            [entity._.umls],
-            [component.rank.args[0].link(entity.text, TEXT, entity.start_char, kind)[:5]],
-        )
+    told = python("-c", code, path=tmp_path, fails=True).stderr
+    assert "UserError: umls_reranker: in the component's config, set model" in told

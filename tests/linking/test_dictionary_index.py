@@ -1,15 +1,13 @@
 """The command `index`: from a dictionary to an index folder, without a run and torch."""
 
 import csv
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from absent import absent
 from data_fixtures import write_obo, write_rrf
+from processes import absent, python
 from tiny_models import tiny_encoder
 
 from umls_reranker.core.errors import UserError
@@ -49,18 +47,10 @@ def found(folder, text):
 
 def test_a_release_is_indexed_without_libraries_of_networks(tmp_path):
     write_rrf(tmp_path / "META")
+    code = "from umls_reranker.__main__ import main\nmain()\n"
+    code = absent(["torch", "transformers", "accelerate", "faiss"]) + code
     words = ["index", "META", "made", "--semantic_types", "T047", "DISO"]
-    code = absent(["torch", "transformers", "accelerate", "faiss"]) + (
-        "import sys\n"
-        f"sys.argv = ['umls-reranker', *{words!r}]\n"
-        "from umls_reranker.__main__ import main\n"
-        "main()\n"
-    )
-    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])}
-    ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert ended.returncode == 0, ended.stderr
+    python("-c", code, *words, cwd=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".cache") == [
         "META",
         "made",

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -14,6 +13,7 @@ import pytest
 import spacy
 from data_fixtures import VOCABULARY
 from fastapi.testclient import TestClient
+from processes import run_forked
 from pyarrow import Table
 from trigram_encoder import make_concepts
 
@@ -340,10 +340,7 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path, linker, monkeypatch, ending
         die_at(point)
         run(LinkJob, linker, source, target, **options)
 
-    child = multiprocessing.get_context("fork").Process(target=work)
-    child.start()
-    child.join(60)
-    assert child.exitcode == -signal.SIGKILL
+    assert run_forked(work) == -signal.SIGKILL
     (parts,) = tmp_path.glob(f".{target.name}.*.parts")
     assert len(list(parts.glob("*.arrow"))) == finished
     assert (target.read_bytes() == b"as it was") == (point != "after the output")

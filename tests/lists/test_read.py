@@ -2,13 +2,12 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from processes import python
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
@@ -194,10 +193,7 @@ def test_an_array_is_a_file_of_rows_and_stdin_a_file(tmp_path, monkeypatch):
         "print(sum(len(rows.content) for rows in read_rows(Path('-'))))"
     )
     for text in (json.dumps(ROWS), "".join(json.dumps(row) + "\n" for row in ROWS)):
-        found = subprocess.run(
-            [sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True
-        )
-        assert found.stdout == "23\n"
+        assert python("-c", code, input=text).stdout == "23\n"
 
 
 @pytest.mark.parametrize(

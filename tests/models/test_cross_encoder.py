@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forked import run_forked
+from processes import run_forked
 from tiny_models import tiny_cross_encoder, tiny_encoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -170,7 +170,7 @@ def test_a_forked_process_scores_with_threads_of_its_own(model, pairs, expected,
         def work():
             np.testing.assert_allclose(scorer.score(*pairs).logits, expected, rtol=0, atol=1e-4)
 
-        run_forked(work)
+        assert run_forked(work) == 0
     finally:
         devices._pool.shutdown()
         torch.set_num_threads(before)

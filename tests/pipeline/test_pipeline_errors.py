@@ -39,26 +39,10 @@ def cut_short(file):
 
 
 @pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        (
-            "learning_rte: 1e-5",
-            "config.yaml: unknown key 'learning_rte'; did you mean 'learning_rate'?",
-        ),
-        ("targets: [", "config.yaml is not valid YAML"),
-    ],
-)
-def test_a_recipe_that_cannot_be_read(scripts, tmp_path, line, reason):
-    recipe = tmp_path / "config.yaml"
-    recipe.write_text(f"output_dir: {tmp_path / 'runs'}\n{line}\n")
-    assert_refused(scripts.run("prepare_data", recipe), reason)
-    assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.parametrize(
     ("words", "reason"),
     [
         (["nowhere.yaml"], "recipe nowhere.yaml does not exist"),
+        (["--learning_rte", "1e-5"], "'learning_rate'"),
         (["--corpus", "/nowhere/corpus.txt"], "/nowhere/corpus.txt"),
         (["--umls_dir", "/nowhere"], "/nowhere/MRCONSO.RRF does not exist"),
         (["--corpus", "http://127.0.0.1:1/corpus.txt"], "http://127.0.0.1:1/corpus.txt: "),
@@ -151,15 +135,6 @@ def test_a_damaged_model_folder(scripts, run, tmp_path):
     ]:
         assert_refused(scripts.run(script, *words), str(weights), "does not match reranker.json")
     assert contents(tmp_path) == before
-
-
-def test_rows_without_a_ranking_cannot_be_monitored(scripts, finished, tmp_path):
-    mentions = tmp_path / "mentions.jsonl"
-    mentions.write_text('{"entity": "cold", "candidates": ["common cold"]}\n')
-    assert_refused(
-        scripts.run("monitor", finished.folder / "model", mentions),
-        "mentions.jsonl:1: not a ranked row",
-    )
 
 
 def test_lists_that_were_edited_after_they_were_written_are_refused(scripts, run):

@@ -122,35 +122,3 @@ def test_killed_training_goes_on_and_ends_the_same(scripts, finished, tmp_path):
     expected = load_file(theirs / "checkpoint-best" / "model.safetensors")
     assert weights.keys() == expected.keys()
     assert [name for name in weights if weights[name].tobytes() != expected[name].tobytes()] == []
-
-
-def test_other_means_of_training_keep_the_checkpoints(scripts, finished, tmp_path):
-    run = prepare(finished, tmp_path / "mini", ["concepts", "mentions", "lists", "pairs"])
-    keys = {"output_dir": tmp_path, "max_steps": 6, "eval_steps": 2}
-    assert (
-        scripts.run("train", watch=run, kill_at="checkpoint-4/trainer_state.json", **keys).code
-        == -9
-    )
-    (partial,) = run.glob(".checkpoints.*.partial")
-    kept = contents(partial / "checkpoint-2")
-    # The remedy for too little memory.
-    means = {"per_device_train_batch_size": 8, "save_total_limit": 5, "dataloader_num_workers": 1}
-    # Other settings make checkpoints of their own.
-    other = scripts.run(
-        "train", watch=run, kill_at="checkpoint-2/trainer_state.json", **keys, learning_rate=1e-3
-    )
-    assert other.code == -9 and "resuming" not in other.err and "(learning_rate)" in other.err
-    resumed = scripts.run(
-        "train", watch=run, kill_at="checkpoint-6/trainer_state.json", **keys, **means
-    )
-    assert resumed.code == -9 and "resuming an interrupted run" in resumed.err
-    assert not any("checkpoint-2" in change for change in resumed.changes)
-    assert contents(partial / "checkpoint-2") == kept
-    anew = scripts.run("train", watch=run, **keys, **means, overwrite=True)
-    assert (anew.code, anew.errors) == (0, []) and "resuming" not in anew.err, anew.err
-    assert [*run.glob(".checkpoints.*.partial")] == []
-    # Neither do other means make finished checkpoints stale.
-    again = scripts.run(
-        "train", **keys, **means | {"per_device_train_batch_size": 4, "save_total_limit": 1}
-    )
-    assert (again.code, again.skipped) == (0, ["checkpoints"])

@@ -2,15 +2,12 @@
 named.
 """
 
-import os
 import re
-import subprocess
-import sys
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 import yaml
+from processes import ROOT, python
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.pipeline.recipe import (
@@ -25,7 +22,6 @@ from umls_reranker.pipeline.recipe import (
 )
 from umls_reranker.training.training_arguments import RerankerTrainingArguments
 
-ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted(ROOT.glob("recipes/*/config.yaml"))
 
 
@@ -238,7 +234,7 @@ def test_help_and_recipes_load_no_torch():
         "try:\n    parse_recipe('A test.', (), argv=['--help'])\nexcept SystemExit:\n    pass\n"
         "sys.exit(bool({'torch', 'transformers', 'datasets', 'accelerate'} & set(sys.modules)))"
     )
-    subprocess.run([sys.executable, "-c", code, "quickstart"], timeout=240, check=True)
+    python("-c", code, "quickstart")
 
 
 # The shipped recipes and the sections
@@ -264,18 +260,8 @@ def test_a_recipe_is_written_the_same_whatever_the_hash_seed():
         "from umls_reranker.pipeline.recipe import load_recipe; "
         "print(load_recipe('quickstart').to_yaml())"
     )
-    texts = []
-    for seed in "12":
-        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env=environment,
-            capture_output=True,
-            timeout=240,
-            check=True,
-        )
-        texts.append(done.stdout)
-    assert texts[0] == texts[1] != b""
+    texts = [python("-c", code, env={"PYTHONHASHSEED": seed}).stdout for seed in "12"]
+    assert texts[0] == texts[1] != ""
 
 
 def test_unusual_values_survive_a_round_trip(write):

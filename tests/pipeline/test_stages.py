@@ -36,6 +36,8 @@ STALE = {
     "calibrator": ("model", "platt"),
     "seed": ("mentions", 3),
     "per_device_train_batch_size": (None, 8),
+    "save_total_limit": (None, 5),
+    "dataloader_num_workers": (None, 1),
     "device": (None, "cpu"),
     "targets": (None, ["acc@1 >= 0.5"]),
 }

@@ -1,10 +1,7 @@
-import subprocess
-import sys
-
 import numpy as np
 import pyarrow as pa
 import pytest
-from absent import absent
+from processes import absent, python
 from sklearn.feature_extraction.text import TfidfVectorizer
 from trigram_encoder import (
     TrigramEncoder,
@@ -237,10 +234,7 @@ def test_it_needs_no_network_libraries(folder):
         f"hits = load_retriever(pathlib.Path({str(folder)!r}), 'auto').search(['hearts'], 1)\n"
         "print(hits.rows[0, 0])\n"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    assert ended.stdout.split() == ["2"], ended.stderr
+    assert python("-c", code).stdout.split() == ["2"]
 
 
 def test_of_concepts_with_equal_names_the_one_called_so_comes_first(tmp_path):

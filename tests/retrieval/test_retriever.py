@@ -9,7 +9,8 @@ from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.core.arrays import open_arrow
 from umls_reranker.lists.labels import read_labelled_lists, read_run_lists
-from umls_reranker.retrieval.lexical_index import LexicalIndex
+from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex
+from umls_reranker.retrieval.name_index import MentionIndex
 from umls_reranker.retrieval.retriever import (
     Retriever,
     drawn_rows,
@@ -17,7 +18,7 @@ from umls_reranker.retrieval.retriever import (
     search_mentions,
     write_lists,
 )
-from umls_reranker.retrieval.retrievers import Context, Dense, Lexical
+from umls_reranker.retrieval.retrievers import Context, Dense, Forms, Lexical, NearestMentions
 from umls_reranker.vocab.concepts import ConceptTable
 
 NAMES = {
@@ -382,3 +383,136 @@ def test_batches_do_not_change_the_rows(tmp_path, concepts, index):
         write(tmp_path / str(size), concepts, index, mentions=mentions, batch=size)
         rows.append(open_arrow(tmp_path / str(size) / "lists.arrow").to_pylist())
     assert rows[0] == rows[1]
+
+
+# The index of training mentions: concepts that similar mentions were annotated with
+
+
+POLYMERS = {"C0000001": ("", ["polymer"]), "C0000002": ("", ["mouse"]), "C0000003": ("", ["heart"])}
+TRAINING = [
+    ("PbPS", "C0000001"),
+    ("PbPT", "C0000002"),
+    ("PbPS", "C0000001"),
+    ("PbPT-x", "C0000001"),
+    ("PbPS", "C0000009"),
+]
+
+
+class PlainEncoder(TrigramEncoder):
+    class queries:
+        context_tokens = 0
+
+    def encode(self, texts, contexts=None, **settings):
+        assert contexts is None
+        return super().encode(texts, **settings)
+
+
+class LeftEncoder(TrigramEncoder):
+    """Reads the text to the left of a mention."""
+
+    class queries:
+        context_tokens = 8
+
+    def encode(self, texts, contexts=None, **settings):
+        lefts = contexts[0] if contexts else [""] * len(texts)
+        return super().encode(
+            [left + text for left, text in zip(lefts, texts, strict=True)], **settings
+        )
+
+
+def table(rows, lefts=None) -> pa.Table:
+    mentions, cuis = zip(*rows, strict=True)
+    sides = {"left": lefts or [""] * len(rows), "right": [""] * len(rows)}
+    documents = [f"d{number}" for number in range(len(rows))]
+    return pa.table(
+        {"mention": mentions, **sides, "cui": [[[cui]] for cui in cuis], "doc_id": documents}
+    )
+
+
+@pytest.fixture
+def polymers(tmp_path):
+    return make_concepts(tmp_path / "concepts", POLYMERS)
+
+
+def build(polymers, path, encoder=None, rows=TRAINING, lefts=None) -> MentionIndex:
+    path.mkdir()
+    return MentionIndex.build(table(rows, lefts), polymers, encoder or PlainEncoder(), path)
+
+
+def test_concepts_are_found_by_the_most_similar_mention_of_each(polymers, tmp_path):
+    index = build(polymers, tmp_path / "index")
+    encoder = PlainEncoder()
+    # Equal mentions of one concept are kept once, mentions of unknown concepts not at all.
+    assert len(index) == 3 and not index.reads_context
+    query = encoder.encode(["PbPT"])
+    found = index.search(query, 3)
+    assert found.rows.tolist() == [[1, 0, -1]]
+    of_first = encoder.encode(["PbPS", "PbPT-x"]) @ query[0]
+    np.testing.assert_allclose(found.scores[0, :2], [1, of_first.max()], atol=1e-6)
+
+
+def test_an_encoder_that_reads_context_reads_that_of_training_mentions(polymers, tmp_path):
+    rows = [("it", "C0000002"), ("it", "C0000003")]
+    index = build(polymers, tmp_path / "index", LeftEncoder(), rows, ["squeaking", "beating"])
+    assert index.reads_context
+    assert index.search(LeftEncoder().encode(["beatingit"]), 1).rows.tolist() == [[2]]
+
+
+def test_the_union_holds_what_only_a_training_mention_leads_to(polymers, tmp_path):
+    encoder = PlainEncoder()
+    dense = build_index(polymers, encoder, tmp_path / "dense")
+    retriever = Retriever(
+        [Dense(dense), NearestMentions(build(polymers, tmp_path / "mentions"))], encoder
+    )
+    retriever.require(polymers)
+    found = retriever.search(["PbPS"], 1)
+    assert found.rows.tolist() == [[0]] and set(found.lists) == {
+        "dense",
+        "nearest_mentions",
+        "union",
+    }
+    # Names decide the order: what only a training mention leads to comes last.
+    assert retriever.search(["PbPS mouse"], 3).rows[0, 0] == 1
+    # Shown with its nearest name and the cosine of that, like any other.
+    assert dense.names(found.name_ids[0]) == ["polymer"] and not found.further
+    assert not retriever.reads_context
+
+
+def test_an_index_holds_no_text(polymers, tmp_path):
+    build(polymers, tmp_path / "index")
+    assert not any(b"PbP" in file.read_bytes() for file in (tmp_path / "index").iterdir())
+
+
+@pytest.mark.parametrize("encoder", [PlainEncoder(), LeftEncoder()], ids=["plain", "context"])
+def test_training_mentions_are_not_found_by_their_own_document(tmp_path, polymers, encoder):
+    # PbPS is C0000001 in the documents 0 and 2; PbPT is C0000002 in document 1 only.
+    mentions = build(polymers, tmp_path / "mentions", encoder)
+    index = build_index(polymers, encoder, tmp_path / "dense")
+    retriever = Retriever([Dense(index), NearestMentions(mentions)], encoder)
+    for is_known, nearest in ((False, [0, 1]), (True, [0, 0])):
+        query_of, found = search_mentions(table(TRAINING[:2]), retriever, 2, is_known=is_known)
+        assert found.lists["nearest_mentions"][query_of, 0].tolist() == nearest
+
+
+def test_normal_forms_of_known_mentions_count_but_for_their_own_document(tmp_path, polymers):
+    # In another order and number, "mice hearts" is a mention of C0000002 in document 1 alone.
+    rows = [
+        ("polymers", "C0000001"),
+        ("hearts of mice", "C0000002"),
+        ("polymers", "C0000001"),
+        ("unknown", "C0000009"),
+    ]
+    (tmp_path / "forms").mkdir()
+    index = FormIndex.build(polymers, tmp_path / "forms", table(rows))
+    encoder = PlainEncoder()
+    retriever = Retriever(
+        [Dense(build_index(polymers, encoder, tmp_path / "dense")), Forms(index)], encoder
+    )
+    queries = table([("mice heart", "C0000002"), ("mice heart", "C0000002")])
+    for is_known, scores in ((False, [1.0, 1.0]), (True, [1.0, 0.0])):
+        query_of, found = search_mentions(queries, retriever, 3, is_known=is_known)
+        is_mouse = found.rows[query_of] == 1
+        assert np.isclose(
+            found.further["forms"][query_of][is_mouse], scores, atol=1e-6
+        ).tolist() == [True, True]
+        assert (found.lists["forms"][query_of, 0] == 1).tolist() == [score == 1 for score in scores]

@@ -2,18 +2,12 @@
 undisturbed run.
 """
 
-import signal
-from pathlib import Path
-
 import numpy as np
 import pytest
 from pipeline_fixtures import contents
-from tiny_models import tiny_encoder
 from trigram_encoder import TrigramEncoder, encode_names, make_concepts
 
-from umls_reranker.models.bi_encoder import BiEncoder
 from umls_reranker.retrieval.name_index import NameVectors
-from umls_reranker.vocab.concepts import ConceptTable
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -97,36 +91,3 @@ def test_vectors_are_taken_across_shards(tmp_path):
         and (np.diff(sample) > 0).all()
         and sample.tolist() == vectors.sample(6).tolist()
     )
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
-def test_two_launched_processes_one_of_them_killed(scripts, tmp_path):
-    overrides = {"output_dir": tmp_path, "encoder": tiny_encoder(tmp_path / "encoder")}
-    assert scripts.run("prepare_data", output_dir=tmp_path).code == 0
-    run = tmp_path / "mini"
-    options = [word for key, value in overrides.items() for word in (f"--{key}", value)]
-
-    def start(lives):
-        script = Path(__file__).with_name("build_index_in_shards.py")
-        return scripts.launch(script, SHARD, lives, scripts.recipe, *options)
-
-    assert start(lives=1).code != 0
-    assert not (run / "vectors").exists()
-    (scratch,) = run.glob(".vectors.*.partial")
-    done = len(list(scratch.glob("*.npy")))
-    total = int(next(scratch.glob("*.npy")).stem[-5:])
-    assert 1 <= done <= 2 < total
-    again = start(lives=-1)
-    assert (again.code, again.errors) == (0, []), again.err
-
-    encoder = BiEncoder.from_pretrained(
-        str(overrides["encoder"]), pooling="mean", max_length=32, device="cpu", dtype="float32"
-    )
-    # A run names the encoder's folder without its path.
-    encoder.identity["model"] = "encoder"
-    build(tmp_path / "alone", ConceptTable.load(run / "concepts"), encoder)
-    ours = contents(run / "vectors")
-    del ours["manifest.json"]
-    assert ours == contents(tmp_path / "alone")
-    # The missing shards, and the mentions of four splits.
-    assert again.out.count("encoding ") == total - done + 4

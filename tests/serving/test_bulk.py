@@ -2,12 +2,15 @@
 
 import json
 import os
+import pickle
 import random
 from collections import Counter
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,9 +21,18 @@ from tiny_reranker import tiny_reranker, tiny_reranker_without_cross_encoder
 from umls_reranker import Dictionary, UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.read import STDIN
-from umls_reranker.serving.bulk import BulkJob, OneProcess, distance_from_calibration
+from umls_reranker.serving import bulk
+from umls_reranker.serving.bulk import (
+    BulkJob,
+    OneProcess,
+    RerankBatches,
+    RerankPartitions,
+    distance_from_calibration,
+)
 
 pytest_plugins = ["pipeline_fixtures"]
+
+OPTIONS = {"device": "cpu", "dtype": "float32"}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +42,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reranker(model):
-    return UMLSReranker.from_pretrained(model, device="cpu", dtype="float32")
+    return UMLSReranker.from_pretrained(model, **OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -421,3 +433,35 @@ def test_the_script_writes_a_format_of_others_with_the_codes_of_a_dictionary(scr
     text = (tmp_path / "out.tsv").read_text()
     assert "\tOMIM:613097\t" in text and "\tMESH:C567755\t" in text
     assert "the model built-in" in text
+
+
+# What Spark and Ray call, without either
+
+
+def test_a_batch_of_ray_data_gains_the_ranking(model, rows, expected):
+    batch = RerankBatches(str(model), **OPTIONS)(pa.Table.from_pylist(rows))
+    assert batch.column_names == [*rows[0], "ranked"]
+    same(batch.to_pylist(), expected)
+
+
+def test_frames_of_spark_gain_the_ranking_and_the_model_is_loaded_once(model, rows, expected):
+    function = pickle.loads(pickle.dumps(RerankPartitions(str(model), **OPTIONS)))
+    bulk._load.cache_clear()
+    # Lists come as arrays, an empty one as one of floats; and a further column that Arrow has no
+    # type for.
+    arrays = [np.array(row["candidates"]) for row in rows]
+    assert arrays[0].dtype == np.float64
+    notes = ["a", *range(1, len(rows))]
+    frame = pd.DataFrame(rows).assign(candidates=arrays, note=notes)
+    frames = [*function(iter([frame, frame])), *function(iter([frame]))]
+    assert len(frames) == 3 and bulk._load.cache_info().misses == 1
+    for ranked in frames:
+        assert ranked["note"].tolist() == notes
+        assert_alike(ranked["ranked"], [row["ranked"] for row in expected], 1e-4)
+
+
+@pytest.mark.parametrize("column", ["entity", "candidates"])
+def test_a_column_that_is_missing_is_named(model, rows, column):
+    table = pa.Table.from_pylist(rows).drop_columns([column])
+    with pytest.raises(ValueError, match=column):
+        RerankBatches(str(model), **OPTIONS)(table)

@@ -1,18 +1,210 @@
-"""Formats of other tools, on rows whose answers are made up: which codes are written for what."""
+"""Formats of ranked files, on rows whose answers are made up."""
 
 import csv
 import json
+from datetime import date
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from format_fixtures import ROWS, top, write
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.linking.mentions import UsagiSheets, read_mentions
 from umls_reranker.serving.formats import OmopVocabulary
-from umls_reranker.serving.outputs import format_of
-from umls_reranker.serving.rows import FormatSettings
+from umls_reranker.serving.outputs import OUTPUT_FORMATS, brought, format_of
+from umls_reranker.serving.rows import (
+    LINE,
+    RANKED,
+    RANKED_TYPE,
+    FormatSettings,
+    LinesFormat,
+    RankedRows,
+)
+from umls_reranker.vocab.codes import ConceptCodes
+from umls_reranker.vocab.concepts import Concept, ConceptColumns, concept_table
 
-pytest_plugins = ["format_fixtures"]
+BEST = {"cui": "C1", "name": "colds", "score": 0.9, "tier": "high", "accepted": True}
+SAME = {"cui": "C1", "name": "cold", "score": 0.9}
+NEXT = {"cui": "C2", "name": "chill, a", "score": 0.1}
+ROWS = [
+    {
+        "mention": "cold",
+        "start": 3,
+        "entity_type": ["T047", "T184"],
+        "negated": True,
+        "x": {"a": 1},
+    },
+    {"mention": "é\ud800", "start": None, "tier": "former", "candidates": ["cold"]},
+]
+
+
+def part(rows, ranked, errors):
+    return RankedRows(rows, pa.array(ranked, pa.list_(RANKED_TYPE)), errors)
+
+
+PARTS = [part(ROWS[:1], [[BEST, SAME, NEXT]], [None]), part(ROWS[1:], [None], ["no list"])]
+
+
+def write(path, parts=PARTS):
+    format_of(path)().write(path, parts)
+    return path
+
+
+def test_a_table_of_text_has_what_the_input_brought_and_the_answer(tmp_path):
+    path = write(tmp_path / "out.csv")
+    assert path.read_text().splitlines() == [
+        "mention,start,entity_type,negated,x,answer,answer_name,answer_score,tier,accepted,"
+        "second,second_name,second_score,error",
+        'cold,3,T047|T184,true,"{""a"": 1}",C1,colds,0.9,high,true,C2,"chill, a",0.1,',
+        "é\\ud800,,,,,,,,,,,,,no list",
+    ]
+    tabs = write(tmp_path / "out.tsv").read_text().splitlines()
+    assert tabs[2].count("\t") == 13
+
+
+def test_a_table_of_mappings_keeps_the_types_of_plain_values(tmp_path):
+    table = pq.read_table(write(tmp_path / "out.parquet"))
+    kinds = dict(zip(table.column_names, map(str, table.schema.types), strict=True))
+    kept = {"start": "int64", "negated": "bool", "entity_type": "list<element: string>"}
+    assert kinds.items() >= (kept | {"x": "string", "accepted": "bool"}).items()
+    first, second = table.to_pylist()
+    assert (first["start"], first["x"], first["answer"]) == (3, '{"a": 1}', "C1")
+    assert [item["name"] for item in first["ranked"]] == ["colds", "cold", "chill, a"]
+    assert (second["ranked"], second["answer"], second["tier"]) == (None, None, None)
+    assert (second["mention"], second["error"]) == ("é\\ud800", "no list")
+
+
+def test_a_table_has_the_columns_of_all_parts_and_values_of_several_types_become_text():
+    day = date(2026, 1, 2)
+    rows = [
+        [{"n": 1, "m": True, "big": 2**70, "none": None, "day": "x"}],
+        [{"n": 0.5, "m": 1, "late": ["a"]}],
+        pa.table({"n": [3], "day": [day], "only": [day]}),
+    ]
+    parts = [part(content, [[]], [None]) for content in rows]
+    kinds = dict(zip(brought(parts).names, map(str, brought(parts).types), strict=True))
+    assert kinds == {
+        "n": "double",
+        "m": "string",
+        "big": "string",
+        "none": "null",
+        "day": "string",
+        "late": "list<item: string>",
+        "only": "date32[day]",
+    }
+
+
+def test_a_part_is_read_as_it_was_saved(tmp_path):
+    """JSON repeats its values; a table keeps its types, and what says pandas about them."""
+    line = '{"a": 1, "b": [1, "x", {"c": null}], "\\ud800": 12345678901234567890123, "d": NaN}'
+    row = json.loads(line)
+    table = pa.table({"a": pa.array([7], pa.uint8()), LINE: ["x"]}).replace_schema_metadata(
+        {"pandas": "{}"}
+    )
+    for content in ([row | {RANKED: 7, "error": ""}], table):
+        saved = part(content, [[BEST]], [None])._replace(counts={"ranked": 1})
+        saved.save(tmp_path / "0.arrow")
+        loaded = RankedRows.load(tmp_path / "0.arrow")
+        assert loaded.ranked.equals(saved.ranked) and loaded.counts == {"ranked": 1}
+        if content is table:
+            assert loaded.content.schema.equals(table.schema, check_metadata=True)
+            assert loaded.content.equals(table)
+        else:
+            assert repr(loaded.content) == repr([row])
+
+
+def test_a_format_is_a_class_and_a_line(tmp_path, monkeypatch):
+    class Answers(LinesFormat):
+        name = "answers"
+        help = "the answers alone"
+
+        def lines(self, rows):
+            return [f"{row['answer']}\n".encode() for row in rows.answers()]
+
+    monkeypatch.setitem(OUTPUT_FORMATS, Answers.name, Answers)
+    format_of(tmp_path / "out.txt", "answers")().write(tmp_path / "out.txt", PARTS)
+    assert (tmp_path / "out.txt").read_text() == "C1\nNone\n"
+    for name in (None, "answer"):
+        with pytest.raises(UserError, match="answer|out.txt"):
+            format_of(tmp_path / "out.txt", name)
+
+
+def test_json_lines_repeat_the_row_with_its_ranking(tmp_path):
+    lines = write(tmp_path / "out.jsonl").read_text().splitlines()
+    first, second = map(json.loads, lines)
+    assert first["x"] == {"a": 1} and first["ranked"][0]["cui"] == "C1"
+    assert second["error"] == "no list" and "ranked" not in second
+
+
+# Formats of other tools: which codes are written for what
+
+
+# Codes of the concepts, best first: the first of C0000001 maps to nothing.
+CODES_OF_CONCEPTS = {
+    "C0000001": ["SNOMEDCT_US:100001", "SNOMEDCT_US:100002", "MSH:D000001"],
+    "C0000002": ["HPO:HP:0000002"],
+    "C0000003": ["SNOMEDCT_US:100001"],
+}
+SOURCES = ["SNOMEDCT_US", "MSH", "HPO"]
+SECRET = "text around the mention"
+CONCEPT = """\
+concept_id\tconcept_name\tdomain_id\tvocabulary_id\tconcept_class_id\tstandard_concept\t\
+concept_code\tvalid_start_date\tvalid_end_date\tinvalid_reason
+11\tOld\tCondition\tSNOMED\tx\t\t100001\t19700101\t20990131\tD
+12\tOne "quoted\tCondition\tSNOMED\tx\tS\t100002\t19700101\t20991231\t
+13\tOne of MeSH\tCondition\tMeSH\tx\t\tD000001\t19700101\t20991231\t
+14\tTwo\tCondition\tICD10CM\tx\tS\t100002\t19700101\t20991231\t
+"""
+RELATIONSHIP = """\
+concept_id_1\tconcept_id_2\trelationship_id\tvalid_start_date\tvalid_end_date\tinvalid_reason
+11\t12\tMaps to\t19700101\t20991231\tD
+12\t12\tMaps to\t19700101\t20991231\t
+12\t14\tIs a\t19700101\t20991231\t
+13\t14\tMaps to\t19700101\t20991231\t
+"""
+
+
+def top(cui, score, tier="high", accepted=True, name="a name"):
+    return {"cui": cui, "name": name, "score": score, "tier": tier, "accepted": accepted}
+
+
+ANSWERED = [
+    ("cold", top("C0000001", 0.9)),
+    ("cold", top("C0000001", 0.7, "medium")),
+    ("cold", top("C0000002", 0.95)),
+    ('a "b"\tc', top("C0000002", 0.8)),
+    ("heat", top("C0000003", 0.4, "low", accepted=False)),
+    ("none", None),
+]
+
+
+@pytest.fixture
+def settings(tmp_path):
+    concepts = ConceptColumns(concept_table(Concept(cui, "a name") for cui in CODES_OF_CONCEPTS))
+    codes = ConceptCodes(
+        SOURCES, concepts, pa.array(CODES_OF_CONCEPTS.values(), pa.list_(pa.string()))
+    )
+    files = (tmp_path / "CONCEPT.csv", tmp_path / "CONCEPT_RELATIONSHIP.csv")
+    for path, text in zip(files, (CONCEPT, RELATIONSHIP), strict=True):
+        path.write_text(text)
+    return FormatSettings(codes, "org/model", files)
+
+
+def write_format(name, path, settings, rows=ANSWERED):
+    """Write rows of two parts; returns the text of the file and the format's counts."""
+    parts = []
+    for batch in (rows[:2], rows[2:]):
+        content = [
+            {"mention": text, "left": SECRET, "right": SECRET, "document": SECRET, "doc_id": 7}
+            for text, _ in batch
+        ]
+        ranked = [[item] if item else [] for _, item in batch]
+        parts.append(part(content, ranked, [None] * len(batch)))
+    output = format_of(path, name)(settings)
+    output.write(path, parts)
+    text = path.read_text()
+    assert name == "jsonl" or SECRET not in text
+    return text, output.counts
 
 
 def table(text, delimiter=","):
@@ -21,7 +213,7 @@ def table(text, delimiter=","):
 
 
 def test_sssom_maps_each_string_once_to_all_codes_of_its_most_frequent_answer(tmp_path, settings):
-    text, counts = write("sssom", tmp_path / "out.tsv", settings)
+    text, counts = write_format("sssom", tmp_path / "out.tsv", settings)
     rows = table(text, "\t")
     assert [(row["subject_label"], row["object_id"]) for row in rows] == [
         ("cold", "SNOMEDCT:100001"),
@@ -39,16 +231,16 @@ def test_sssom_maps_each_string_once_to_all_codes_of_its_most_frequent_answer(tm
 
 def test_scores_that_are_not_calibrated_are_no_confidence(tmp_path):
     rows = [("cold", top("C0000001", 0.6, None, None))] * 2
-    row, *_ = table(write("sssom", tmp_path / "out.tsv", FormatSettings(), rows)[0], "\t")
+    row, *_ = table(write_format("sssom", tmp_path / "out.tsv", FormatSettings(), rows)[0], "\t")
     assert (row["object_id"], row["predicate_id"]) == ("UMLS:C0000001", "skos:mappingRelation")
     assert (row["confidence"], row["similarity_score"]) == ("", "0.6")
-    text, _ = write("fhir", tmp_path / "out.ndjson", FormatSettings(), rows)
+    text, _ = write_format("fhir", tmp_path / "out.ndjson", FormatSettings(), rows)
     urls = [item["url"] for item in json.loads(text.splitlines()[0])["extension"]]
     assert urls == ["urn:umls-reranker:doc-id", "urn:umls-reranker:uncalibrated-score"]
 
 
 def test_omop_has_the_standard_concept_of_the_first_code_that_maps_and_0_else(tmp_path, settings):
-    text, counts = write("omop", tmp_path / "out.csv", settings)
+    text, counts = write_format("omop", tmp_path / "out.csv", settings)
     rows = [
         (row["source_code"], row["target_concept_id"]) for row in csv.DictReader(text.splitlines())
     ]
@@ -58,7 +250,7 @@ def test_omop_has_the_standard_concept_of_the_first_code_that_maps_and_0_else(tm
 
 def test_a_usagi_sheet_suggests_what_was_not_accepted_too(tmp_path, settings):
     rows = [("x" * 60, top("C0000001", 0.4, "low", accepted=False))] * 2
-    (row,) = table(write("usagi", tmp_path / "out.csv", settings, rows)[0])
+    (row,) = table(write_format("usagi", tmp_path / "out.csv", settings, rows)[0])
     assert (row["sourceName"], row["sourceFrequency"]) == ("x" * 60, "2")
     assert len(row["sourceCode"]) == 50
     assert (row["conceptId"], row["conceptName"]) == ("12", 'One "quoted')
@@ -70,11 +262,11 @@ def test_omop_needs_its_vocabulary_and_names_a_file_without_its_columns(tmp_path
         format_of(tmp_path, "omop")(FormatSettings())
     settings.omop_concepts[0].write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="CONCEPT.csv"):
-        write("omop", tmp_path / "out.csv", settings)
+        write_format("omop", tmp_path / "out.csv", settings)
 
 
 def test_fhir_has_a_coding_for_each_code_and_the_id_only_where_accepted(tmp_path, settings):
-    text, _ = write("fhir", tmp_path / "out.ndjson", settings)
+    text, _ = write_format("fhir", tmp_path / "out.ndjson", settings)
     first, _, third, _, heat, none = map(json.loads, text.splitlines())
     snomed = "http://snomed.info/sct"
     assert [(coding["system"], coding["code"]) for coding in first["coding"]] == [
@@ -90,7 +282,7 @@ def test_fhir_has_a_coding_for_each_code_and_the_id_only_where_accepted(tmp_path
 
 
 def test_rows_and_tables_have_the_codes_asked_for(tmp_path, settings):
-    text, _ = write("jsonl", tmp_path / "out.jsonl", settings, ROWS[:1])
+    text, _ = write_format("jsonl", tmp_path / "out.jsonl", settings, ANSWERED[:1])
     assert json.loads(text.splitlines()[0])["codes"] == {
         "SNOMEDCT_US": ["100001", "100002"],
         "MSH": ["D000001"],
@@ -127,3 +319,46 @@ def test_a_usagi_sheet_gives_mentions_with_the_concepts_that_were_approved(tmp_p
     assert mentions[1]["mention"] == "changed"
     with pytest.raises(UserError, match="--omop_concepts"):
         list(read_mentions(sheet, 9, UsagiSheets(settings.codes)))
+
+
+# Read by packages that others wrote
+
+
+COLD = {"SNOMEDCT:100001", "SNOMEDCT:100002", "MESH:D000001"}
+# What the accepted answers of `ROWS` are, by mention and by string.
+CODES = [COLD, COLD, {"HP:0000002"}, {"HP:0000002"}, set(), set()]
+CODES_OF_STRINGS = {"cold": COLD, 'a "b"\tc': {"HP:0000002"}}
+SYSTEMS = {
+    "http://snomed.info/sct": "SNOMEDCT:",
+    "https://www.nlm.nih.gov/mesh": "MESH:",
+    "http://human-phenotype-ontology.org": "",
+    "http://terminology.hl7.org/CodeSystem/umls": "UMLS:",
+}
+
+
+@pytest.mark.extra
+def test_sssom_reads_literal_mappings_with_these_codes(tmp_path, settings):
+    parsers = pytest.importorskip("sssom.parsers", reason="needs the extra readers")
+    write_format("sssom", tmp_path / "out.sssom.tsv", settings)
+    mappings = parsers.parse_sssom_table(str(tmp_path / "out.sssom.tsv"))
+    codes = {}
+    for mapping in parsers.to_mapping_set_document(mappings).mapping_set.mappings:
+        assert mapping.subject_id is None and mapping.subject_type.code.text == "rdfs literal"
+        assert mapping.mapping_justification == "semapv:CompositeMatching"
+        assert mapping.mapping_tool == "umls_reranker" and mapping.mapping_tool_version
+        mappings.converter.expand(mapping.object_id, strict=True)
+        codes.setdefault(mapping.subject_label, set()).add(mapping.object_id)
+    assert codes == CODES_OF_STRINGS
+
+
+@pytest.mark.extra
+def test_fhir_resources_reads_concepts_with_these_codes(tmp_path, settings):
+    module = pytest.importorskip("fhir.resources.codeableconcept", reason="needs the extra readers")
+    text, _ = write_format("fhir", tmp_path / "out.ndjson", settings)
+    for line, codes, (mention, top) in zip(text.splitlines(), CODES, ANSWERED, strict=True):
+        concept = module.CodeableConcept.model_validate_json(line)
+        values = {extension.url: extension for extension in concept.extension}
+        assert concept.text == mention
+        assert top is None or float(values["urn:umls-reranker:score"].valueDecimal) == top["score"]
+        read = {SYSTEMS[coding.system] + coding.code for coding in concept.coding or ()}
+        assert read == (codes | {f"UMLS:{top['cui']}"} if codes else set())

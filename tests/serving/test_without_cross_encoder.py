@@ -1,15 +1,12 @@
 """A model without a cross-encoder: ranked, served, saved and published, also without torch."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from absent import absent
 from hub_server import WRITER, HubServer
+from list_fixtures import write_lists
 from outcome_fixtures import NO_FIGURES
+from processes import absent, python
 from tiny_reranker import refused, tiny_reranker, tiny_reranker_without_cross_encoder
 
 from umls_reranker import UMLSReranker
@@ -23,7 +20,6 @@ from umls_reranker.hub.model_folder import (
     verify_model,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 REPO = "org/tiny-lists"
 HEAVY = ("torch", "transformers", "onnxruntime", "accelerate", "tokenizers")
 # What neither serving nor publishing needs.
@@ -99,22 +95,10 @@ def test_all_of_it_works_without_torch(folder, tmp_path, hidden):
         for item in UMLSReranker.from_pretrained(folder).rerank("cold", CANDIDATES, "T047")
     ]
     with HubServer() as hub:
-        environment = (
-            os.environ
-            | hub.environment(tmp_path / "cache", token=WRITER)
-            | {"PYTHONPATH": str(ROOT)}
-        )
-        command = [
-            sys.executable,
-            "-W",
-            "error::RuntimeWarning",
-            "-c",
-            absent(hidden) + USE,
-            folder,
-        ]
-        command += [json.dumps(CANDIDATES), json.dumps(HEAVY)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
-        assert done.returncode == 0, done.stderr
+        environment = hub.environment(tmp_path / "cache", token=WRITER)
+        words = ("-W", "error::RuntimeWarning", "-c", absent(hidden) + USE)
+        told = (folder, json.dumps(CANDIDATES), json.dumps(HEAVY))
+        done = python(*words, *told, env=environment)
         files = hub.repos[REPO].files("v1.0.0")
     answer = json.loads(done.stdout)
     assert answer["loaded"] == []
@@ -132,29 +116,17 @@ def test_all_of_it_works_without_torch(folder, tmp_path, hidden):
     assert "no cross-encoder" in files["README.md"].decode()
 
 
-def run_script(name, *words, hidden, cwd):
-    (cwd / "sitecustomize.py").write_text(absent(hidden))
-    search_path = os.pathsep.join(map(str, (cwd, ROOT)))
-    environment = os.environ | {"PYTHONPATH": search_path}
-    command = [sys.executable, "-m", "umls_reranker", name, *words]
-    return subprocess.run(
-        list(map(str, command)),
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=240,
-        cwd=cwd,
-    )
-
-
 def test_the_commands_run_without_torch(folder, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(absent(HEAVY))
+
+    def run(*words):
+        return python("-m", "umls_reranker", *words, path=tmp_path, cwd=tmp_path)
+
     rows = [{"entity": "cold", "candidates": CANDIDATES, "entity_type": "T047"}] * 2
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = run_script("rerank", folder, "in.jsonl", "out.jsonl", hidden=HEAVY, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    write_lists(tmp_path / "in.jsonl", rows)
+    done = run("rerank", folder, "in.jsonl", "out.jsonl")
     assert done.stdout.startswith("2 mentions ranked, 0 with an error, written to out.jsonl\n")
-    done = run_script("serve", folder, "--dry_run", hidden=HEAVY, cwd=tmp_path)
-    assert done.returncode == 0 and f"would serve {folder}" in done.stderr, done.stderr
+    assert f"would serve {folder}" in run("serve", folder, "--dry_run").stderr
 
 
 # The folder
