@@ -12,7 +12,7 @@ from tiny_reranker import tiny_reranker
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.evaluation.metrics import Outcomes
+from umls_reranker.evaluation.metrics import Outcomes, read_metrics
 from umls_reranker.hub.model_folder import SCHEMA_VERSIONS, changing
 from umls_reranker.retrieval.deployment import IndexSettings
 from umls_reranker.retrieval.lexical_index import LexicalIndex
@@ -100,9 +100,10 @@ def test_a_folder_of_another_version_is_refused_with_the_way_out(written, file, 
 
 
 def test_what_monitoring_and_comparison_read_is_refused_likewise(tmp_path):
-    (tmp_path / "reference.json").write_text('{"schema_version": 0}')
-    with pytest.raises(UserError, match="umls-reranker evaluate"):
-        read_reference(tmp_path / "reference.json")
+    for name, read in (("reference.json", read_reference), ("metrics.json", read_metrics)):
+        (tmp_path / name).write_text('{"schema_version": 0}')
+        with pytest.raises(UserError, match=f"{name} has schema_version 0.*umls-reranker evaluate"):
+            read(tmp_path / name)
     make_outcomes(3).save(tmp_path / "outcomes.parquet")
     table = pq.read_table(tmp_path / "outcomes.parquet").replace_schema_metadata(
         {"schema_version": "0"}

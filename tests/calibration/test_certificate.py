@@ -37,15 +37,6 @@ def test_fifty_nine_without_an_error_is_the_least():
     assert find(np.full(59, 0.97), np.arange(59) > 0).threshold is None
 
 
-def test_too_few_documents_say_how_many_are_needed():
-    found = find(np.full(1200, 0.99), np.ones(1200), np.arange(1200) // 40)
-    assert found.threshold is None and (found.documents, found.documents_needed) == (
-        pytest.approx(30),
-        59,
-    )
-    assert "at least 59" in str(found) and find(np.full(200, 0.97), np.zeros(200)).threshold is None
-
-
 def test_where_nothing_is_certified_what_was_missing_is_said():
     few = str(find(np.full(30, 0.97), np.ones(30)))
     assert "worth 30 of equal size" in few and "at least 59" in few and "label more" in few

@@ -51,6 +51,11 @@ def edit(path: Path, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def flip_last_bit(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
 # What a folder holds
 
 
@@ -98,6 +103,7 @@ def test_only_the_models_own_files_belong_to_it(folder):
         ),
         ("recipe.yaml", lambda folder: (folder / "recipe.yaml").write_text("run_name: other\n")),
         ("metrics.json", lambda folder: (folder / "metrics.json").write_text("[]")),
+        ("model.safetensors", lambda folder: flip_last_bit(folder / "model.safetensors")),
     ],
 )
 def test_a_part_that_was_changed_is_named(folder, name, change):

@@ -6,7 +6,6 @@ import os
 import random
 import re
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -150,14 +149,6 @@ def test_bfloat16_is_close_and_ends_in_float32(layout, model, pairs, expected):
     assert np.count_nonzero(logits == torch.from_numpy(logits).bfloat16().float().numpy()) < 5
 
 
-def test_many_threads_get_the_logits_of_one(model, pairs, expected):
-    scorer = load(model)
-    with ThreadPoolExecutor(8) as callers:
-        found = list(callers.map(lambda _: scorer.score(*pairs).logits, range(16)))
-    for logits in found:
-        np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 def test_a_forked_process_scores_with_threads_of_its_own(model, pairs, expected, monkeypatch):
     monkeypatch.setattr(devices, "_pool", None)
@@ -189,16 +180,6 @@ def test_scores_that_are_not_numbers_are_refused(model, pairs):
     scorer.network.body.words[5:] = float("nan")
     with pytest.raises(UserError, match="non-finite scores"):
         scorer.score(*pairs)
-
-
-def test_a_model_of_two_outputs_is_refused(model, tmp_path):
-    AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path)
-    two = AutoModelForSequenceClassification.from_pretrained(
-        model, num_labels=2, ignore_mismatched_sizes=True
-    )
-    two.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="2 outputs"):
-        load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,11 @@ import os
 import re
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import torch
 import torch.distributed as dist
-from packaging.version import Version
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import RunArguments
@@ -153,34 +150,16 @@ def test_what_a_killed_run_left_is_gone_on_with(tmp_path, capsys):
     assert "resuming" not in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed by Linux")
-def gloo_runs(expected):
-    """Whether gloo's threads run, waited for: a thread is named after its start and listed until
-    after its end.
-    """
-    for _ in range(500):
-        with suppress(OSError):  # of a thread that ends while it is read
-            if (
-                any("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
-                == expected
-            ):
-                return expected
-        time.sleep(0.01)
-    return not expected
-
-
-def test_a_script_leaves_the_process_group_and_its_threads_before_python_ends(capsys):
+def test_a_script_leaves_the_process_group_before_python_ends(capsys):
     def main():
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         # As a trainer does: a cycle that keeps the group after `main` has returned.
         cycle = [dist.group.WORLD]
         cycle.append(cycle)
-        # Torch 2.9 starts none for a group of one.
-        assert Version(torch.__version__) < Version("2.13") or gloo_runs(True)
 
     assert run(main, capsys)[0] == 0
+    # That its threads end, too, is seen where it trains: tests/training/loss_on_processes.py.
     assert not dist.is_initialized()
-    assert not gloo_runs(False)
 
 
 def test_the_log_of_a_stage_has_times_of_day_and_one_state_of_a_bar(tmp_path):

@@ -2,7 +2,6 @@
 half-written.
 """
 
-import json
 import shutil
 
 import pytest
@@ -115,26 +114,6 @@ def test_damaged_weights(scripts, run, tmp_path):
     refused = scripts.run("calibrate", calibrator="temperature", output_dir=run.parent)
     assert_refused(refused, "the weights are corrupt")
     assert not list(run.glob(".model*"))
-
-
-def test_a_damaged_model_folder(scripts, run, tmp_path):
-    mentions = tmp_path / "mentions.jsonl"
-    output = tmp_path / "output.jsonl"
-    mentions.write_text(json.dumps({"entity": "cold", "candidates": ["common cold"]}) + "\n")
-    weights = run / "model" / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    before = contents(tmp_path)
-    for script, words in [
-        ("evaluate", [scripts.recipe, "--output_dir", run.parent]),
-        ("rerank", [run / "model", mentions, output, "--device", "cpu"]),
-        (
-            "publish",
-            [scripts.recipe, "--output_dir", run.parent, "--repo_id", "org/mini", "--tag", "v1"],
-        ),
-    ]:
-        assert_refused(scripts.run(script, *words), str(weights), "does not match reranker.json")
-    assert contents(tmp_path) == before
 
 
 def test_lists_that_were_edited_after_they_were_written_are_refused(scripts, run):

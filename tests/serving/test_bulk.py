@@ -344,10 +344,6 @@ def test_the_first_error_and_the_share_without_candidates_are_told(scripts, tmp_
         and "umls-reranker link" in ended.out
         and "no candidates 100.0%" in ended.out
     )
-    source.write_text("\n")
-    ended = scripts.run("rerank", "built-in", source, tmp_path / "none.jsonl")
-    assert ended.code == 2 and ended.errors[-1] == f"error: {source} holds no mentions"
-    assert not (tmp_path / "none.jsonl").exists()
 
 
 def test_what_is_far_from_calibration_is_said(scripts, tmp_path):

@@ -113,14 +113,6 @@ def test_a_dry_run_checks_the_lists_and_makes_nothing(tmp_path, capsys, cross_en
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("name", ["calibrate", "evaluate"])
-def test_help_has_the_options_of_the_form_with_lists(name, capsys):
-    with pytest.raises(SystemExit):
-        run_script(name, "--help")
-    shown = capsys.readouterr().out.split()
-    assert {"--lists", "--output", "--dictionary", "--output_dir"} <= {*shown}
-
-
 @pytest.fixture(scope="module")
 def cross_encoder(tmp_path_factory):
     return tiny_cross_encoder(tmp_path_factory.mktemp("plain"))

@@ -124,18 +124,12 @@ def test_a_base_model_gets_a_head_of_one_logit_and_its_markers(tmp_path):
     assert tokenizer.unk_token_id not in tokenizer.convert_tokens_to_ids(list(MARKERS))
 
 
-def test_a_base_model_that_cannot_be_loaded_is_named(model, tmp_path):
-    with pytest.raises(UserError, match="max_length: 256 is more than the 128 tokens"):
-        load_base_model(str(model), None, PairTemplate(256))
+def test_a_base_model_that_cannot_be_loaded_is_named(tmp_path):
     pickled = tiny_encoder(tmp_path / "pickled")
     torch.save(load_torch(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
     (pickled / "model.safetensors").unlink()
     with pytest.raises(UserError, match="pickled cannot be loaded"):
         load_base_model(str(pickled), None, PairTemplate())
-    broken = tiny_encoder(tmp_path / "broken")
-    (broken / "model.safetensors").write_bytes(b"\xff" * 64)
-    with pytest.raises(UserError, match="the weights are corrupt"):
-        load_base_model(str(broken), None, PairTemplate())
 
 
 @pytest.mark.parametrize(
