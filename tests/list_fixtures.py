@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.feather import write_feather
 
 from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
 from umls_reranker.lists.columns import MentionColumns
@@ -99,9 +100,11 @@ def assert_alike(found, expected, tolerance=1e-5):
 
 
 def write_lists(path, rows):
-    """Mentions with candidates as a file of JSON Lines or Parquet, by its ending."""
+    """Mentions with candidates as a file of JSON Lines, Parquet or Arrow, by its ending."""
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    else:
+    elif path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        write_feather(pa.Table.from_pylist(rows), path, compression="uncompressed")
     return path

@@ -7,18 +7,25 @@ before a block leaves it out: it must only compile, or its commands and their op
 compared by value.
 """
 
+import ast
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import zlib
 from configparser import ConfigParser
 from contextlib import redirect_stdout
+from importlib import import_module
 from io import StringIO
+from operator import attrgetter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +36,8 @@ from list_fixtures import write_lists
 from list_model import list_model, list_rows
 from processes import Service
 
+import umls_reranker
+from umls_reranker import UMLSReranker
 from umls_reranker import __main__ as command
 from umls_reranker.corpora.corpus import Faults
 from umls_reranker.corpora.formats import PubTator
@@ -363,3 +372,139 @@ def test_links_lead_somewhere(page):
     ]
     broken = [link for link in links if not leads_somewhere(page, link)]
     assert not broken, f"{page}: there is no such file, or no such heading in it: {broken}"
+
+
+# The site: it builds without a warning, and its reference has every name that is exported or
+
+
+@pytest.mark.extra
+def test_the_reference_has_every_name_that_is_exported_or_imported_by_a_guide(tmp_path):
+    pytest.importorskip("sphinx", reason="needs the extra docs")
+    options = ["--fail-on-warning", "--keep-going", "--quiet", "--conf-dir", "docs"]
+    command = [sys.executable, "-m", "sphinx", *options, ".", str(tmp_path)]
+    built = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert built.returncode == 0, built.stderr
+    lines = (
+        zlib.decompress((tmp_path / "objects.inv").read_bytes().split(b"\n", 4)[4])
+        .decode()
+        .splitlines()
+    )
+    documented = {
+        name.rpartition(".")[2]
+        for name, kind, *_ in map(str.split, lines)
+        if kind.startswith("py:")
+    }
+    code = [
+        block.text for page in PAGES for block in blocks_of(page)[0] if block.language == "python"
+    ]
+    imports = [
+        node
+        for text in code
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom)
+    ]
+    used = {
+        name.name
+        for node in imports
+        if node.module.startswith("umls_reranker")
+        for name in node.names
+    }
+    assert used | {name for name in umls_reranker.__all__ if not name.startswith("_")} <= documented
+
+
+def test_the_first_hour_names_files_and_functions_that_exist():
+    page = (ROOT / "docs" / "internal" / "first-hour.md").read_text(encoding="utf-8")
+    places = re.findall(r"`(\w+/[\w/]+)\.py(?::([\w.]+))?`", page)
+    assert len(places) > 30
+    for path, name in places:
+        if path.startswith("tests/"):
+            assert (ROOT / f"{path}.py").is_file(), path
+            continue
+        module = import_module(f"umls_reranker.{path.replace('/', '.')}")
+        assert not name or attrgetter(name)(module) is not None, f"{path}: {name}"
+
+
+# The converters of docs/candidates.md turn the answers of other tools into rows that are
+
+
+CONCEPTS = {"C0018801": "Heart Failure", "C0035078": "Kidney Failure"}
+CUIS = list(CONCEPTS)
+NAMES = list(CONCEPTS.values())
+
+
+@pytest.fixture(scope="module")
+def converters():
+    """What the blocks of the page define."""
+    names = {}
+    for block in blocks_of("docs/candidates.md")[0]:
+        exec(compile(block.text, f"docs/candidates.md, line {block.line}", "exec"), names)
+    return SimpleNamespace(**names)
+
+
+def faiss_hits(converters):
+    import faiss
+
+    index = faiss.IndexFlatIP(2)
+    index.add(np.eye(2, dtype=np.float32))
+    return converters.from_faiss(index, np.array([[0.6, 0.8]], np.float32), NAMES, CUIS)
+
+
+def elasticsearch_hits(converters):
+    hits = [
+        {"_score": 9.0 - place, "_source": {"cui": CUIS[place], "name": NAMES[place]}}
+        for place in (1, 0)
+    ]
+    return converters.from_elasticsearch({"hits": {"hits": hits}})
+
+
+def quickumls_hits(converters):
+    hits = [
+        {"cui": CUIS[place], "term": NAMES[place], "similarity": 1.0, "semtypes": {"T047"}}
+        for place in (1, 0)
+    ]
+    assert converters.from_quickumls([]) == []
+    return converters.from_quickumls([hits])
+
+
+def scispacy_hits(converters):
+    concept = {"types": ["T047"], "definition": None}
+    concepts = {
+        cui: SimpleNamespace(canonical_name=name, **concept) for cui, name in CONCEPTS.items()
+    }
+    entity = SimpleNamespace(_=SimpleNamespace(kb_ents=[(CUIS[1], 0.9), (CUIS[0], 0.8)]))
+    return converters.from_scispacy(
+        entity, SimpleNamespace(kb=SimpleNamespace(cui_to_entity=concepts))
+    )
+
+
+def medcat_hits(converters):
+    model = SimpleNamespace(get_all_similarities=lambda cuis, *context: (cuis, [0.1, 0.7], 1))
+    pipe = SimpleNamespace(get_component=lambda kind: SimpleNamespace(context_model=model))
+    cat = SimpleNamespace(pipe=pipe, cdb=SimpleNamespace(get_name=CONCEPTS.__getitem__))
+    return converters.from_medcat(
+        cat, object(), SimpleNamespace(link_candidates=CUIS, detected_name="renal~failure")
+    )
+
+
+def llm_names(converters):
+    answer = "1. Kidney Failure\n2. Renal Doom\n- Heart Failure\n"
+    return converters.from_llm(answer, {name.lower(): cui for cui, name in CONCEPTS.items()})
+
+
+@pytest.mark.filterwarnings("ignore:missing inputs")
+@pytest.mark.parametrize(
+    "hits", [faiss_hits, elasticsearch_hits, quickumls_hits, scispacy_hits, medcat_hits, llm_names]
+)
+def test_the_answers_of_a_tool_become_rows_that_are_ranked(hits, converters, tmp_path, monkeypatch):
+    if hits is medcat_hits:
+        linking = SimpleNamespace(PerDocumentTokenCache=dict)
+        types = SimpleNamespace(CoreComponentType=SimpleNamespace(linking="linking"))
+        monkeypatch.setitem(sys.modules, "medcat.components.linking.vector_context_model", linking)
+        monkeypatch.setitem(sys.modules, "medcat.components.types", types)
+    converters.write_rows(
+        tmp_path / "rows.jsonl", [("note 17", "renal failure", hits(converters), None)]
+    )
+    row = json.loads((tmp_path / "rows.jsonl").read_text(encoding="utf-8"))
+    assert [candidate["cui"] for candidate in row["candidates"]] == CUIS[::-1] and "cui" not in row
+    ranked = UMLSReranker.from_pretrained("built-in").rerank(row["entity"], row["candidates"])
+    assert {item.cui for item in ranked} == {*CUIS}

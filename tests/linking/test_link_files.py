@@ -13,6 +13,7 @@ import pytest
 import spacy
 from data_fixtures import VOCABULARY
 from fastapi.testclient import TestClient
+from list_fixtures import write_lists
 from processes import run_forked
 from pyarrow import Table
 from trigram_encoder import make_concepts
@@ -70,10 +71,6 @@ def linker(tmp_path_factory):
     return linker
 
 
-def write_jsonl(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 def write_csv(path):
     rows = [row | {"document": TEXT, "negated": "False", "end": ""} for row in ROWS]
     with path.open("w", newline="") as stream:
@@ -108,9 +105,9 @@ def write_brat(path):
 
 
 INPUTS = {
-    "rows.jsonl": lambda path: write_jsonl(path, [row | {"document": TEXT} for row in ROWS]),
-    "spans.jsonl": lambda path: write_jsonl(path, [{"text": TEXT, "spans": SPANS, "doc_id": "1"}]),
-    "triples.jsonl": lambda path: write_jsonl(
+    "rows.jsonl": lambda path: write_lists(path, [row | {"document": TEXT} for row in ROWS]),
+    "spans.jsonl": lambda path: write_lists(path, [{"text": TEXT, "spans": SPANS, "doc_id": "1"}]),
+    "triples.jsonl": lambda path: write_lists(
         path, [{"text": TEXT, "entities": [[span["start"], span["end"], "X"] for span in SPANS]}]
     ),
     "rows.csv": write_csv,
@@ -172,7 +169,7 @@ def test_a_mention_that_cannot_be_linked_is_written_with_its_error(tmp_path, lin
         {"text": TEXT, "spans": [7]},
         {"mention": 5, "left": "a"},
     ]
-    write_jsonl(tmp_path / "in.jsonl", [*bad[:3], {"mention": "asthma", "x": [1]}, *bad[3:]])
+    write_lists(tmp_path / "in.jsonl", [*bad[:3], {"mention": "asthma", "x": [1]}, *bad[3:]])
     with (tmp_path / "in.jsonl").open("a") as stream:
         stream.write("{\n")
     counts, job = run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
@@ -193,7 +190,7 @@ def test_a_span_that_is_not_in_its_text_is_an_error(tmp_path, linker, offsets):
     rows = [{"text": TEXT, "spans": [span, *SPANS]}, {"text": TEXT, **span}]
     for number, row in enumerate(rows):
         path = tmp_path / f"{number}.jsonl"
-        write_jsonl(path, [row])
+        write_lists(path, [row])
         job = LinkJob(path, tmp_path / f"out{number}.jsonl")
         assert job.run(linker, OneProcess())["error"] == 1
     assert job.first_error == f"{path}:1: mention is missing or blank"
@@ -202,7 +199,7 @@ def test_a_span_that_is_not_in_its_text_is_an_error(tmp_path, linker, offsets):
 def test_an_end_that_contradicts_the_mention_is_an_error(tmp_path, linker):
     span = {"document": TEXT, "mention": "asthma", "start": 34}
     rows = [span | {"end": end} for end in (40, 41, 39, "40", None)] + [{"mention": "x", "end": 9}]
-    write_jsonl(tmp_path / "in.jsonl", rows)
+    write_lists(tmp_path / "in.jsonl", rows)
     job = LinkJob(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
     assert job.run(linker, OneProcess())["error"] == 2
     assert job.first_error.startswith(f"{tmp_path / 'in.jsonl'}:2: end 41 ")
@@ -257,7 +254,7 @@ def test_lists_of_an_index_are_those_that_it_links_with(tmp_path, linker, ending
 
 def test_gold_concepts_count_by_the_ids_of_the_dictionary(tmp_path, linker):
     rows = [row | {"cui": f"UMLS:{row['cui']}"} for row in ROWS]
-    write_jsonl(tmp_path / "in.jsonl", [row | {"document": TEXT} for row in rows])
+    write_lists(tmp_path / "in.jsonl", [row | {"document": TEXT} for row in rows])
     counts, _ = run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
     assert counts["correct"] == counts["gold"] == 3
     counts, _ = run(CandidatesJob, linker, tmp_path / "in.jsonl", tmp_path / "lists.jsonl")
@@ -273,7 +270,7 @@ def test_an_input_or_output_that_will_not_do_is_refused(tmp_path, linker):
     with pytest.raises(UserError, match="out.parquet"):
         CandidatesJob(tmp_path / "in.csv", tmp_path / "out.parquet")
     # Before it is labelled, in vain.
-    write_jsonl(tmp_path / "in.jsonl", [{"mention": "cold"}])
+    write_lists(tmp_path / "in.jsonl", [{"mention": "cold"}])
     with pytest.raises(UserError, match="in.jsonl.*--each_row_is_a_document"):
         run(CandidatesJob, linker, tmp_path / "in.jsonl", tmp_path / "sheet.csv")
     options = {"each_row_is_a_document": True}
@@ -331,7 +328,7 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path, linker, monkeypatch, ending
     target = tmp_path / f"out.{ending}"
     # Eleven batches; a key that comes late, and values of several types.
     rows = [ROWS[number % 3] | {"n": number} for number in range(20)] + [{"n": 20, "late": {}}]
-    write_jsonl(source, [rows[0] | {"n": "\ud800"}, *rows[1:]])
+    write_lists(source, [rows[0] | {"n": "\ud800"}, *rows[1:]])
     options = {"format_name": ending, "overwrite": True}
     run(LinkJob, linker, source, tmp_path / f"whole.{ending}", **options)
     target.write_text("as it was")
@@ -357,20 +354,20 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path, linker, monkeypatch, ending
 
 
 def test_parts_of_another_input_or_model_are_not_used(tmp_path, linker, monkeypatch):
-    write_jsonl(tmp_path / "in.jsonl", ROWS)
+    write_lists(tmp_path / "in.jsonl", ROWS)
     job = LinkJob(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
     folder = job.parts_folder(linker)
     assert job.parts_folder(linker) == folder
     monkeypatch.setattr(linker, "expands_abbreviations", False)
     assert job.parts_folder(linker) != folder
     monkeypatch.undo()
-    write_jsonl(tmp_path / "in.jsonl", ROWS[:2])
+    write_lists(tmp_path / "in.jsonl", ROWS[:2])
     assert job.parts_folder(linker) != folder
 
 
 def test_clusters_link_tables_and_frames_as_files_are_linked(tmp_path, linker, monkeypatch):
     rows = [row | {"document": TEXT} for row in ROWS] + [{"mention": " "}]
-    write_jsonl(tmp_path / "in.jsonl", rows)
+    write_lists(tmp_path / "in.jsonl", rows)
     run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "out.parquet", top=2)
     expected = pq.read_table(tmp_path / "out.parquet")["ranked"].to_pylist()
     assert [len(items) for items in expected[:3]] == [2] * 3 and expected[3] is None

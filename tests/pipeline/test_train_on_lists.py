@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from list_fixtures import write_lists
 from tiny_models import tiny_encoder
 
 from umls_reranker import UMLSReranker
@@ -41,18 +42,13 @@ def lists_of(documents):
         yield {"doc_id": f"d{number}", "entity": mention, "cui": gold, "candidates": candidates}
 
 
-def write(path, documents):
-    path.write_text("".join(json.dumps(row) + "\n" for row in lists_of(documents)))
-    return path
-
-
 @pytest.fixture(scope="module")
 def folder(scripts, tmp_path_factory):
     """Where a cross-encoder was trained on lists, with settings of a recipe."""
     folder = tmp_path_factory.mktemp("lists")
-    write(folder / "train.jsonl", range(60))
-    write(folder / "dev.jsonl", range(60, 80))
-    write(folder / "calibration.jsonl", range(80, 140))
+    write_lists(folder / "train.jsonl", lists_of(range(60)))
+    write_lists(folder / "dev.jsonl", lists_of(range(60, 80)))
+    write_lists(folder / "calibration.jsonl", lists_of(range(80, 140)))
     model = tiny_encoder(folder / "base")
     settings = {"candidate_fields": ["preferred_name"], "loss": "listwise_kl", "max_steps": 4}
     settings |= {"nearest_negatives": 2, "model": str(model), "device": "cpu"}
@@ -103,10 +99,10 @@ def test_calibrate_makes_a_reranker_of_it_with_the_scores_of_the_lists(folder, s
     ],
 )
 def test_lists_that_will_not_do_are_named_before_training(folder, scripts, words, reason):
-    write(folder / "foreign.jsonl", range(0, 50, 5))
+    write_lists(folder / "foreign.jsonl", lists_of(range(0, 50, 5)))
     rows = list(lists_of(range(3)))
     del rows[1]["cui"]
-    (folder / "broken.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lists(folder / "broken.jsonl", rows)
     words = [*words, "--model", "base", "--dry_run"]
     ended = scripts.run("train", *words, cwd=folder)
     assert ended.code == 2 and len(ended.errors) == 1 and reason in ended.errors[0], ended.err

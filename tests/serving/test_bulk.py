@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data_fixtures import write_rrf
-from list_fixtures import assert_alike
+from list_fixtures import assert_alike, write_lists
 from tiny_reranker import tiny_reranker, tiny_reranker_without_cross_encoder
 
 from umls_reranker import Dictionary, UMLSReranker
@@ -72,17 +72,6 @@ def expected(reranker, rows):
     ]
 
 
-def write(path, rows):
-    if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    elif path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    else:
-        with pa.ipc.new_file(path, pa.Table.from_pylist(rows).schema) as writer:
-            writer.write_table(pa.Table.from_pylist(rows))
-    return path
-
-
 def read(path):
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text().splitlines()]
@@ -112,14 +101,14 @@ def outcome(counts):
 def test_rows_come_out_in_order_with_their_ranking(
     tmp_path, reranker, rows, expected, source, target
 ):
-    job = BulkJob(write(tmp_path / source, rows), tmp_path / target, batch_rows=3)
+    job = BulkJob(write_lists(tmp_path / source, rows), tmp_path / target, batch_rows=3)
     assert outcome(job.run(reranker, OneProcess())) == (37, 0)
     same(read(tmp_path / target), expected)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source, target])
 
 
 def test_the_same_command_is_refused_while_it_runs(tmp_path, reranker, rows, expected, monkeypatch):
-    source = write(tmp_path / "in.jsonl", rows)
+    source = write_lists(tmp_path / "in.jsonl", rows)
     target = tmp_path / "out.jsonl"
     rank = reranker.decide
     monkeypatch.setattr("umls_reranker.core.files.PATIENCE_SECONDS", 0.0)
@@ -175,7 +164,7 @@ def test_a_row_that_cannot_be_ranked_is_written_with_its_error(
         else [({"entity": " "}, "entity"), ({"candidates": None}, "candidates")]
     )
     bad = {place: (rows[place] | change, named) for place, (change, named) in enumerate(poison, 4)}
-    source = write(
+    source = write_lists(
         tmp_path / f"in.{ending}", [bad.get(place, (row,))[0] for place, row in enumerate(rows)]
     )
     job = BulkJob(source, tmp_path / f"out.{ending}", 2)
@@ -287,7 +276,7 @@ def test_a_file_without_mentions_is_refused_and_gives_no_output(tmp_path, rerank
     ["in.jsonl", "link.jsonl", "folder.jsonl", "out.xlsx", "missing/out.jsonl"],
 )
 def test_an_output_that_will_not_do_is_refused_before_any_work(tmp_path, rows, name):
-    source = write(tmp_path / "in.jsonl", rows)
+    source = write_lists(tmp_path / "in.jsonl", rows)
     (tmp_path / "link.jsonl").symlink_to(source)
     (tmp_path / "folder.jsonl").mkdir()
     before = source.read_bytes()
@@ -302,7 +291,7 @@ def test_two_launched_processes_give_what_one_gives(scripts, tmp_path, model, ro
     target = tmp_path / name
     # Seven batches, so that the last round has one; a bad row for each process.
     bad = {place: rows[place] | {"entity": " "} for place in (3, 7)}
-    write(source, [bad.get(place, row) for place, row in enumerate(rows)])
+    write_lists(source, [bad.get(place, row) for place, row in enumerate(rows)])
     options = ["--dtype", "float32", "--device", "cpu", "--batch_mentions", 6]
     outcome = scripts.launch("rerank", model, source, target, *options)
     assert outcome.code == 1, outcome.err
@@ -317,7 +306,7 @@ def test_two_launched_processes_give_what_one_gives(scripts, tmp_path, model, ro
 
 def test_the_script_takes_a_recipe_that_names_the_model(scripts, tmp_path, model, rows, expected):
     recipe = tmp_path / "config.yaml"
-    source = write(tmp_path / "in.jsonl", rows)
+    source = write_lists(tmp_path / "in.jsonl", rows)
     target = tmp_path / "out.jsonl"
     recipe.write_text(
         f"served_model: {model}\nscoring_dtype: float32\ndevice: cpu\ntoken_budget: 77\n"
@@ -333,7 +322,7 @@ def test_the_script_takes_a_recipe_that_names_the_model(scripts, tmp_path, model
 
 
 def test_the_first_error_and_the_share_without_candidates_are_told(scripts, tmp_path):
-    source = write(
+    source = write_lists(
         tmp_path / "in.jsonl",
         [{"entity": "cold", "candidates": []}, {"entity": "cold", "hits": []}],
     )
@@ -352,7 +341,9 @@ def test_what_is_far_from_calibration_is_said(scripts, tmp_path):
         (["gene", "new gene", "abcq"], False),
         (["abcq", "qqqx qqqy", "gene"], True),
     ):
-        source = write(tmp_path / "in.jsonl", [{"entity": e, "candidates": names} for e in texts])
+        source = write_lists(
+            tmp_path / "in.jsonl", [{"entity": e, "candidates": names} for e in texts]
+        )
         ended = scripts.run("rerank", "built-in", source, tmp_path / "out.jsonl", "--overwrite")
         said = "0.0% of the scores are outside its range, and it counted neither string nor words "
         assert (f"{said}of 66.7% of the mentions" in ended.out) == is_far
@@ -366,7 +357,7 @@ def test_scores_outside_the_range_of_calibration_are_counted_and_said(tmp_path):
         {"name": name, "cui": f"C{name}", f"{key}_score": score}
         for name, score in (("a", known.low), ("b", 2 * known.high), ("c", None))
     ]
-    source = write(tmp_path / "in.jsonl", [{"entity": "cold", "candidates": items}])
+    source = write_lists(tmp_path / "in.jsonl", [{"entity": "cold", "candidates": items}])
     with pytest.warns(UserWarning, match="missing inputs"):
         counts = BulkJob(source, tmp_path / "out.jsonl").run(reranker, OneProcess())
     assert (counts["scores"], counts["outside"]) == (2, 1)
@@ -380,7 +371,7 @@ def test_a_dictionary_adds_to_candidates_and_leaves_the_rows_as_they_are(tmp_pat
         {"id": 0, "entity": "head cold", "candidates": [{"cui": "C9000004"}, {"cui": "C9000035"}]},
         {"id": 1, "entity": "renal failure", "candidates": [{"cui": "C9000009"}]},
     ]
-    source = write(tmp_path / "in.parquet", given)
+    source = write_lists(tmp_path / "in.parquet", given)
     target = tmp_path / "out.parquet"
     job = BulkJob(source, target, dictionary=write_rrf(tmp_path / "META"))
     assert outcome(job.run(reranker, OneProcess())) == (2, 0)
@@ -404,7 +395,7 @@ def test_tiers_and_correct_answers_are_counted(tmp_path, reranker, rows, expecte
     ]
     gold[5] = "C0000000" if gold[5] else None
     given = [row | {"gold_cui": cui} for row, cui in zip(rows, gold, strict=True)]
-    counts = BulkJob(write(tmp_path / f"in.{ending}", given), tmp_path / "out.jsonl", 5).run(
+    counts = BulkJob(write_lists(tmp_path / f"in.{ending}", given), tmp_path / "out.jsonl", 5).run(
         reranker, OneProcess()
     )
     labelled = [cui for cui in gold if cui]
@@ -420,7 +411,7 @@ def test_tiers_and_correct_answers_are_counted(tmp_path, reranker, rows, expecte
 def test_the_script_writes_a_format_of_others_with_the_codes_of_a_dictionary(scripts, tmp_path):
     (tmp_path / "medic.txt").write_text("C567755|613097||Tooth Agenesis|STHAG6\n")
     items = [{"cui": "C567755", "name": "STHAG6"}]
-    source = write(tmp_path / "in.jsonl", [{"entity": "STHAG6", "candidates": items}] * 2)
+    source = write_lists(tmp_path / "in.jsonl", [{"entity": "STHAG6", "candidates": items}] * 2)
     options = ["--codes", "OMIM", "MSH", "--dictionary", tmp_path / "medic.txt"]
     ended = scripts.run(
         "rerank", "built-in", source, tmp_path / "out.tsv", "--format", "sssom", *options

@@ -1,11 +1,10 @@
-"""Spark and Ray Data themselves, as docs/deployment.md calls them, with a worker that is lost."""
+"""Spark and Ray Data themselves, as docs/deployment.md calls them."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -29,16 +28,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def search_path(monkeypatch):
-    """Workers find the package and tests/serving."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(Path(__file__).parent)]))
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-
-
-@pytest.fixture
-def marks(tmp_path):
-    """Folder of the marks."""
-    (tmp_path / "marks").mkdir()
-    return tmp_path / "marks"
+    """Workers find the package."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 def assert_lists_are_ranked(folder, ranked):
@@ -48,11 +39,6 @@ def assert_lists_are_ranked(folder, ranked):
     assert len(by_id) == len(ranked) == len(rows)
     reranker = UMLSReranker.from_pretrained(folder / "my_model")
     assert_decided_by_all([by_id[row["mention_id"]] for row in rows], reranker, rows)
-
-
-def loads(marks):
-    """Number of models each worker loaded."""
-    return Counter(path.name.split(".")[0] for path in marks.glob("*.*"))
 
 
 def java_version():
@@ -66,14 +52,14 @@ def java_version():
 
 @pytest.fixture
 def spark(monkeypatch):
-    """A session of two cores, which tries a task four times, as a cluster does."""
+    """A session of two cores."""
     pytest.importorskip("pyspark", reason="pyspark is not installed")
     if java_version() < 17:
         pytest.skip("Spark needs Java 17")
     from pyspark.sql import SparkSession
 
     monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
-    builder = SparkSession.builder.master("local[2,4]").config("spark.ui.enabled", "false")
+    builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
     for name in ("spark.driver.bindAddress", "spark.driver.host"):
         builder = builder.config(name, "127.0.0.1")
     session = builder.getOrCreate()
@@ -91,48 +77,6 @@ def ray():
     )
     yield ray
     ray.shutdown()
-
-
-@pytest.mark.timeout(1200)
-def test_spark_ranks_each_row_once_and_repeats_what_a_lost_worker_did(spark, folder, marks):
-    from marked_workers import MarkedPartitions
-    from pyspark.sql.types import StructType
-
-    from umls_reranker.serving.bulk import RANKED_SCHEMA
-
-    frame = spark.read.json(str(folder / "my_lists.jsonl")).repartition(4)
-    ranked_type = StructType.fromDDL(f"ranked {RANKED_SCHEMA}")
-    reranked = frame.mapInPandas(
-        MarkedPartitions(str(folder / "my_model"), str(marks)),
-        StructType(frame.schema.fields + ranked_type.fields),
-    )
-    assert_lists_are_ranked(folder, [row.asDict(recursive=True) for row in reranked.collect()])
-    assert (marks / "died").exists() and set(loads(marks).values()) == {1}
-
-
-@pytest.mark.timeout(1200)
-def test_ray_data_ranks_each_row_once_and_repeats_what_a_lost_actor_did(
-    ray, folder, marks, tmp_path
-):
-    from marked_workers import MarkedBatches
-
-    reranked = ray.data.read_json(
-        str(folder / "my_lists.jsonl"), override_num_blocks=4
-    ).map_batches(
-        MarkedBatches,
-        fn_constructor_args=(str(folder / "my_model"), str(marks)),
-        batch_format="pyarrow",
-        batch_size=10,
-        compute=ray.data.ActorPoolStrategy(size=2),
-    )
-    reranked.write_parquet(str(tmp_path / "reranked"))
-    assert_lists_are_ranked(folder, pq.read_table(tmp_path / "reranked").to_pylist())
-    # Two actors, and the one that replaced the lost one.
-    assert (
-        (marks / "died").exists()
-        and set(loads(marks).values()) == {1}
-        and len(loads(marks)) in (2, 3)
-    )
 
 
 def run_guide(engine, folder, names, changes):
