@@ -11,21 +11,21 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from umls_reranker.core import arrays as shown
 from umls_reranker.core import files
-from umls_reranker.core import progress as shown
+from umls_reranker.core.arrays import progress
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import (
     file_sha256,
     fingerprint_path,
     hold,
     read_json,
+    read_lines,
     remembered,
     require_writable,
     write_json,
     written,
 )
-from umls_reranker.core.progress import progress
-from umls_reranker.core.text_files import read_lines
 
 
 def listing(folder):
