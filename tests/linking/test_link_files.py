@@ -141,16 +141,6 @@ def test_the_same_answers_for_mentions_in_every_form(tmp_path, linker, name):
     assert all(row.get("negated", "False") == "False" for row in rows)
 
 
-def test_a_table_has_a_row_per_mention_and_all_that_the_input_brought(tmp_path, linker):
-    write_csv(tmp_path / "in.csv")
-    run(LinkJob, linker, tmp_path / "in.csv", tmp_path / "out.csv", top=2)
-    with (tmp_path / "out.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    brought = {"doc_id": "1", "mention": "CP", "start": "42", "negated": "False", "end": ""}
-    assert rows[2].items() >= (brought | {"answer": "C9000016", "tier": "", "error": ""}).items()
-    assert rows[2]["answer_name"] == "chest pain" and rows[2]["second"] != ""
-
-
 def test_documents_in_a_table_give_a_table_of_mentions(tmp_path, linker):
     table = Table.from_pylist([{"text": TEXT, "spans": SPANS, "doc_id": "1"}])
     pq.write_table(table, tmp_path / "in.parquet")

@@ -463,15 +463,6 @@ def test_mentions_with_different_inputs_in_one_call_are_decided_as_alone():
     ]
 
 
-@pytest.mark.parametrize("score", [25.1, float("nan")])
-def test_a_retrieval_score_from_elsewhere_makes_nobody_sure(score):
-    reranker = reading_everything()
-    with pytest.warns(UserWarning, match="retrieval_score"):
-        best = reranker.rerank("cold", [FULL | {"retrieval_score": score}], DISEASE, "a ", "")[0]
-        without = reranker.rerank("cold", [FULL | {"retrieval_score": None}], DISEASE, "a ", "")[0]
-    assert best.tier == "medium" and best.score == pytest.approx(without.score)
-
-
 # Batches, figures, threads
 
 
