@@ -274,6 +274,23 @@ def test_a_table_has_a_name_a_row(tmp_path, ending):
     assert read(path) == (NAMED_CONCEPTS, {"names": 3, "unknown_types": ["no such type"]})
 
 
+def test_ids_blank_rows_and_long_cells_of_tables_are_read(tmp_path):
+    long = "x" * 200_000
+    rows = f'ids,name,note\nD1|D2,flu,"{long}\n"\n,,\nD3,cold,\n'
+    (tmp_path / "names").write_text(rows, newline="")
+    assert read(tmp_path / "names")[0] == [
+        Concept("D1", "flu", alternates=("D2",)),
+        Concept("D3", "cold"),
+    ]
+
+
+def test_quotes_of_tsv_are_a_part_of_names_unless_they_enclose_them(tmp_path):
+    rows = 'id\tname\nD1\t"Lop" ear\nD2\t"a ""b"""\n"D3"\t"c\nD4\td\n'
+    (tmp_path / "names").write_text(rows)
+    names = {"D1": '"Lop" ear', "D2": 'a "b"', "D3": '"c', "D4": "d"}
+    assert read(tmp_path / "names")[0] == [Concept(*item) for item in names.items()]
+
+
 def test_numbers_of_json_are_ids_and_the_first_name_is_preferred(tmp_path):
     (tmp_path / "names").write_text(
         '{"name": "one", "id": 73211009}\n{"name": "two", "id": 73211009}\n'
@@ -300,14 +317,20 @@ def test_a_line_of_biosyn_is_a_concept_with_alternate_ids(tmp_path):
     "content, named",
     [
         (b"", "names is empty"),
-        (b"id,name\n", "row 1"),
-        (b"id,name\nD1,flu\n |x,cold\n", "row 2"),
-        (b'{"id": "D1", "name": "flu"}\n{"id": "D2"}\n', "row 2"),
-        (b'{"id": "D1", "name": ["flu"]}\n', "names cannot"),
-        (b"D1||flu\nD2|cold\n", "row 2"),
+        (b"id,name\n", "names:1"),
+        (b"id,name\nD1,flu\n |x,cold\n", "names:3"),
+        (b'{"id": "D1", "name": "flu"}\n\n{"id": "D2"}\n', "names:3"),
+        (b'{"id": "D1", "name": ["flu"]}\n', "names:1"),
+        (b'{"id": "D1", "name": "flu", "x": ' + b"[" * 100_000 + b"\n", "names:1"),
+        (b'{"id": "D1", "name": "\\ud800"}\n', "names:1"),
+        (b"D1||flu\n\nD2|cold\n", "names:3"),
         (b"D1||\xff\n", "names cannot"),
         (b"id,name\nD1,\xff\n", "names cannot"),
-        (b"id,name\nD1,flu,x\n", "D1,flu,x"),
+        (b"id,name\nD1,flu,x\n", "names:2"),
+        # A quote that is not closed takes in the next rows.
+        (b'id,name\nD1,flu\nD2,"a b\nD3,c\n', "names:3"),
+        (b'id,name\nD1,"a b\nD2,c"\nD3,d\n', "names:2"),
+        (b'id,name\nD1,"a" b\n', "names:2"),
         (b"id,label\nD1,flu\n", "names cannot .*name"),
         (b"PAR1", "names cannot"),
     ],
