@@ -217,6 +217,7 @@ def test_documents_of_unlike_sizes_are_a_caution():
         ([0.9, 0.9], [1, float("nan")], [1, 2], {}, "row 1: correct is nan"),
         ([0.9, 0.9], [1, -1], [1, 2], {}, "row 1: correct is -1"),
         ([0.9, 0.9], [1, 1], [1, None], {}, "row 1: the document is missing"),
+        ([0.9, 0.9], [1, 1], [1, [2]], {}, "row 1: the document is missing or no id"),
         ([0.9, 0.9], [1], [1, 2], {}, "2 scores, 1 correct, 2 documents"),
         ([0.9, 0.9], [1, 1], ["a", "a"], {}, "from 1 document"),
         ([], [], [], {}, "no mentions"),
@@ -250,6 +251,7 @@ def test_the_guarantee_holds_in_every_regime(benchmark):
 def test_trying_again_does_not_add_up():
     levels = [PrecisionTest(attempt=attempt).level for attempt in range(1, 60)]
     assert levels[0] == pytest.approx(0.05) and sum(levels) == pytest.approx(0.055)
+    assert certify([0.9] * 9, [1] * 9, range(9), attempt=2_000).documents_needed > 9
 
 
 def test_documents_certify_once():

@@ -246,6 +246,30 @@ def test_a_line_that_is_no_object_is_a_faulty_row(tmp_path, line):
     assert found.value.row == 1
 
 
+@pytest.mark.parametrize("name", ["in.json", "in.jsonl"])
+def test_rows_that_no_output_could_repeat_are_faulty(tmp_path, name):
+    deep = "[" * 900 + "]" * 900
+    rows = [
+        "1",
+        "[2]",
+        f'{{"entity": "cold", "x": {deep}}}',
+        deep,
+        r'{"entity": "cold", "\ud800": 1}',
+    ]
+    text = f"[{','.join(rows)}]" if name == "in.json" else "\n".join(rows)
+    (tmp_path / name).write_text(text)
+    (batch,) = read_rows(tmp_path / name)
+    assert ["error" in row for row in batch.content] == [True] * 4 + [False]
+    assert batch.content[2]["entity"] == "cold" and [*batch.content[4]][1].isascii()
+    assert len(json.dumps(batch.content)) < 1_000
+
+
+def test_an_array_that_is_nested_too_deeply_is_named(tmp_path):
+    (tmp_path / "in.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"in\.json"):
+        list(read_rows(tmp_path / "in.json"))
+
+
 @pytest.mark.parametrize("name", ["in.parquet", "in.arrow"])
 def test_a_damaged_table_is_named(tmp_path, name):
     path = write(tmp_path, name.removeprefix("in."), name="in")

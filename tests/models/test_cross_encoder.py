@@ -448,3 +448,13 @@ def test_context_that_does_not_fit_is_refused(tmp_path):
         load_encoder(tmp_path, max_length=64)
     words = ["a " * 100]
     assert load_encoder(tmp_path, max_length=62).encode(words, (words, words)).shape == (1, 32)
+
+
+def test_ids_beyond_the_vocabulary_are_refused(tmp_path):
+    path = tiny_cross_encoder(tmp_path / "model") / "tokenizer.json"
+    content = json.loads(path.read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary[max(vocabulary, key=vocabulary.get)] = 999_999
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="model: tokenizer.json .*999999"):
+        load(tmp_path / "model")

@@ -362,3 +362,20 @@ def test_fhir_resources_reads_concepts_with_these_codes(tmp_path, settings):
         assert top is None or float(values["urn:umls-reranker:score"].valueDecimal) == top["score"]
         read = {SYSTEMS[coding.system] + coding.code for coding in concept.coding or ()}
         assert read == (codes | {f"UMLS:{top['cui']}"} if codes else set())
+
+
+HEADER = b"sourceCode,sourceName,mappingStatus,conceptId,note\n"
+
+
+@pytest.mark.parametrize("row", [b"a,g\xe8ne,UNCHECKED,0,\n", b'a,"cold,UNCHECKED,0,\n'])
+def test_a_usagi_sheet_that_cannot_be_read_is_named(tmp_path, row):
+    (tmp_path / "sheet.csv").write_bytes(HEADER + row)
+    with pytest.raises(UserError, match="sheet.csv"):
+        list(read_mentions(tmp_path / "sheet.csv", 9))
+
+
+def test_sheets_with_carriage_returns_and_long_cells_are_read(tmp_path):
+    row = b"a,cold,UNCHECKED,0," + b"x" * 200_000 + b"\n"
+    (tmp_path / "sheet.csv").write_bytes((HEADER + row).replace(b"\n", b"\r"))
+    (rows,) = read_mentions(tmp_path / "sheet.csv", 9)
+    assert rows.mappings() == [{"doc_id": "a", "mention_id": "a", "mention": "cold"}]

@@ -14,7 +14,7 @@ weights chosen by the sizes alone (`PrecisionTest.for_sizes`).
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -92,7 +92,9 @@ class PrecisionTest:
         gets `LATER_SHARE` of it, halved each time. So however often somebody tries, the probability
         of any false certificate is at most 1.1 times that of one.
         """
-        share = 1.0 if self.attempt == 1 else LATER_SHARE * 0.5 ** (self.attempt - 2)
+        # No number is smaller than 0.5 to the 1,074.
+        halvings = min(self.attempt - 2, 1_000)
+        share = 1.0 if self.attempt == 1 else LATER_SHARE * 0.5**halvings
         return share * (1.0 - self.confidence)
 
     def for_sizes(self, size: np.ndarray) -> PrecisionTest:
@@ -564,9 +566,11 @@ def _checked(
         if not is_number(label) or label not in (0, 1):
             raise UserError(f"row {row}: correct is {label!r}; give True or False")
         # pandas.NA cannot be compared, not even with itself.
-        if document is None or str(document) == "<NA>" or document != document:
+        is_id = isinstance(document, Hashable) and document is not None
+        if not is_id or str(document) == "<NA>" or document != document:
             raise UserError(
-                f"row {row}: the document is missing; give every mention the id of its document"
+                f"row {row}: the document is missing or no id; give every mention that of its "
+                "document"
             )
     numbers = np.array(columns["scores"], np.float64)
     if len(set(columns["documents"])) < 2:

@@ -33,7 +33,9 @@ PATIENCE_SECONDS = 10.0
 # The last where a limit of the process is reached, not of the disk.
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FULL_DISK = re.compile(
-    "no space left|not enough free space|file write failed|disk quota exceeded", re.IGNORECASE
+    r"no space left|not enough free space|file write failed|disk quota exceeded"
+    r"|\d+ requested and \d+ written",
+    re.IGNORECASE,
 )
 
 

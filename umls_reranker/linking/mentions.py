@@ -23,7 +23,7 @@ from ..core.files import start_of
 from ..corpora.corpus import Annotation, CorpusReader, Document, Faults, text_around
 from ..corpora.formats import corpus_files, reader_of
 from ..lists.columns import CUI_LESS, first_values
-from ..lists.read import ENDINGS, ERROR, STDIN, Rows, mention_files, read_rows
+from ..lists.read import ENDINGS, ERROR, STDIN, Rows, mention_files, naming, read_rows, table_rows
 from ..serving.formats import OmopVocabulary
 from ..vocab.codes import ConceptCodes
 
@@ -57,8 +57,8 @@ class UsagiSheets:
         """Whether a file is a sheet."""
         if path.suffix != ".csv" or not path.is_file() or not path.stat().st_size:
             return False
-        header = start_of(path).split(b"\n", 1)[0].decode(errors="replace").strip()
-        return {*SHEET_COLUMNS} <= {*next(csv.reader([header]), ())}
+        header = start_of(path).decode(errors="replace").splitlines()[:1]
+        return {*SHEET_COLUMNS} <= {*next(csv.reader(header), ())}
 
     def mentions(self, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield place and mention of each source code, which is a document of its own.
@@ -72,8 +72,8 @@ class UsagiSheets:
             UserError: the vocabulary is needed and not given, or cannot be read.
         """
         groups: dict[str, list[Mapping[str, str]]] = {}
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            for row in csv.DictReader(stream):
+        with naming(path):
+            for _, row in table_rows(path):
                 groups.setdefault(row["sourceCode"], []).append(row)
         changed = {
             target for rows in groups.values() if not _suggested(rows) for target in _targets(rows)

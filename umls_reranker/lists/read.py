@@ -26,6 +26,8 @@ from ..core.files import read_table
 from .columns import CUI_LESS, GOLD_KEYS
 
 BATCH_ROWS = 4_096
+# Levels of lists and mappings in a row of JSON.
+DEEPEST = 32
 # Instead of a file: stdin, which is read once.
 STDIN = Path("-")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -130,7 +132,7 @@ def read_rows(
     mentions: set[int] = set()
     for file in mention_files(path):
         read.append(file)
-        with _naming(file):
+        with naming(file):
             if file.suffix in TABLES:
                 start = 1
                 for table in _tables(file, batch_rows):
@@ -150,13 +152,14 @@ def read_rows(
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in the errors of reading it."""
     try:
         yield
     except OSError as error:
         # Arrow's own errors have neither number nor reason.
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
-    except (ValueError, LookupError) as error:
+    except (ValueError, LookupError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read ({error}); write it again as UTF-8 text or as a whole table"
         ) from None
@@ -166,7 +169,8 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of the lines that are not blank, or of one array, each with its number."""
     with path.open("rb") as stream:
         if stream.peek(1)[:1] == b"[":  # type: ignore[attr-defined]
-            yield from enumerate(json.load(stream), start=1)
+            for number, row in enumerate(json.load(stream), start=1):
+                yield number, _sound(row)
             return
         for number, line in enumerate(stream, start=1):
             if line.isspace():
@@ -176,8 +180,28 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             except (ValueError, RecursionError) as error:
                 text = line.decode(errors="replace").strip()
                 row = {"line": text, ERROR: _why_not_json(text, error)}
-            no_object = {"line": row, ERROR: "not a JSON object"}
-            yield number, row if isinstance(row, dict) else no_object
+            yield number, _sound(row)
+
+
+def _sound(row: Any) -> dict[str, Any]:
+    """A row that an output can repeat, or what it has of one and why it is none."""
+    if not isinstance(row, dict):
+        return _sound({"line": row, ERROR: "not a JSON object"})
+    if not "".join(row).isascii():
+        # Half of a surrogate pair would be no name of a column.
+        row = {key.encode(errors="backslashreplace").decode(): row[key] for key in row}
+    level: list[Any] = [row]
+    for _ in range(DEEPEST):
+        values = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [
+            value
+            for value in itertools.chain.from_iterable(values)
+            if isinstance(value, dict | list)
+        ]
+    if level:
+        texts = {key: value for key, value in row.items() if isinstance(value, str)}
+        return texts | {ERROR: f"nested more than {DEEPEST} levels deep"}
+    return row
 
 
 def _why_not_json(line: str, error: Exception) -> str:
@@ -299,7 +323,7 @@ def _lines_of_mentions(path: Path) -> Iterator[list[tuple[int, dict[str, Any]]]]
         yield list(group)
 
 
-def _table_rows(path: Path, *required: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def table_rows(path: Path, *required: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """The first line of each row of CSV or TSV, and its cells.
 
     The table has one of each of several alternative columns.
@@ -337,7 +361,7 @@ def _mention_key(numbered: tuple[int, Mapping[str, Any]]) -> tuple[str | None, s
 
 def _cells(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The line of each row, and the values of its cells that are not blank, or ``gold_cui``."""
-    for number, row in _table_rows(path, *CANDIDATE_COLUMNS):
+    for number, row in table_rows(path, *CANDIDATE_COLUMNS):
         keys = {"score": "list_score"} if "cui" in row else {"score": "list_score", "id": "cui"}
         yield (
             number,
@@ -351,7 +375,7 @@ def _cells(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _mention_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a table of mentions, whose cells are texts but for those of gold concepts."""
-    for number, row in _table_rows(path, MENTION_COLUMNS):
+    for number, row in table_rows(path, MENTION_COLUMNS):
         gold = {
             key: gold_of_cell(RowPosition(path, number), key, row[key])
             for key in GOLD_KEYS

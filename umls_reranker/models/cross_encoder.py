@@ -5,6 +5,7 @@ Its networks are of two backends, PyTorch (`pretrained`) and ONNX Runtime.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -108,6 +109,12 @@ class PairScorer:
                 f"backend {backend} needs {error.name}, which is not installed: install "
                 f"{INSTALLED_BY[backend]}"
             ) from None
+        known = read_json(Path(folder) / "config.json").get("vocab_size", sys.maxsize)
+        if (last := max(tokenizer.get_vocab().values())) >= known:
+            raise UserError(
+                f"{folder}: tokenizer.json has the id {last}, but the model only {known:,} tokens; "
+                "download both again"
+            )
         return cls(network, PairEncoder(tokenizer, template), token_budget)
 
     def score(
