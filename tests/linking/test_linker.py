@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from fastapi.testclient import TestClient
+from numpy.testing import assert_equal
 from tiny_reranker import refused
 
 from umls_reranker import ConceptLinker
@@ -146,6 +147,13 @@ def test_equal_mentions_are_searched_once(linker, monkeypatch):
     queries = linker.read(["cold", "fever", "cold"], lefts=["a", "b", "c"])
     lists = linker.candidates(queries).to_pylist()
     assert searched == ["cold", "fever"] and lists[0] == lists[2] != lists[1]
+    remembered = linking.RememberedSearch(linker.retriever, 8, most=2)
+    for texts in (["fever", "cold"], ["cold"], ["cold", "pain"], ["pain", "fever", "cold"], []):
+        searched.clear()
+        found = remembered.search(texts)
+        assert searched == {"cold": [], "": []}.get(" ".join(texts), texts)
+        assert_equal(found.rows, search(texts, 8).rows)
+        assert_equal(found.scores, search(texts, 8).scores)
 
 
 def test_an_exported_index_and_the_model_are_all_that_is_needed(

@@ -12,6 +12,7 @@ from trigram_encoder import (
 )
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.retrieval import lexical_index
 from umls_reranker.retrieval.deployment import IndexSettings
 from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex
 from umls_reranker.retrieval.retriever import Retriever, load_retriever
@@ -71,8 +72,14 @@ def rows_of_names(concepts):
     )
 
 
-@pytest.mark.parametrize(("strings", "queries"), [(131_072, 64), (7, 2), (1, 1)])
-def test_search_finds_what_scikit_learn_finds(tmp_path, concepts, cosines, strings, queries):
+@pytest.mark.parametrize(
+    ("strings", "queries", "groups"),
+    [(131_072, 64, 4_160), (131_072, 64, 50), (7, 2, 2), (1, 1, 1)],
+)
+def test_search_finds_what_scikit_learn_finds(
+    tmp_path, monkeypatch, concepts, cosines, strings, queries, groups
+):
+    monkeypatch.setattr(lexical_index, "GROUPS", groups)
     index = build(tmp_path / "index", concepts, block=strings)
     owners = rows_of_names(concepts)
     for k in (1, 5, 60):

@@ -188,6 +188,11 @@ def open_arrow(path: Path) -> pa.Table:
         return pa.ipc.open_stream(source).read_all()
 
 
+def one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """The values of a column; those of a single chunk are not copied, so they may stay on disk."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
 def write_numbers(path: Path, numbers: np.ndarray) -> None:
     """Write an array of numbers in NumPy's format, atomically."""
     with written(path) as partial, partial.open("wb") as stream:

@@ -17,6 +17,7 @@ from ..core.errors import UserError, warn_caller
 from ..corpora.corpus import find_abbreviations, text_around
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import TEXT, ColumnChecker, MentionColumns, require_lists
+from ..retrieval.concept_index import Candidates
 from ..serving.reranker import UMLSReranker
 from ..serving.rows import RANKED_FIELDS, RANKED_TYPE, RankedCandidate, ranked_candidates
 from ..vocab.concepts import ConceptTable
@@ -24,6 +25,9 @@ from ..vocab.concepts import ConceptTable
 if TYPE_CHECKING:
     from ..retrieval.deployment import IndexSettings
     from ..retrieval.retriever import Retriever
+
+# Strings whose candidates a linker remembers.
+REMEMBERED = 32_768
 
 
 class LinkedConcept(RankedCandidate):
@@ -70,6 +74,38 @@ class MentionQueries(NamedTuple):
     rights: list[str]
 
 
+class RememberedSearch:
+    """Searches for strings without context, and remembers what it finds.
+
+    Before it remembers more than `most`, it forgets all. One takes 1 kB with 32 candidates.
+
+    Args:
+        retriever: finds the concepts.
+        k: number of concepts.
+        most: strings to remember.
+    """
+
+    def __init__(self, retriever: Retriever, k: int, most: int = REMEMBERED) -> None:
+        self._retriever = retriever
+        self._k = k
+        self._most = most
+        self._number_of: dict[str, int] = {}
+        self._found = Candidates.padding(0, k)
+
+    def search(self, texts: Sequence[str]) -> Candidates:
+        """The k concepts nearest to each of n distinct strings, without ``lists``."""
+        known = self._number_of
+        new = [text for text in texts if text not in known]
+        if len(known) + len(new) > self._most:
+            known.clear()
+            new = list(texts)
+        if new or not known:
+            found = self._retriever.search(new, self._k).take(np.arange(len(new)))
+            self._found = Candidates.concatenate([self._found, found]) if known else found
+            known.update(zip(new, range(len(known), len(known) + len(new)), strict=True))
+        return self._found.take(np.array([known[text] for text in texts], np.int64))
+
+
 class ConceptLinker:
     """Finds and ranks the concepts that mentions may refer to.
 
@@ -99,8 +135,9 @@ class ConceptLinker:
         self.concepts = concepts
         self.candidates_per_mention = settings.candidates_per_mention
         self.expands_abbreviations = settings.expand_abbreviations
-        # The encoder's tokenizer serves one thread at a time.
+        # The encoder's tokenizer serves one thread at a time, and strings are remembered.
         self._lock = threading.Lock()
+        self._strings = RememberedSearch(retriever, self.candidates_per_mention)
 
     def __repr__(self) -> str:
         return f"ConceptLinker of {len(self.concepts):,} concepts with {self.reranker!r}"
@@ -296,20 +333,21 @@ class ConceptLinker:
 
         The lists are as for `UMLSReranker.rerank_batch`. The scores count only with the
         ``index_key`` of the retriever, as for ``lists``. Mentions that are equal in everything that
-        is read are searched once.
+        is read are searched once; where no context is read, also those of other calls.
 
         Args:
             queries: what `read` returns.
         """
         reads_context = self.retriever.reads_context
-        columns = queries if reads_context else (queries.texts,)
-        distinct, query_of = number_distinct(list(zip(*columns, strict=True)))
-        texts = [key[0] for key in distinct]
-        contexts = (
-            ([key[1] for key in distinct], [key[2] for key in distinct]) if reads_context else None
-        )
+        keys = list(zip(*queries, strict=True)) if reads_context else queries.texts
+        distinct, query_of = number_distinct(keys)
         with self._lock:
-            hits = self.retriever.search(texts, self.candidates_per_mention, contexts)
+            if reads_context:
+                texts = [key[0] for key in distinct]
+                contexts = ([key[1] for key in distinct], [key[2] for key in distinct])
+                hits = self.retriever.search(texts, self.candidates_per_mention, contexts)
+            else:
+                hits = self._strings.search(distinct)
         hits = hits.take(query_of)
         is_candidate = hits.rows >= 0
         rows, concept_of = np.unique(hits.rows[is_candidate], return_inverse=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import arrow_writer, expand_ranges, hash_texts
+from ..core.arrays import arrow_writer, expand_ranges, hash_texts, list_offsets
 from ..core.errors import UserError
 from ..core.files import read_json, require_format, write_json
 from ..lists.columns import trainable
@@ -126,9 +126,9 @@ class NameGrouping:
         self.strings = strings
         self.distinct = distinct
         self.documents = documents
-        self.offsets = np.searchsorted(rows, np.arange(concepts + 1))
+        self.offsets = list_offsets(np.bincount(rows, minlength=concepts))
         self._postings = np.argsort(strings, kind="stable")
-        self._posting_starts = np.searchsorted(strings[self._postings], np.arange(distinct + 1))
+        self._posting_starts = list_offsets(np.bincount(strings, minlength=distinct))
 
     @classmethod
     def of_names(cls, names: pa.Table, concepts: int, distinct: int) -> NameGrouping:

@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 from scipy.sparse import csr_array, vstack
-from sklearn.preprocessing import normalize
+
+# The sum of one column into sums that are there already; no public function of SciPy does it.
+from scipy.sparse._sparsetools import csc_matvec
 
 from ..core.arrays import (
     arrow_writer,
     distinct_numbers,
     list_offsets,
+    list_owner,
     map_in_order,
+    number_distinct,
     open_arrow,
     openmp_threads,
     progress,
@@ -50,8 +54,15 @@ FILES = ("data", "indices", "indptr")
 # time; small dictionaries keep all.
 COMMON_SHARE = 0.05
 COMMON_STRINGS = 5_000
-# Strings per block of inverted lists: the sums of a query over one block fit the CPU's cache.
-BLOCK = 131_072
+# Strings per block of inverted lists: the sums of a query over one block fit the CPU's cache, and
+# the time to call a sum is small beside it. FORMER_BLOCK is that of indexes that do not say it.
+BLOCK = 1_048_576
+FORMER_BLOCK = 131_072
+# Strings whose vectors are made at a time.
+PART = 131_072
+# Sums are looked through in so many groups, by the largest of each. With a power of two, those of a
+# group would take each other's places in the CPU's cache.
+GROUPS = 4_160
 CODE_POINT_BITS = 21
 
 
@@ -101,8 +112,10 @@ class Trigrams:
         values = counts.data[retained] * self.weights[numbers]
         vectors = csr_array((values, numbers, starts), shape=(len(texts), len(self)))
         vectors.sort_indices()
-        # Of no texts, it is refused.
-        return normalize(vectors, copy=False) if len(texts) else vectors
+        owner = list_owner(vectors.indptr)
+        norms = np.sqrt(np.bincount(owner, vectors.data * vectors.data, len(texts)))
+        vectors.data = (vectors.data / norms[owner]).astype(np.float32)
+        return vectors
 
 
 def weighted(blocks: Iterable[tuple[np.ndarray, np.ndarray]], texts: int, most: float) -> Trigrams:
@@ -167,7 +180,7 @@ class LexicalIndex(ConceptIndex):
         self._trigrams = Trigrams.load(path / TRIGRAMS_FILE)
         self._vectors = _open(path / "vectors", len(self._trigrams))
         strings = self._vectors.shape[0]
-        block = description.get("block", BLOCK)
+        block = description.get("block", FORMER_BLOCK)
         # The first string and the inverted lists, (trigrams, strings), of every block.
         self._lists = [
             (first, _open(path / f"lists_{first}", min(block, strings - first)))
@@ -195,26 +208,25 @@ class LexicalIndex(ConceptIndex):
             block: strings per block of inverted lists; it changes no result.
         """
         strings = write_names(concepts, path / NAMES_FILE, cls.forms, mentions)
-        firsts = range(0, len(strings), block)
+        firsts = range(0, len(strings), PART)
 
         def count(first: int) -> tuple[np.ndarray, np.ndarray]:
-            codes, counts = count_trigrams(strings.slice(first, block).to_pylist())
+            codes, counts = count_trigrams(strings.slice(first, PART).to_pylist())
             return codes, np.bincount(counts.indices, minlength=len(codes))
 
         def weigh(first: int) -> csr_array:
-            return known.weigh(strings.slice(first, block).to_pylist())
+            return known.weigh(strings.slice(first, PART).to_pylist())
 
         counted = progress(map_in_order(count, firsts), total=len(firsts), desc="counting trigrams")
         common = max(COMMON_SHARE * len(strings), common_strings)
         most = min(1.0, common / len(strings)) * len(strings)
         known = weighted(counted, len(strings), most)
         known.save(path / TRIGRAMS_FILE)
-        vectors = []
         weighed = progress(map_in_order(weigh, firsts), total=len(firsts), desc="indexing trigrams")
-        for first, of_block in zip(firsts, weighed, strict=True):
-            vectors.append(of_block)
-            _save(of_block.T.tocsr(), path / f"lists_{first}")
-        _save(vstack(vectors, format="csr"), path / "vectors")
+        vectors = vstack(list(weighed), format="csr")
+        _save(vectors, path / "vectors")
+        for first in range(0, len(strings), block):
+            _save(vectors[first : first + block].T.tocsr(), path / f"lists_{first}")
         cls.describe(path, len(concepts), block=block)
         return cls.load(path)
 
@@ -232,7 +244,7 @@ class LexicalIndex(ConceptIndex):
         """The k concepts nearest to each text by their best name; ties by row, then name id.
 
         A concept without a common trigram is not found, so the list may be shorter. The name ids
-        are those of a `NameIndex` over the same concepts.
+        are those of a `NameIndex` over the same concepts. Equal vectors are searched once.
 
         Args:
             vectors: those of n texts (`weigh`).
@@ -243,12 +255,25 @@ class LexicalIndex(ConceptIndex):
         Returns:
             Candidates with TF-IDF cosines as scores, 1 if a name equals the normalized text.
         """
+        parts = (vectors.indices, vectors.data)
+        keys: list = [
+            b"".join(part[start:stop].tobytes() for part in parts)
+            for start, stop in pairwise(vectors.indptr)
+        ]
+        if documents is not None:
+            keys = list(zip(keys, documents, strict=True))
+            documents = [document for _, document in dict.fromkeys(keys)]
+        _, number_of = number_distinct(keys)
+        distinct = vectors[np.unique(number_of, return_index=True)[1]]
 
         def search(numbers: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-            return self._nearest(vectors[numbers], width)
+            return self._nearest(distinct[numbers], width)
 
         with ThreadPoolExecutor(openmp_threads() or usable_cores()) as pool:
-            return self.grouping.collect(vectors.shape[0], k, search, pool.map, block, documents)
+            nearest = self.grouping.collect(
+                distinct.shape[0], k, search, pool.map, block, documents
+            )
+        return nearest.take(number_of)
 
     def best_names(
         self,
@@ -293,21 +318,47 @@ class LexicalIndex(ConceptIndex):
         n = queries.shape[0]
         scores = np.zeros((n, width), np.float32)
         strings = np.full((n, width), -1, np.int64)
-        for first_string, block in self._lists:
-            product = queries @ block
-            for query, (start, end) in enumerate(pairwise(product.indptr)):
-                values = product.data[start:end]
-                above = np.flatnonzero(values > scores[query, -1])
-                if len(above) > width:
-                    above = above[values[above] >= np.partition(values[above], -width)[-width]]
-                values = np.concatenate([scores[query], values[above]])
-                numbers = np.concatenate(
-                    [strings[query], first_string + product.indices[start:end][above]]
-                )
+        for first_string, lists in self._lists:
+            sums = np.empty((-(-lists.shape[1] // GROUPS), GROUPS), np.float32)
+            for query in range(n):
+                _sum_lists(lists, queries, query, sums.reshape(-1))
+                numbers, values = _largest(sums, width, scores[query, -1])
+                values = np.concatenate([scores[query], values])
+                numbers = np.concatenate([strings[query], first_string + numbers])
                 best = np.lexsort((numbers, -values))[:width]
                 scores[query] = values[best]
                 strings[query] = numbers[best]
         return scores, strings
+
+
+def _sum_lists(lists: csr_array, queries: csr_array, query: int, sums: np.ndarray) -> None:
+    """Write the sums of one query over the strings of inverted lists, one list after the other."""
+    sums[:] = 0
+    for entry in range(*queries.indptr[query : query + 2]):
+        trigram = queries.indices[entry]
+        ends = lists.indptr[trigram : trigram + 2]
+        weight = queries.data[entry : entry + 1]
+        csc_matvec(len(sums), 1, ends, lists.indices, lists.data, weight, sums)
+
+
+def _largest(sums: np.ndarray, width: int, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers and values of the `width` largest sums above `least`, more if some are equal.
+
+    Most are found to be too small with their group, a column of (rows, `GROUPS`).
+    """
+    largest = sums.max(axis=0)
+    limit = np.nextafter(least, np.float32(np.inf))
+    if not least and width < GROUPS:
+        # So many sums are as large: one in each of so many groups.
+        limit = max(limit, np.partition(largest, -width)[-width])
+    groups = np.flatnonzero(largest >= limit)
+    candidates = sums.take(groups, axis=1).reshape(-1)
+    above = np.flatnonzero(candidates >= limit)
+    if len(above) > width:
+        values = candidates[above]
+        above = above[values >= np.partition(values, -width)[-width]]
+    row, group = np.divmod(above, max(1, len(groups)))
+    return row * GROUPS + groups[group], candidates[above]
 
 
 class FormIndex(LexicalIndex):

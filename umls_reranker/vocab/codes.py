@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.arrays import arrow_writer, open_arrow
+from ..core.arrays import arrow_writer, one_chunk, open_arrow
 from ..core.errors import UserError
 from .concepts import (
     CONCEPT_SCHEMA,
@@ -343,7 +343,7 @@ class ConceptCodes:
                     f"{folder} has no codes of {source}, only of {', '.join(known)}; "
                     "make it again with umls-reranker index --codes"
                 )
-        return cls(sources or known, concepts, table["codes"].combine_chunks())
+        return cls(sources or known, concepts, one_chunk(table["codes"]))
 
     @classmethod
     def read(cls, dictionary: Path, sources: Sequence[str] | None = None) -> ConceptCodes:

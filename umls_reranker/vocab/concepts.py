@@ -27,6 +27,7 @@ from ..core.arrays import (
     hash_texts,
     list_offsets,
     map_in_order,
+    one_chunk,
     open_arrow,
 )
 from ..core.errors import UserError
@@ -286,8 +287,7 @@ class ConceptColumns:
     """
 
     def __init__(self, table: pa.Table, by_cui: StringRows | None = None) -> None:
-        # One chunk each, as they were written.
-        self._columns = {name: table[name].combine_chunks() for name in table.column_names}
+        self._columns = {name: one_chunk(table[name]) for name in table.column_names}
         self.cuis: pa.StringArray = self._columns["cui"]
         self._by_cui = by_cui or StringRows(
             StringRows.table_of_ids(self.cuis, self._columns["alternates"])
