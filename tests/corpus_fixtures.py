@@ -1,23 +1,11 @@
 """A corpus in PubTator format, written again as BioC and as BigBIO."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from datasets import Dataset
-
-__all__ = [
-    "as_bigbio",
-    "as_bioc",
-    "bioc_document",
-    "bioc_xml",
-    "write_bigbio",
-    "write_bioc_json",
-    "write_bioc_xml",
-]
 
 
 def blocks(pubtator: Path) -> list[tuple[str, str, str, list[list[str]]]]:

@@ -7,8 +7,6 @@ some mentions have a CUI that the dictionary lacks, some a text that no name of 
 equals.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 # CUI -> (type id, names, the preferred one first)

@@ -1,7 +1,5 @@
 """Outcomes of a model that does not exist, drawn by a seed, and a report of them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from outcome_fixtures import make_outcomes
 from tiny_reranker import tiny_reranker
-from trigram_encoder import TrigramEncoder, build_index, make_concepts
+from trigram_encoder import PlainEncoder, build_index, make_concepts
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation.metrics import Outcomes, read_metrics
@@ -23,14 +23,6 @@ from umls_reranker.serving.statistics import read_reference
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "compatibility.md"
 
 
-class WithoutContext(TrigramEncoder):
-    class queries:
-        context_tokens = 0
-
-    def encode(self, texts, contexts=None, **settings):
-        return super().encode(texts, **settings)
-
-
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """File -> its folder, and what opens that; the folders are of this version."""
@@ -38,7 +30,7 @@ def written(tmp_path_factory):
     concepts = make_concepts(
         folder / "concepts", {"C0000001": ("", ["cold"]), "C0000002": ("", ["heart failure"])}
     )
-    encoder = WithoutContext()
+    encoder = PlainEncoder()
     build_index(concepts, encoder, folder / "index")
     for name in ("lexical", "mention_index"):
         (folder / name).mkdir()

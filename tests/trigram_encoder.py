@@ -2,8 +2,6 @@
 next to it.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -35,6 +33,17 @@ class TrigramEncoder:
             for start in range(len(padded) - 2):
                 vectors[row, zlib.crc32(padded[start : start + 3].encode()) % self.dimension] += 1
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+class PlainEncoder(TrigramEncoder):
+    """Reads no text around a mention, as it says."""
+
+    class queries:
+        context_tokens = 0
+
+    def encode(self, texts, contexts=None, **settings):
+        assert contexts is None
+        return super().encode(texts, **settings)
 
 
 HIERARCHY = TypeHierarchy(

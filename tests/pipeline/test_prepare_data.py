@@ -109,17 +109,6 @@ def test_optional_files_are_used_where_they_are_there(prepare, tmp_path):
     assert read["mentions"] == {"concepts", "MRCUI", "corpus", "train_documents", "dev_documents"}
 
 
-def test_a_changed_file_is_noticed(prepare, tmp_path, capsys):
-    write_optional_files(tmp_path / "META")
-    prepare()
-    capsys.readouterr()
-    prepare()
-    assert "up to date" in capsys.readouterr().err
-    part = tmp_path / "META" / "MRREL.RRF.gz"
-    part.write_bytes(gzip.compress(gzip.decompress(part.read_bytes()).replace(b"|RO|", b"|RB|")))
-    assert report_of(prepare(), "concepts")["relations"] == 4
-
-
 def test_filters_of_the_recipe_reach_the_reader(prepare):
     assert len(ConceptTable.load(prepare("--semantic_groups", "DISO") / "concepts")) == 20
     # A broader type stands for all narrower ones.

@@ -31,6 +31,7 @@ STALE = {
     "index_factory": ("index", "IVF64,Flat"),
     "candidates_per_mention": ("lists", 3),
     "nearest_negatives": ("pairs", 1),
+    "hard_negative_weight": ("pairs", 2.0),
     "learning_rate": ("checkpoints", 1e-3),
     "max_length": ("checkpoints", 8),
     "calibrator": ("model", "platt"),

@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from datasets import Dataset
-from trigram_encoder import TrigramEncoder, build_index, make_concepts
+from trigram_encoder import PlainEncoder, TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.core.arrays import open_arrow
 from umls_reranker.lists.labels import read_labelled_lists, read_run_lists
@@ -396,15 +396,6 @@ TRAINING = [
     ("PbPT-x", "C0000001"),
     ("PbPS", "C0000009"),
 ]
-
-
-class PlainEncoder(TrigramEncoder):
-    class queries:
-        context_tokens = 0
-
-    def encode(self, texts, contexts=None, **settings):
-        assert contexts is None
-        return super().encode(texts, **settings)
 
 
 class LeftEncoder(TrigramEncoder):

@@ -26,7 +26,6 @@ from umls_reranker.core.devices import leave_process_group
 from umls_reranker.core.keys import RunArguments
 from umls_reranker.models.arguments import ModelArguments
 from umls_reranker.training import trainer as fine_tuning
-from umls_reranker.training import trainer as trainer_module
 
 start_process = PartialState.__init__
 
@@ -37,7 +36,7 @@ def start_as_gpu(self, *args, **options) -> None:
         self._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
-class EarlyStoppingCallback(trainer_module.EarlyStoppingCallback):
+class EarlyStoppingCallback(fine_tuning.EarlyStoppingCallback):
     """Stops after a checkpoint; of the same name, by which its state is restored."""
 
     def on_save(self, args, state, control, **kwargs) -> None:
@@ -65,12 +64,12 @@ if __name__ == "__main__":
     if main:
         save_file(gradients | {"losses": torch.tensor(losses)}, target / "step.safetensors")
     summaries = [fine_tune(model, target / "whole")]
-    plain = trainer_module.EarlyStoppingCallback
-    trainer_module.EarlyStoppingCallback = EarlyStoppingCallback
+    plain = fine_tuning.EarlyStoppingCallback
+    fine_tuning.EarlyStoppingCallback = EarlyStoppingCallback
     try:
         fine_tune(model, target / "stopped")
     except KeyboardInterrupt:
-        trainer_module.EarlyStoppingCallback = plain
+        fine_tuning.EarlyStoppingCallback = plain
     summaries.append(fine_tune(model, target / "stopped"))
     if main:
         (target / "summaries.json").write_text(json.dumps(summaries))

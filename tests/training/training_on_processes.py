@@ -26,10 +26,9 @@ from test_fine_tuning import make_rows, training
 from umls_reranker.core.keys import RunArguments
 from umls_reranker.models.arguments import ModelArguments
 from umls_reranker.training import trainer as fine_tuning
-from umls_reranker.training import trainer as trainer_module
 
 
-class KillingCallback(trainer_module.EarlyStoppingCallback):
+class KillingCallback(fine_tuning.EarlyStoppingCallback):
     """Ends the process in which it is after a step, before any checkpoint of that step."""
 
     step: int | None = None
@@ -82,7 +81,7 @@ def run(
                 os.environ |= {"WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank)}
             if rank == victim:
                 KillingCallback.step = step
-            trainer_module.EarlyStoppingCallback = KillingCallback
+            fine_tuning.EarlyStoppingCallback = KillingCallback
             summary = train(model, folder, options)
             if rank == 0:
                 print(json.dumps([folder.name, summary]), flush=True)
