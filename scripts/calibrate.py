@@ -47,6 +47,15 @@ def main() -> None:
         "thresholds, but not for certificates",
     )
     parser.add_argument(
+        "--answers",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="SHEET",
+        help="sheets of reviewed mentions (.csv, .tsv), such as umls-reranker candidates wrote "
+        "beside LISTS; rows without an answer are left out",
+    )
+    parser.add_argument(
         "--keep_cross_encoder",
         action="store_true",
         help="keep MODEL's cross-encoder even if it is no help",

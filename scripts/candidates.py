@@ -5,11 +5,11 @@
 
 The input is that of umls-reranker link; a gold concept in it (cui, or in annotated text the id of
 an annotation) goes with the list. In a sheet of Usagi it is the concept with the code of the
-approved target, which --omop_concepts knows. In .csv, the output has a line per candidate: write
-the id of the right concept into gold_cui, in the first line of each mention, or CUI-less where
-there is none. JSON Lines have a row per mention: its cui is the gold concept. Both are lists for
+approved target, which --omop_concepts knows. JSON Lines have the lists, a row per mention: its cui
+is the gold concept. A .csv is a sheet with a line per mention, for people: write the id of the
+right concept into gold_cui, or CUI-less where the dictionary has none. The lists are beside it:
 
-    umls-reranker calibrate built-in --lists sheet.csv --output my_model
+    umls-reranker calibrate built-in --lists sheet.lists.jsonl --answers sheet.csv --output my_model
 
 after which umls-reranker link INDEX ... --model my_model gives calibrated scores and tiers.
 """
@@ -17,7 +17,12 @@ after which umls-reranker link INDEX ... --model my_model gives calibrated score
 from pathlib import Path
 
 from umls_reranker.pipeline.command import EACH_ROW_IS_A_DOCUMENT, CommandParser
-from umls_reranker.pipeline.file_jobs import add_file_options, add_omop_option, write_candidates
+from umls_reranker.pipeline.file_jobs import (
+    add_file_options,
+    add_omop_option,
+    add_sheet_options,
+    write_candidates,
+)
 
 
 def main() -> int:
@@ -30,5 +35,6 @@ def main() -> int:
         "--each_row_is_a_document", action="store_true", help=EACH_ROW_IS_A_DOCUMENT
     )
     add_file_options(parser)
+    add_sheet_options(parser, "candidates in a line of the sheet (default: 5)")
     add_omop_option(parser)
     return write_candidates(parser.parse_args())

@@ -25,7 +25,7 @@ exit code is 1. The output appears only when it is complete.
 
 from pathlib import Path
 
-from umls_reranker.pipeline.command import CommandParser, number_in
+from umls_reranker.pipeline.command import CommandParser
 from umls_reranker.pipeline.file_jobs import add_output_options, add_ranking_options, link_file
 
 
@@ -38,7 +38,12 @@ def main() -> int:
         "or built-in)",
     )
     parser.add_argument(
-        "--top", type=number_in(int, 1), default=5, help="concepts in ranked (default: 5)"
+        "--reviewed",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="SHEET",
+        help="sheets of reviewed mentions (.csv, .tsv, or of Usagi): their answers stay",
     )
     add_ranking_options(parser)
     add_output_options(parser, "the index (umls-reranker index --codes), or ids that are codes")

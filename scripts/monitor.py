@@ -2,8 +2,8 @@
 
     umls-reranker monitor MODEL predictions.jsonl
 
-Reads the output of umls-reranker rerank. MODEL is a folder or Hub repo with reference.json, or a
-recipe that names one (umls-reranker recipes copy production). Rows of documents that MODEL was
+Reads JSON Lines of umls-reranker rerank or link. MODEL is a folder or Hub repo with reference.json,
+or a recipe that names one (umls-reranker recipes copy production). Rows of documents that MODEL was
 calibrated on are left out and counted: their scores are fitted. The exit code is 1 if scores or
 inputs have moved: if nothing has, with probability --alpha at most.
 """
@@ -18,7 +18,7 @@ def main() -> int:
     parser = CommandParser(__doc__)
     parser.add_argument("model", help="folder or Hub id of the model, or a recipe that names it")
     parser.add_argument(
-        "predictions", type=Path, help="JSON Lines file that umls-reranker rerank wrote"
+        "predictions", type=Path, help="JSON Lines that umls-reranker rerank or link wrote"
     )
     parser.add_argument(
         "--alpha",

@@ -2,23 +2,25 @@
 
     umls-reranker select_for_review predictions.jsonl to_review.csv --count 200
 
-Reads the output of umls-reranker rerank. Each row says whether it was drawn at random
-(is_random_sample); the others have the smallest margins, each string once. A .csv has one line per
-candidate with rank and probability, for a spreadsheet: set gold_cui in the first line of a mention.
-In JSON Lines, set cui. The result are labelled lists: umls-reranker calibrate MODEL --lists
-my_lists.jsonl --add reviewed.csv --output NEW_MODEL.
+Reads JSON Lines of umls-reranker rerank or link. Each row says whether it was drawn at random
+(is_random_sample); the others have the smallest margins, each string once. A .csv is a sheet with a
+line per mention: set gold_cui. Its rows are beside it: umls-reranker calibrate MODEL --lists
+my_lists.jsonl --add to_review.lists.jsonl --answers to_review.csv --output NEW_MODEL. Those of link
+have no lists: umls-reranker candidates INDEX to_review.mentions.jsonl makes them. In JSON Lines,
+set cui.
 """
 
 from pathlib import Path
 
 from umls_reranker.core.files import require_another
 from umls_reranker.pipeline.command import EACH_ROW_IS_A_DOCUMENT, CommandParser, number_in
+from umls_reranker.pipeline.file_jobs import add_sheet_options
 
 
 def main() -> None:
     parser = CommandParser(__doc__)
     parser.add_argument(
-        "predictions", type=Path, help="JSON Lines file that umls-reranker rerank wrote"
+        "predictions", type=Path, help="JSON Lines that umls-reranker rerank or link wrote"
     )
     parser.add_argument("output", type=Path, help="file to write: .jsonl or .csv")
     parser.add_argument(
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument(
         "--each_row_is_a_document", action="store_true", help=EACH_ROW_IS_A_DOCUMENT
     )
+    add_sheet_options(parser, "candidates in a line of the sheet (default: 5)")
     options = parser.parse_args()
     require_another(options.output, [options.predictions])
     from umls_reranker.serving.review_queue import RANDOM_SAMPLE, select_for_review, write_queue
@@ -43,6 +46,14 @@ def main() -> None:
 
     rows = list(read_ranked(options.predictions))
     selected = select_for_review(rows, options.count, options.random_share, options.seed)
-    write_queue(selected, options.output, each_row_is_a_document=options.each_row_is_a_document)
+    beside = write_queue(
+        selected,
+        options.output,
+        each_row_is_a_document=options.each_row_is_a_document,
+        top=options.top,
+        for_spreadsheet=options.for_spreadsheet,
+    )
     drawn = sum(row[RANDOM_SAMPLE] for row in selected)
     print(f"{len(selected):,} of {len(rows):,} rows, {drawn:,} of them drawn at random")
+    if beside is not None:
+        print(f"what the answers are joined with: {beside}")

@@ -28,6 +28,7 @@ from umls_reranker.linking.link_files import (
     LinkJob,
     LinkPartitions,
 )
+from umls_reranker.lists.answers import Answers, read_sheet
 from umls_reranker.lists.labels import labelled_lists
 from umls_reranker.lists.read import read_rows
 from umls_reranker.retrieval.deployment import IndexSettings
@@ -226,8 +227,8 @@ def test_malformed_pieces_of_annotated_text_stop_nothing(tmp_path, linker):
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
 def test_lists_of_an_index_are_those_that_it_links_with(tmp_path, linker, ending):
     write_csv(tmp_path / "in.csv")
-    lists = tmp_path / f"lists.{ending}"
-    counts, _ = run(CandidatesJob, linker, tmp_path / "in.csv", lists)
+    counts, job = run(CandidatesJob, linker, tmp_path / "in.csv", tmp_path / f"lists.{ending}")
+    lists = job.beside or job.target
     assert counts == Counter(mentions=3, candidates=9, error=0, gold=3, in_list=3)
     batches = list(read_rows(lists))
     (rows,) = batches
@@ -266,8 +267,62 @@ def test_an_input_or_output_that_will_not_do_is_refused(tmp_path, linker):
     options = {"each_row_is_a_document": True}
     run(CandidatesJob, linker, tmp_path / "in.jsonl", tmp_path / "sheet.csv", **options)
     assert "\ncold," in (tmp_path / "sheet.csv").read_text()
+    (tmp_path / "sheet.csv").unlink()
+    with pytest.raises(UserError, match="sheet.lists.jsonl already exists"):
+        run(CandidatesJob, linker, tmp_path / "in.jsonl", tmp_path / "sheet.csv", **options)
+    # Labels would be of both.
+    (tmp_path / "in").mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        write_lists(tmp_path / "in" / name, [{"mention": name, "doc_id": 1}])
+    run(CandidatesJob, linker, tmp_path / "in", tmp_path / "folder.csv")
+    (rows,) = read_rows(tmp_path / "folder.lists.jsonl")
+    assert [row["mention_id"] for row in rows.mappings()] == ["a.jsonl:1", "b.jsonl:1"]
+    write_lists(tmp_path / "in.jsonl", [{"mention_id": 2, "mention": "a", "doc_id": 1}] * 2)
+    with pytest.raises(UserError, match="'2' of document 1 .* rows 1 and 2"):
+        run(CandidatesJob, linker, tmp_path / "in.jsonl", tmp_path / "twice.csv")
     with pytest.raises(UserError, match="missing.jsonl"):
         LinkJob(tmp_path / "missing.jsonl", tmp_path / "out.jsonl")
+
+
+def test_answers_of_reviewers_stay_and_the_rest_is_left_to_review(tmp_path, linker):
+    terms = [
+        {"mention": mention, "source_code": code, "subject": "a"}
+        for mention, code in [
+            ("asthma", "L1"),
+            ("asthma", "L2"),
+            ("head cold", "L3"),
+            ("x y", "L4"),
+        ]
+    ]
+    write_lists(tmp_path / "in.jsonl", terms)
+    sheet = tmp_path / "sheet.csv"
+    head = "mention,source_code,gold_cui,reviewer,reviewed_on\n"
+    sheet.write_text(f"{head}asthma,L2,UMLS:C9000016,ann,2026-11-30\nx y,L4,nil,,\nasthma,L1,,,\n")
+    options = {"answers": Answers(read_sheet(sheet)), "format_name": "sssom"}
+    counts, job = run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "out.tsv", **options)
+    assert counts["reviewed"] == 2
+    text = (tmp_path / "out.tsv").read_text()
+    (row,) = csv.DictReader(text[text.index("subject_id") :].splitlines(), delimiter="\t")
+    assert (row["subject_id"], row["object_id"]) == ("local:L2", "UMLS:C9000016")
+    assert (row["object_label"], row["author_label"]) == ("chest pain", "ann")
+    assert row["mapping_justification"] == "semapv:ManualMappingCuration"
+    # Without a calibrated model nothing else is accepted; what reviewers found to be none is done.
+    rest = list(csv.DictReader(job.beside.read_text().splitlines()))
+    assert [(row["source_code"], row["id_1"]) for row in rest[:1]] == [("L1", "C9000012")]
+    assert [row["source_code"] for row in rest] == ["L1", "L3"]
+    options["format_name"] = "csv"
+    run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "out.csv", **options)
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    columns = ("answer", "accepted", "answer_score", "reviewed_id", "reviewed_on")
+    assert [tuple(row[name] for name in columns) for row in rows[1::2]] == [
+        ("C9000016", "true", "", "C9000016", "2026-11-30"),
+        ("", "true", "", "CUI-less", ""),
+    ]
+    assert rows[0]["answer"] == "C9000012" and rows[0]["answer_score"]
+    sheet.write_text(f"{head}asthma,L1,#N/A,,\n")
+    options = {"answers": Answers(read_sheet(sheet))}
+    with pytest.raises(UserError, match=r"sheet.csv:2: .*'#N/A'.*in.jsonl:1"):
+        run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "no.csv", **options)
 
 
 def die():

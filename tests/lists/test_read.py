@@ -131,8 +131,8 @@ def test_rows_of_candidates_are_mentions_with_candidates(tmp_path, ending):
         (("mention_id,mention,name", '1,"cold'), r"in\.csv"),
         (("mention_id,mention,cui,gold", "1,cold,C1,1", "1,cold,C2,ja"), r"in\.csv:3: gold .*'ja'"),
         (("mention_id,mention,cui,is_random_sample", "1,a,C1,2"), r"in\.csv:2: is_random_sample"),
-        (("mention_id,mention,cui", "1,,C1", "1,fever,C1", "1,ache,C2"), r"in\.csv:4: .*line 3"),
-        (("mention_id,mention,cui,gold_cui", "1,a,C1,", "1,a,C1,C1", "1,a,C1,C2"), ":4: .*line 3"),
+        (("mention_id,mention,cui", "1,,C1", "1,fever,C1", "1,ache,C2"), r"in\.csv:4: .*line 2"),
+        (("mention_id,mention,cui,gold_cui", "1,a,C1,", "1,a,C1,C1", "1,a,C1,C2"), ":4: .*line 2"),
         (("mention_id,mention,cui,gold_cui", "1,a,C1,[[" + "[" * 5000), r"in\.csv:2: gold_cui"),
     ],
 )

@@ -1,12 +1,16 @@
 """Formats of ranked files, on rows whose answers are made up."""
 
 import csv
+import io
 import json
+import re
+from dataclasses import replace
 from datetime import date
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.linking.mentions import UsagiSheets, read_mentions
@@ -190,20 +194,24 @@ def settings(tmp_path):
     return FormatSettings(codes, "org/model", files)
 
 
-def write_format(name, path, settings, rows=ANSWERED):
+def write_format(name, path, settings, rows=ANSWERED, beside=None):
     """Write rows of two parts; returns the text of the file and the format's counts."""
     parts = []
     for batch in (rows[:2], rows[2:]):
         content = [
             {"mention": text, "left": SECRET, "right": SECRET, "document": SECRET, "doc_id": 7}
-            for text, _ in batch
+            | dict(*about)
+            for text, _, *about in batch
         ]
-        ranked = [[item] if item else [] for _, item in batch]
+        items = [item for _, item, *_ in batch]
+        ranked = [item if isinstance(item, list) else [item] if item else [] for item in items]
         parts.append(part(content, ranked, [None] * len(batch)))
     output = format_of(path, name)(settings)
     output.write(path, parts)
+    if beside is not None:
+        output.write_beside(beside, parts)
     text = path.read_text()
-    assert name == "jsonl" or SECRET not in text
+    assert name in ("jsonl", "csv") or SECRET not in text
     return text, output.counts
 
 
@@ -225,13 +233,14 @@ def test_sssom_maps_each_string_once_to_all_codes_of_its_most_frequent_answer(tm
     assert (rows[0]["predicate_id"], rows[0]["confidence"]) == ("skos:closeMatch", "0.8")
     assert rows[0]["comment"] == "2 of 3 mentions; others: C0000002 (1)"
     assert rows[3]["predicate_id"] == "skos:exactMatch"
-    assert {row["subject_type"] for row in rows} == {"rdfs literal"} and "subject_id" not in rows[0]
+    assert {row["subject_type"] for row in rows} == {"rdfs literal"} and rows[0]["subject_id"] == ""
     assert counts == {"strings": 4, "without an answer": 2, "with conflicting answers": 1}
 
 
 def test_scores_that_are_not_calibrated_are_no_confidence(tmp_path):
     rows = [("cold", top("C0000001", 0.6, None, None))] * 2
-    row, *_ = table(write_format("sssom", tmp_path / "out.tsv", FormatSettings(), rows)[0], "\t")
+    settings = FormatSettings(only_accepted=False)
+    row, *_ = table(write_format("sssom", tmp_path / "out.tsv", settings, rows)[0], "\t")
     assert (row["object_id"], row["predicate_id"]) == ("UMLS:C0000001", "skos:mappingRelation")
     assert (row["confidence"], row["similarity_score"]) == ("", "0.6")
     text, _ = write_format("fhir", tmp_path / "out.ndjson", FormatSettings(), rows)
@@ -279,6 +288,124 @@ def test_fhir_has_a_coding_for_each_code_and_the_id_only_where_accepted(tmp_path
     assert third["coding"][0]["code"] == "HP:0000002"
     assert "coding" not in heat and heat["text"] == "heat" and len(heat["extension"]) == 3
     assert none["text"] == "none" and len(none["extension"]) == 1
+
+
+REVIEWED = {
+    "reviewed_id": "C0000002",
+    "reviewed_name": "Two",
+    "reviewer": "ann",
+    "reviewed_on": "2026-11-30",
+    "review_comment": "seen",
+}
+TERMS = [
+    ("cold", top("C0000001", 0.9), {"source_code": "L1", "frequency": "19"}),
+    ("cold", top("C0000001", 0.9), {"sourceCode": "7", "source_vocabulary": "SNOMED"}),
+    ("=hot", top("C0000003", 0.9), {"source_code": "L3"} | REVIEWED | {"reviewed_targets": ["14"]}),
+    ("none", top("C0000001", 0.9), REVIEWED | {"reviewed_id": "CUI-less", "reviewed_name": None}),
+    ("warm", top("C0000001", 0.4, "low", accepted=False), {"source_code": "L5"}),
+]
+
+
+def test_source_codes_and_answers_of_reviewers_live_in_every_format(tmp_path, settings):
+    rows = table(write_format("sssom", tmp_path / "out.tsv", settings, TERMS)[0], "\t")
+    assert [(row["subject_id"], row["subject_type"], row["object_id"]) for row in rows[::3]] == [
+        ("local:L1", "", "SNOMEDCT:100001"),
+        ("SNOMEDCT:7", "", "SNOMEDCT:100001"),
+        ("local:L3", "", "HP:0000002"),
+    ]
+    assert rows[6]["mapping_justification"] == "semapv:ManualMappingCuration"
+    about = ("confidence", "mapping_tool", "author_label", "mapping_date", "comment")
+    assert [rows[6][name] for name in about] == ["", "", "ann", "2026-11-30", "seen"]
+    rows = table(write_format("omop", tmp_path / "out.csv", settings, TERMS)[0])
+    keys = ("source_code", "source_vocabulary_id", "target_concept_id")
+    assert [tuple(row[key] for key in keys) for row in rows] == [
+        ("L1", "umls_reranker", "12"),
+        ("7", "SNOMED", "12"),
+        ("L3", "umls_reranker", "14"),
+        ("none", "umls_reranker", "0"),
+        ("L5", "umls_reranker", "0"),
+    ]
+    text, _ = write_format("usagi", tmp_path / "sheet.csv", settings, TERMS)
+    keys = ("sourceCode", "sourceFrequency", "mappingStatus", "statusSetBy", "conceptId")
+    assert [tuple(row[key] for key in keys) for row in table(text)] == [
+        ("L1", "19", "UNCHECKED", "", "12"),
+        ("7", "1", "UNCHECKED", "", "12"),
+        ("L3", "1", "APPROVED", "ann", "14"),
+        ("none", "1", "APPROVED", "ann", "0"),
+        ("L5", "1", "UNCHECKED", "", "12"),
+    ]
+    # As what was approved, with the reviewer and the day, it is read again.
+    read = [answer for _, answer in UsagiSheets().answers(tmp_path / "sheet.csv")]
+    answers = {answer.term.code: answer for answer in read}
+    assert answers["L3"][2:] == ("C0000002", "ann", "2026-11-30", "seen", ("14",))
+    assert (answers["none"].gold, answers["L1"].gold) == ("CUI-less", None)
+    text, _ = write_format("fhir", tmp_path / "out.ndjson", settings, TERMS)
+    concepts = [json.loads(line) for line in text.splitlines()]
+    assert [concept.get("coding", [{}])[-1].get("code") for concept in concepts] == [
+        *("L1", "7", "L3"),
+        None,
+        "L5",
+    ]
+    assert concepts[1]["coding"][-1]["system"] == "http://snomed.info/sct"
+    assert concepts[2]["coding"][0] == {
+        "system": "http://human-phenotype-ontology.org",
+        "code": "HP:0000002",
+    }
+    assert [len(concept["coding"]) for concept in concepts[4:]] == [1]
+
+
+def test_what_is_not_accepted_goes_to_a_sheet_and_formulas_get_an_apostrophe(tmp_path, settings):
+    settings = replace(settings, for_spreadsheet=True)
+    rows = [*TERMS, ("-hot", top("C0000003", 0.4, "low", accepted=False, name="=1+1"))]
+    text, _ = write_format(
+        "sssom", tmp_path / "out.tsv", settings, rows, beside=tmp_path / "rest.csv"
+    )
+    rest = table((tmp_path / "rest.csv").read_text())
+    assert [(row["mention"], row["source_code"], row["id_1"]) for row in rest] == [
+        ("warm", "L5", "C0000001"),
+        ("'-hot", "", "C0000003"),
+    ]
+    assert rest[1]["name_1"] == "'=1+1" and "hot" not in text.replace("=hot", "")
+
+
+def test_further_candidates_are_rows_of_sssom_and_columns_of_csv(tmp_path):
+    items = [top(f"C000000{n}", 1 / (1 + n), "low", accepted=False) for n in (1, 2, 3)]
+    settings = FormatSettings(only_accepted=False, top=3)
+    rows = table(
+        write_format("sssom", tmp_path / "o.tsv", settings, [("a", items), ("b", items)])[0], "\t"
+    )
+    assert [row["object_id"][-1] + row["confidence"] for row in rows[:3]] == [
+        "10.5",
+        "20.333333",
+        "30.25",
+    ]
+    assert len(rows) == 6
+    rows = table(
+        write_format("csv", tmp_path / "o.csv", settings, [("a", items), ("b", items[:1])])[0]
+    )
+    assert [(row["second"], row["cui_3"]) for row in rows] == [("C0000002", "C0000003"), ("", "")]
+
+
+def test_odd_ids_and_texts_are_escaped(tmp_path):
+    rows = [
+        ("a\0\nb", top(cui, 0.9), {"source_code": code, "source_vocabulary": "My: #x"})
+        for cui, code in (("X\nY:9", "a\tb"), ("#c:1", " x"), ("=1+1:7", "\x01"), ("&a:1", "1:2"))
+    ]
+    text, _ = write_format("sssom", tmp_path / "out.tsv", FormatSettings(), rows)
+    header = [line.removeprefix("#") for line in text.splitlines() if line.startswith("#")]
+    prefixes = yaml.safe_load("\n".join(header))["curie_map"]
+    assert {*prefixes} >= {"X_Y", "_c", "_a", "My___x"}
+    for row in csv.DictReader(io.StringIO(text.split("\n", len(header))[-1]), delimiter="\t"):
+        for key in ("subject_id", "object_id"):
+            prefix, _, code = row[key].partition(":")
+            assert prefix in prefixes and re.fullmatch(r"[\w%.:/+-]+", code)
+    text, _ = write_format("fhir", tmp_path / "out.ndjson", FormatSettings(), rows)
+    for line in text.splitlines():
+        concept = json.loads(line)
+        assert re.fullmatch(r"[ \r\n\t\S]+", concept["text"]) and "\0" not in concept["text"]
+        for coding in concept["coding"]:
+            assert re.fullmatch(r"\S+", coding["system"])
+            assert re.fullmatch(r"\S+( \S+)*", coding.get("code", "x"))
 
 
 def test_rows_and_tables_have_the_codes_asked_for(tmp_path, settings):
@@ -378,4 +505,5 @@ def test_sheets_with_carriage_returns_and_long_cells_are_read(tmp_path):
     row = b"a,cold,UNCHECKED,0," + b"x" * 200_000 + b"\n"
     (tmp_path / "sheet.csv").write_bytes((HEADER + row).replace(b"\n", b"\r"))
     (rows,) = read_mentions(tmp_path / "sheet.csv", 9)
-    assert rows.mappings() == [{"doc_id": "a", "mention_id": "a", "mention": "cold"}]
+    ids = dict.fromkeys(("doc_id", "mention_id", "source_code"), "a")
+    assert rows.mappings() == [ids | {"mention": "cold"}]

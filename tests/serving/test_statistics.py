@@ -14,7 +14,8 @@ from tiny_reranker import tiny_reranker_without_cross_encoder
 from umls_reranker import UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.hub.model_folder import changing
-from umls_reranker.lists.read import read_rows
+from umls_reranker.lists.answers import Answers, answered, read_sheet
+from umls_reranker.lists.read import Rows, read_rows
 from umls_reranker.serving.review_queue import select_for_review, write_queue
 from umls_reranker.serving.statistics import (
     DAILY,
@@ -286,31 +287,85 @@ def test_a_queue_holds_rows_of_lists(tmp_path):
     assert row == expected
 
 
-def test_a_reviewed_sheet_is_read_as_lists(tmp_path):
-    second = ranked_row("naïve", number="m2", candidates=["A", "B"], mention_id=None)
-    further = [ranked_row(str(gold), cui=gold, number=str(gold)) for gold in GOLD]
-    write_queue(
-        select_for_review([ranked_row(), second, *further], 9, random_share=0.0),
-        tmp_path / "sheet.csv",
-    )
-    with (tmp_path / "sheet.csv").open(encoding="utf-8", newline="") as file:
+def rewrite(path, answers, delimiter=",", start="\ufeff"):
+    """The sheet as a person and a spreadsheet leave it: answers by the text of a mention."""
+    with path.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
-    assert [(line["name"], line["rank"], line["probability"]) for line in lines[:2]] == [
-        ("A", "2", "0.2"),
-        ("B", "1", "0.7"),
-    ]
-    lines[0]["gold_cui"] = lines[1]["gold_cui"] = "C1"
-    with (tmp_path / "sheet.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, lines[0].keys())
+    for line in lines:
+        line["gold_cui"] = answers.get(line["mention"], line["gold_cui"])
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(start)
+        writer = csv.DictWriter(file, lines[0].keys(), delimiter=delimiter)
         writer.writeheader()
-        writer.writerows(lines)
-    with pytest.warns(UserWarning, match="blank gold_cui"):
-        (batch,) = read_rows(tmp_path / "sheet.csv")
-    first, other, *rest = batch.mappings()
-    assert [row["cui"] for row in rest] == ["C1", "D1", [["D1", "D2"], ["D3"]]]
-    assert (first["cui"], first["entity_type"]) == ("C1", ["T047", "T046"])
-    assert [item["own_score"] for item in first["candidates"]] == [0.9, 0.8]
-    assert (other["entity"], other["mention_id"]) == ("naïve", "review-2")
+        writer.writerows([*lines, {}])
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_a_sheet_has_a_line_for_each_mention_and_its_answers_join_the_lists(tmp_path, delimiter):
+    second = ranked_row(
+        "naïve", candidates=["A", {"name": "x", "preferred_name": "A", "id": "=C9"}]
+    )
+    further = [ranked_row(str(gold), cui=gold, number=str(gold)) for gold in GOLD]
+    open_row = ranked_row("open", cui="C2", number="m9")
+    rows = [ranked_row(source_code="7"), second | {"mention_id": None}, *further, open_row]
+    sheet = tmp_path / "sheet.csv"
+    lists = write_queue(select_for_review(rows, 9, random_share=0.0), sheet, top=2)
+    with sheet.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 6 and not {"score", "own_score", "probability"} & {*lines[0]}
+    assert {**lines[0], "doc_id": ""}.items() >= {
+        ("mention", "cold"),
+        ("source_code", "7"),
+        ("gold_cui", ""),
+        ("name_1", "A"),
+        ("id_2", "C2"),
+    }
+    assert [lines[1][f"{name}_2"] for name in ("name", "id", "about")] == ["A", "=C9", "x"]
+    assert [line["gold_cui"] for line in lines[2:5]] == ["C1", "D1", '[["D1", "D2"], ["D3"]]']
+    rewrite(sheet, {"cold": "C2 | C3", "naïve": "", "open": ""}, delimiter)
+    (batch,) = read_rows(lists)
+    with pytest.warns(UserWarning, match="2 of 6 rows"):
+        joined = answered(batch, Answers(read_sheet(sheet))).mappings()
+    assert [row["cui"] for row in joined] == [["C2", "C3"], "C1", "D1", GOLD[2]]
+    assert [item["own_score"] for item in joined[0]["candidates"]] == [0.9, 0.8]
+    assert not any(row["is_random_sample"] for row in joined)
+
+
+def test_answers_find_their_rows_or_are_refused_with_both_lines(tmp_path):
+    def answers(*lines):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"
+        path.write_text("\n".join(["mention_id,source_code,mention,gold_cui,left", *lines]))
+        return read_sheet(path)
+
+    lines = ["1,a,cold,C1,", ",b,cold,C2,", "3,,CP,C3,of the"]
+    found = Answers(answers(*lines))
+    rows = [{"mention_id": "1"}, {"sourceCode": "b"}, {"source_code": "c"}, {"document": "a cold"}]
+    golds = [found.of({"mention": "cold"} | row, "here") for row in rows]
+    assert [answer and answer.gold for answer in golds] == ["C1", "C2", None, None]
+    assert found.of({"mention": "CP"}, "here") is None and found.count == 3
+    with pytest.raises(UserError, match=r"^here: .*'flu'.*\.csv:2 "):
+        found.of({"mention_id": 1, "mention": "flu"}, "here")
+    for again in ("1,a,cold,C9,", ",b,cold,C9,"):
+        with pytest.raises(UserError, match=r"\d\.csv:2: .* C9, but C\d in .*\.csv:\d"):
+            both = Answers([*answers(*lines), *answers(again)])
+            both.of({"mention": "cold", "source_code": "b"}, "here")
+    with pytest.raises(UserError, match=r"\.csv:2: reviewed_on"):
+        path = tmp_path / "day.csv"
+        path.write_text("mention,gold_cui,reviewed_on\na,C1,1.12.2026")
+        list(read_sheet(path))
+    with pytest.raises(UserError, match="no row"):
+        answered(Rows.of_mappings([{"mention": "x"}]), Answers(answers(*lines)))
+
+
+def test_rows_of_link_become_a_sheet_and_mentions(tmp_path):
+    row = {"doc_id": "d", "mention": "cold", "document": "a cold"}
+    row["ranked"] = [{"name": "B", "preferred_name": "Bb", "cui": "C2", "semantic_types": ["T047"]}]
+    lists = write_queue([row], tmp_path / "sheet.csv")
+    (line,) = csv.DictReader((tmp_path / "sheet.csv").read_text().splitlines())
+    assert (line["name_1"], line["about_1"]) == ("Bb", "B; Disease or Syndrome")
+    (mention,) = map(json.loads, lists.read_text().splitlines())
+    assert lists.name == "sheet.mentions.jsonl" and mention["document"] == "a cold"
+    assert mention["mention_id"] == line["mention_id"] == "review-1" and "ranked" not in mention
 
 
 @pytest.mark.parametrize(
@@ -351,11 +406,13 @@ def test_rows_with_an_error_are_left_out(tmp_path):
     assert list(read_ranked(path)) == [ranked_row()]
 
 
-def test_a_row_without_a_document_is_refused_before_it_is_labelled(tmp_path):
+def test_a_row_that_labels_could_not_be_joined_with_is_refused_before(tmp_path):
     row = {**ranked_row(), "doc_id": None}
     for name in ("queue.jsonl", "sheet.csv"):
         with pytest.raises(UserError, match="'cold'.*--each_row_is_a_document"):
             write_queue([row], tmp_path / name)
-        write_queue([row], tmp_path / name, each_row_is_a_document=True)
-        (batch,) = read_rows(tmp_path / name)
+        lists = write_queue([row], tmp_path / name, each_row_is_a_document=True)
+        (batch,) = read_rows(lists or tmp_path / name)
         assert [one["doc_id"] for one in batch.mappings()] == ["cold"]
+        with pytest.raises(UserError, match="'m1' of document d1 .* rows 1 and 2"):
+            write_queue([ranked_row(), ranked_row("flu")], tmp_path / name)

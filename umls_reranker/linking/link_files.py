@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from ..core.errors import UserError
 from ..corpora.concepts_and_mentions import find_ids
 from ..hub.model_folder import BUILT_IN
-from ..lists.columns import TYPES, ColumnChecker, first_values
-from ..lists.labels import GOLD_KEYS, gold_ids, with_document
+from ..lists.answers import Answer, Answers
+from ..lists.columns import CUI_LESS, TYPES, ColumnChecker, first_values, gold_parts, id_text
+from ..lists.labels import GOLD_KEYS, OWN_DOCUMENTS, gold_ids, with_document
 from ..lists.read import ERROR, Rows
 from ..serving.bulk import (
     FileJob,
@@ -25,7 +27,7 @@ from ..serving.bulk import (
     spark_schema,
 )
 from ..serving.review_queue import LIST_FORMATS
-from ..serving.rows import RANKED, RankedRows
+from ..serving.rows import RANKED, REVIEWED, REVIEWED_NAME, RankedRows
 from .linker import LINKED_TYPE, ConceptLinker, MentionQueries
 from .mentions import (
     MENTION_KEYS,
@@ -44,7 +46,8 @@ if TYPE_CHECKING:
 NOT_CALIBRATED = (
     "scores are not calibrated for this dictionary and text, so there are no tiers: label some "
     "mentions (umls-reranker candidates INDEX INPUT sheet.csv), then umls-reranker calibrate "
-    f"{BUILT_IN} --lists sheet.csv --output my_model, and link with --model my_model"
+    f"{BUILT_IN} --lists sheet.lists.jsonl --answers sheet.csv --output my_model, and link with "
+    "--model my_model"
 )
 
 
@@ -57,6 +60,7 @@ class LinkJob(FileJob):
         batch_rows: as for `FileJob`.
         top: number of concepts to write for each mention.
         sheets: reads sheets of Usagi.
+        answers: those of reviewers, which stay.
         options: other arguments of `FileJob`.
     """
 
@@ -70,9 +74,11 @@ class LinkJob(FileJob):
         *,
         top: int = 5,
         sheets: UsagiSheets | None = None,
+        answers: Answers | None = None,
         **options: Any,
     ) -> None:
         self.sheets = sheets
+        self.answers = answers
         super().__init__(source, target, batch_rows, **options)
         self.top = top
 
@@ -89,12 +95,20 @@ class LinkJob(FileJob):
         return super().main(worker, processes)
 
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedRows:
-        return linked_rows(worker, rows, self.top)
+        linked = linked_rows(worker, rows, self.top)
+        return (
+            linked if self.answers is None else _with_reviewed(worker, rows, linked, self.answers)
+        )
 
     def said(self, worker: ConceptLinker, counts: Mapping[str, int]) -> Iterator[str]:
         yield from said_of_counts(
             counts, worker.reranker.calibration.counts, has_tiers=worker.is_calibrated
         )
+        if self.answers is not None:
+            yield (
+                f"{counts['reviewed']:,} mentions have the answer of a reviewer, of "
+                f"{self.answers.count:,} answers in the sheets"
+            )
         if not worker.is_calibrated:
             yield NOT_CALIBRATED
 
@@ -106,6 +120,46 @@ def linked_rows(linker: ConceptLinker, rows: Rows, top: int) -> RankedRows:
     described = partial(linker.described_column, top=top)
     lists = linker.lists(queries, types)
     return ranked_rows(linker.reranker, rows, lists, errors, golds, described)
+
+
+def _with_reviewed(
+    linker: ConceptLinker, rows: Rows, linked: RankedRows, answers: Answers
+) -> RankedRows:
+    """The rows with what reviewers answered, as keys of their own.
+
+    Raises:
+        UserError: as `Answers.of`, or the dictionary lacks the id of an answer; names its line.
+    """
+    content = []
+    counts = Counter(linked.counts)
+    for row, position, document in zip(
+        rows.mappings(), rows.positions, rows.documents, strict=True
+    ):
+        answer = answers.of(row, position, document)
+        if answer is not None and answer.gold is not None:
+            row = row | _reviewed(linker, answer, position)
+            counts["reviewed"] += 1
+        content.append(row)
+    return linked._replace(content=content, counts=counts)
+
+
+def _reviewed(linker: ConceptLinker, answer: Answer, position: Any) -> dict[str, Any]:
+    ids = next(iter(gold_parts(answer.gold) or ()))
+    cui = next(filter(None, find_ids(ids, linker.concepts)[0]), ids[0])
+    name = linker.concepts.column("name", linker.concepts.rows([cui]))[0].as_py()
+    if name is None and cui != CUI_LESS and not answer.targets:
+        raise UserError(
+            f"{answer.position}: the index has no concept {cui!r}, the answer to {position}; "
+            f"correct it, or write {CUI_LESS} if there is none"
+        )
+    return {
+        REVIEWED: cui,
+        REVIEWED_NAME: name,
+        "reviewer": answer.reviewer,
+        "reviewed_on": answer.reviewed_on,
+        "review_comment": answer.comment,
+        "reviewed_targets": [*answer.targets],
+    }
 
 
 def _checked(
@@ -149,10 +203,11 @@ def _with_ids(value: Any, known: Mapping[str, str]) -> Any:
 
 
 class CandidatesJob(LinkJob):
-    """Writing the candidates of a file's mentions as lists, or as a sheet to be labelled.
+    """Writing the candidates of a file's mentions as lists, and a sheet to label them.
 
-    A row of the output is a row of user-provided lists, whose scores count with its ``index_key``.
-    It has the ``entity`` that was searched for and the text around it in place of the document.
+    A row of the lists is one of user-provided lists, whose scores count with its ``index_key``. It
+    has the ``entity`` that was searched for and the text around it in place of the document. The
+    lists of a sheet lie beside it (`review_queue.LISTS`).
 
     Args:
         arguments: as for `LinkJob`.
@@ -186,8 +241,9 @@ class CandidatesJob(LinkJob):
             rows.positions, rows.mappings(), golds, errors, strict=True
         ):
             brought = {key: value for key, value in row.items() if key not in TEXT_KEYS}
-            # In a sheet, the lines of a mention are told by its id.
-            brought.setdefault("mention_id", str(place).rpartition(":")[2])
+            # Answers find their rows by this.
+            if id_text(brought.get("mention_id")) is None:
+                brought["mention_id"] = Path(str(place)).name
             brought |= {key: _with_ids(row[key], known) for key in GOLD_KEYS if key in row}
             if error is None:
                 brought |= zip(keys, next(searched), strict=True)
@@ -213,9 +269,15 @@ class CandidatesJob(LinkJob):
         if counts["gold"]:
             share = counts["in_list"] / counts["gold"]
             yield f"the gold concept is in the list of {share:.1%} of {counts['gold']:,} with one"
+        has_own_documents = self.format.counts["documents"] == counts["mentions"]
+        if has_own_documents and not self.each_row_is_a_document:
+            yield f"each mention has a document of its own: nothing can be certified{OWN_DOCUMENTS}"
+        options = " --each_row_is_a_document" if self.each_row_is_a_document else ""
+        if self.beside is not None:
+            options = f" --answers {self.target}{options}"
         yield (
-            "give each mention its gold concept, then: "
-            f"umls-reranker calibrate {BUILT_IN} --lists {self.target} --output my_model"
+            "give each mention its gold concept, then: umls-reranker calibrate "
+            f"{BUILT_IN} --lists {self.beside or self.target}{options} --output my_model"
         )
 
 

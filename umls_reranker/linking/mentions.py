@@ -16,15 +16,27 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from ..core.errors import Malformed, UserError
 from ..core.files import start_of
 from ..corpora.corpus import Annotation, CorpusReader, Document, Faults, text_around
 from ..corpora.formats import corpus_files, reader_of
+from ..lists.answers import Answer, term_of
 from ..lists.columns import CUI_LESS, first_values
-from ..lists.read import ENDINGS, ERROR, STDIN, Rows, mention_files, naming, read_rows, table_rows
-from ..serving.formats import OmopVocabulary
+from ..lists.read import (
+    ENDINGS,
+    ERROR,
+    STDIN,
+    RowPosition,
+    Rows,
+    mention_files,
+    naming,
+    read_rows,
+    table_rows,
+)
+from ..serving.formats import APPROVED, OmopVocabulary
 from ..vocab.codes import ConceptCodes
 
 # Keys of a document's text, and of its spans; in spans of (start, end, label) these are the keys.
@@ -34,7 +46,6 @@ SPAN = ("start", "end", "entity_type")
 # All keys of a mention that are read.
 MENTION_KEYS = ("mention", "entity", *TEXT_KEYS, "start", "end", "left", "right", "entity_type")
 SHEET_COLUMNS = {"sourceCode", "sourceName", "mappingStatus", "conceptId"}
-APPROVED = "APPROVED"
 OUR_ANSWER = "ADD_INFO:cui"
 # A row, its place, and the text of its document.
 Item = tuple[Any, dict[str, Any], str | None]
@@ -60,10 +71,19 @@ class UsagiSheets:
         header = start_of(path).decode(errors="replace").splitlines()[:1]
         return {*SHEET_COLUMNS} <= {*next(csv.reader(header), ())}
 
-    def mentions(self, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    def mentions(self, path: Path) -> Iterator[tuple[RowPosition, dict[str, Any]]]:
         """Yield place and mention of each source code, which is a document of its own.
 
-        An approved mention has its gold concepts as ``cui``: the answer that we had suggested
+        An approved mention has its gold concepts as ``cui``; errors are those of `answers`.
+        """
+        for row, answer in self.answers(path):
+            gold = {} if answer.gold is None else {"cui": answer.gold}
+            yield answer.position, row | gold
+
+    def answers(self, path: Path) -> Iterator[tuple[dict[str, Any], Answer]]:
+        """Yield the mention of each source code and its answer.
+
+        The gold concepts of an approved mention are the answer that we had suggested
         (`formats.Usagi`) if it is still the target, or else the concepts with the code of the
         target, or with a code that maps to it; without any, ``OMOP:`` and the target, which no
         dictionary has.
@@ -71,10 +91,12 @@ class UsagiSheets:
         Raises:
             UserError: the vocabulary is needed and not given, or cannot be read.
         """
-        groups: dict[str, list[Mapping[str, str]]] = {}
+        groups: dict[str, list[dict[str, str]]] = {}
+        positions: dict[str, RowPosition] = {}
         with naming(path):
-            for _, row in table_rows(path):
+            for number, row in table_rows(path):
                 groups.setdefault(row["sourceCode"], []).append(row)
+                positions.setdefault(row["sourceCode"], RowPosition(path, number))
         changed = {
             target for rows in groups.values() if not _suggested(rows) for target in _targets(rows)
         }
@@ -87,14 +109,24 @@ class UsagiSheets:
                 )
             concepts_of = self._concepts(changed, self.vocabulary)
         for source_code, rows in groups.items():
+            first = rows[0]
             mention = {"doc_id": source_code, "mention_id": source_code}
-            mention["mention"] = rows[0]["sourceName"]
-            if rows[0]["mappingStatus"] != APPROVED:
-                yield f"{path}: {source_code}", mention
-                continue
-            parts = [concepts_of.get(target, [f"OMOP:{target}"]) for target in _targets(rows)]
-            gold: Any = parts if len(parts) > 1 else next(iter(parts), CUI_LESS)
-            yield f"{path}: {source_code}", mention | {"cui": _suggested(rows) or gold}
+            mention |= {"mention": first["sourceName"], "source_code": source_code}
+            if frequency := first.get("sourceFrequency"):
+                mention["frequency"] = frequency
+            answer = Answer(positions[source_code], term_of(mention), None)
+            if first["mappingStatus"] == APPROVED:
+                targets = _targets(rows)
+                parts = [concepts_of.get(target, [f"OMOP:{target}"]) for target in targets]
+                gold: Any = parts if len(parts) > 1 else next(iter(parts), CUI_LESS)
+                answer = answer._replace(
+                    gold=_suggested(rows) or gold,
+                    reviewer=first.get("statusSetBy") or "",
+                    reviewed_on=str(np.datetime64(int(first.get("statusSetOn") or 0), "ms"))[:10],
+                    comment=first.get("comment") or "",
+                    targets=tuple(targets),
+                )
+            yield mention, answer
 
     def _concepts(self, targets: Iterable[str], vocabulary: OmopVocabulary) -> dict[str, list[str]]:
         """Target -> the concepts with its code, or else with one that maps to it, if any has."""
@@ -117,7 +149,7 @@ def _targets(rows: Iterable[Mapping[str, str]]) -> list[str]:
     ]
 
 
-def _suggested(rows: list[Mapping[str, str]]) -> str:
+def _suggested(rows: Sequence[Mapping[str, str]]) -> str:
     """Our own answer if its targets were approved, or else ""."""
     suggested = rows[0].get("sourceAutoAssignedConceptIds") or ""
     is_ours = suggested and {*_targets(rows)} == {*suggested.split(";")}

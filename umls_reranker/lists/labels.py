@@ -22,6 +22,7 @@ from ..core.errors import UserError
 from ..vocab.concepts import ConceptTable
 from ..vocab.rrf import RelationTable
 from ..vocab.types import TypeHierarchy
+from .answers import Answers, answered, read_sheet
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists, row_errors
 from .columns import (
     CUI_LESS,
@@ -54,6 +55,7 @@ def read_labelled_lists(
     *,
     concepts: ConceptTable | None = None,
     add: Path | None = None,
+    answers: Sequence[Path] = (),
     fitted_on: bool = True,
     each_row_is_a_document: bool = False,
 ) -> AnnotatedLists:
@@ -72,6 +74,8 @@ def read_labelled_lists(
         add: file or folder of further rows, such as corrected ones; one with the ``doc_id`` and
             ``mention_id`` of a row replaces it, and one with ``"is_random_sample": false`` may not
             count for a certificate.
+        answers: sheets of reviewed mentions (`answers.read_sheet`), whose gold concepts the rows
+            get; rows with none are left out.
         fitted_on: whether a model is to be fitted, which needs documents to fit on and others to
             measure on.
         each_row_is_a_document: whether a row without ``doc_id`` is a document, such as a term; rows
@@ -82,6 +86,8 @@ def read_labelled_lists(
             in a document, there are too few documents, or no list contains its gold concept.
     """
     rows = _with_added(path, list(read_rows(path)), [] if add is None else list(read_rows(add)))
+    if answers:
+        rows = answered(rows, Answers(chain.from_iterable(map(read_sheet, answers))))
     return usable_lists(
         rows,
         path,
@@ -201,7 +207,8 @@ def labelled_lists(
     )
     is_gold = lists.cuis.codes == gold_codes[lists.owner]
     starts = [
-        row if start is None else start for row, start in enumerate(first_values(content, "start"))
+        start if isinstance(start, int) else row
+        for row, start in enumerate(first_values(content, "start"))
     ]
     annotations = Annotations(
         cuis=np.array(list(map("|".join, alternatives)), object),
@@ -212,7 +219,7 @@ def labelled_lists(
         starts=np.array(starts),
         ends=np.array(
             [
-                start + 1 if end is None else end
+                end if isinstance(end, int) else start + 1
                 for start, end in zip(starts, first_values(content, "end"), strict=True)
             ]
         ),

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from ..core.errors import UserError, warn_caller
 from ..core.files import read_table
-from .columns import CUI_LESS, GOLD_KEYS
+from .columns import CUI_LESS, GOLD_KEYS, gold_parts
 
 BATCH_ROWS = 4_096
 # Levels of lists and mappings in a row of JSON.
@@ -279,8 +279,7 @@ def _candidate_rows(
                     "each mention an id of its own"
                 )
         mentions.add(hash(key))
-        _refuse_contradiction(path, lines)
-        mention = _mention([cells for _, cells in lines])
+        mention = _mention(path, lines)
         without_gold += mention.get("cui") == CUI_LESS and lines[0][1].get("gold_cui") == ""
         yield number, mention
     if without_gold:
@@ -288,22 +287,6 @@ def _candidate_rows(
             f"{path}: a blank gold_cui counts as {CUI_LESS}: {without_gold:,} mentions; "
             "leave out the rows of mentions that nobody labelled"
         )
-
-
-def _refuse_contradiction(path: Path, lines: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
-    """Refuse rows of a mention that say different things about it: they are of several mentions."""
-    first: dict[str, tuple[int, Any]] = {}
-    for number, cells in lines:
-        for column in MENTION_CELLS.keys() & cells.keys():
-            line, value = first.setdefault(column, (number, cells[column]))
-            if value == "":
-                first[column] = (number, cells[column])
-            elif cells[column] not in (value, ""):
-                raise UserError(
-                    f"{path}:{number}: {column} is {reprlib.repr(cells[column])}, but "
-                    f"{reprlib.repr(value)} in line {line} of the same mention_id "
-                    f"{cells['mention_id']!r}; give each mention an id of its own"
-                )
 
 
 def _first_position(paths: Sequence[Path], key: tuple[str | None, str | None]) -> RowPosition:
@@ -323,13 +306,36 @@ def _lines_of_mentions(path: Path) -> Iterator[list[tuple[int, dict[str, Any]]]]
         yield list(group)
 
 
-def table_rows(path: Path, *required: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def sheet_rows(
+    path: Path, *required: Sequence[str]
+) -> Iterator[tuple[RowPosition, dict[str, str]]]:
+    """The lines of a sheet that are not blank, as a program for tables may have written them.
+
+    It may separate the cells by semicolons.
+
+    Raises:
+        UserError: the file cannot be read; names it.
+    """
+    with naming(path):
+        with path.open(encoding="utf-8-sig") as stream:
+            header = stream.readline()
+        delimiter = max(";", DELIMITERS.get(path.suffix, ","), key=header.count)
+        for number, row in table_rows(path, *required, delimiter=delimiter):
+            cells = {column: cell.strip() for column, cell in row.items()}
+            if any(cells.values()):
+                yield RowPosition(path, number), cells
+
+
+def table_rows(
+    path: Path, *required: Sequence[str], delimiter: str | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """The first line of each row of CSV or TSV, and its cells.
 
     The table has one of each of several alternative columns.
     """
+    delimiter = delimiter or DELIMITERS[path.suffix]
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        rows = read_table(path, stream, DELIMITERS[path.suffix])
+        rows = read_table(path, stream, delimiter)
         _, columns = next(rows, (1, []))
         for name in columns:
             # Only the last would be read. Programs for tables leave several blank names.
@@ -339,7 +345,7 @@ def table_rows(path: Path, *required: Sequence[str]) -> Iterator[tuple[int, dict
             if not {*names} & {*columns}:
                 raise UserError(
                     f"{path}: the first line names no column {' or '.join(names)}"
-                    f"{_columns_found(columns, DELIMITERS[path.suffix])}"
+                    f"{_columns_found(columns, delimiter)}"
                 )
         for number, cells in rows:
             yield number, dict(zip(columns, cells, strict=True))
@@ -388,18 +394,18 @@ def gold_of_cell(position: RowPosition, column: str, cell: str) -> Any:
     """The gold concepts in a cell: an id, alternatives as ``A|B``, or any of `gold_parts` as JSON.
 
     Raises:
-        UserError: it is no JSON, although it begins like a list.
+        UserError: it begins like a list, and is none of ids.
     """
     if not cell.lstrip().startswith("["):
         ids = [part.strip() for part in cell.split("|")]
         return ids if len(ids) > 1 else cell
-    try:
-        return json.loads(cell)
-    except (ValueError, RecursionError):
-        raise UserError(
-            f"{position}: {column} is {reprlib.repr(cell)}, which is no list in JSON; "
-            "write an id, alternatives as A|B, or a list"
-        ) from None
+    with suppress(ValueError, RecursionError):
+        if gold_parts(gold := json.loads(cell)) is not None:
+            return gold
+    raise UserError(
+        f"{position}: {column} is {reprlib.repr(cell)}, which is no list of ids in JSON; "
+        "write an id, alternatives as A|B, or a list"
+    )
 
 
 def _value(position: RowPosition, column: str, cell: str) -> Any:
@@ -423,15 +429,26 @@ def _value(position: RowPosition, column: str, cell: str) -> Any:
     return cell
 
 
-def _mention(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mention of successive rows, which may mark its gold concepts or hold ``gold_cui``."""
-    mention: dict[str, Any] = {}
-    for cells in reversed(rows):
-        mention |= {
-            key: cells[column]
-            for column, key in MENTION_CELLS.items()
-            if cells.get(column, "") != ""
-        }
+def _mention(path: Path, lines: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
+    """The mention of successive rows, which may mark its gold concepts or hold ``gold_cui``.
+
+    Raises:
+        UserError: two of them say different things about it: they are of several mentions.
+    """
+    rows = [cells for _, cells in lines]
+    about: dict[str, Any] = {}
+    for number, cells in lines:
+        for column in MENTION_CELLS:
+            value = cells.get(column, "")
+            if about.setdefault(column, value) == "":
+                about[column] = value
+            elif value not in (about[column], ""):
+                raise UserError(
+                    f"{path}:{number}: {column} is {reprlib.repr(value)}, but "
+                    f"{reprlib.repr(about[column])} from line {lines[0][0]} on, which has the same "
+                    f"mention_id, {about['mention_id']!r}; give each mention an id of its own"
+                )
+    mention = {key: about[column] for column, key in MENTION_CELLS.items() if about[column] != ""}
     if any("gold" in cells for cells in rows):
         gold = list(dict.fromkeys(cells.get("cui", "") for cells in rows if cells.get("gold")))
         mention["cui"] = gold[0] if len(gold) == 1 else gold or CUI_LESS

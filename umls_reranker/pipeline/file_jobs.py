@@ -4,7 +4,9 @@
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from ..core.arrays import started_processes
 from ..core.files import portable_locator
 from ..hub.model_folder import BUILT_IN
 from ..linking.mentions import UsagiSheets
+from ..lists.answers import Answers, read_sheet
 from ..serving.formats import OmopVocabulary
 from ..serving.outputs import OUTPUT_FORMATS
 from ..serving.rows import FormatSettings
@@ -84,7 +87,24 @@ def add_output_options(parser: argparse.ArgumentParser, codes_from: str) -> None
     parser.add_argument(
         "--codes", nargs="+", metavar="SAB", help=f"{CODES_HELP}; from {codes_from}"
     )
+    parser.add_argument(
+        "--only",
+        choices=("accepted", "all"),
+        default="accepted",
+        help="answers in sssom, omop and fhir (default: accepted; the rest goes to a sheet)",
+    )
+    add_sheet_options(parser, "link: concepts in ranked (default: 5); further ones in csv, sssom")
     add_omop_option(parser)
+
+
+def add_sheet_options(parser: argparse.ArgumentParser, top: str) -> None:
+    """Add the options of tables that people read; `top` is the help of one."""
+    parser.add_argument("--top", type=number_in(int, 1), help=top)
+    parser.add_argument(
+        "--for_spreadsheet",
+        action="store_true",
+        help="write an apostrophe before texts that a spreadsheet would run as formulas",
+    )
 
 
 def add_omop_option(parser: argparse.ArgumentParser) -> None:
@@ -123,12 +143,19 @@ def format_settings(
             codes = ConceptCodes.load(index, options.codes)
         elif dictionary is not None:
             codes = ConceptCodes.read(dictionary, options.codes)
-    return FormatSettings(codes, portable_locator(model), options.omop_concepts or ())
+    return FormatSettings(
+        codes,
+        portable_locator(model),
+        options.omop_concepts or (),
+        only_accepted=options.only == "accepted",
+        top=options.top,
+        for_spreadsheet=options.for_spreadsheet,
+    )
 
 
-def usagi_sheets(options: argparse.Namespace) -> UsagiSheets:
+def usagi_sheets(options: argparse.Namespace, reviewed: Sequence[Path] = ()) -> UsagiSheets:
     """How sheets of Usagi are read, with the codes of the index."""
-    if not UsagiSheets.recognizes(options.input):
+    if not any(map(UsagiSheets.recognizes, (options.input, *reviewed))):
         return UsagiSheets()
     vocabulary = OmopVocabulary(*options.omop_concepts) if options.omop_concepts else None
     return UsagiSheets(ConceptCodes.load(options.index), vocabulary)
@@ -164,15 +191,21 @@ def link_file(options: argparse.Namespace) -> int:
     recipe = load_served(options.model or default)
     settings = model_settings(recipe, options)
     model = str(recipe.serving.served_model)
+    sheets = usagi_sheets(options, options.reviewed)
+    answers = chain.from_iterable(
+        sheets.answers(path) if sheets.recognizes(path) else read_sheet(path)
+        for path in options.reviewed
+    )
     job = LinkJob(
         options.input,
         options.output,
         options.batch_mentions,
-        top=options.top,
+        top=options.top or 5,
+        answers=Answers(answers) if options.reviewed else None,
         overwrite=options.overwrite,
         format_name=options.format,
         format_settings=format_settings(options, model, index=options.index),
-        sheets=usagi_sheets(options),
+        sheets=sheets,
     )
     return run_job(job, ConceptLinker, settings, model, options.index)
 
@@ -188,6 +221,7 @@ def write_candidates(options: argparse.Namespace) -> int:
         options.batch_mentions,
         overwrite=options.overwrite,
         sheets=usagi_sheets(options),
+        format_settings=FormatSettings(top=options.top, for_spreadsheet=options.for_spreadsheet),
         each_row_is_a_document=options.each_row_is_a_document,
     )
     return run_job(

@@ -126,6 +126,7 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
         source.hierarchy,
         options.dictionary,
         add=options.add,
+        answers=options.answers,
         each_row_is_a_document=options.each_row_is_a_document,
     )
     # Before anything is scored, which may take long.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..calibration.certificate import CertificateHistory
+from ..core.errors import UserError
 from ..core.files import read_json
 from ..hub.model_folder import CALIBRATOR, MANIFEST, REFERENCE, download, verify_files
 from ..serving.statistics import (
@@ -50,6 +51,11 @@ def monitor(
             # A row without a document is one of its own.
             documents.append(str(row.get("doc_id", f"row {number}")))
             if is_new(documents[-1]):
+                if row["ranked"] and row["ranked"][0]["tier"] is None:
+                    raise UserError(
+                        f"{predictions}: answers without tiers are of a model that is not "
+                        "calibrated for these lists; there is nothing to watch"
+                    )
                 yield row
 
     statistics = Statistics()

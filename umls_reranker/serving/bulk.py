@@ -121,6 +121,10 @@ class FileJob(ABC):
             format_settings or FormatSettings()
         )
         require_another(target, self.files())
+        ending = self.format.beside if self.format.settings.only_accepted else ""
+        self.beside = target.with_name(target.stem + ending) if ending else None
+        if self.beside is not None and self.beside.exists() and not overwrite:
+            raise UserError(f"{self.beside} already exists; choose another output, or --overwrite")
         if target.exists() and (target.is_dir() or not overwrite):
             raise UserError(
                 f"{target} already exists; choose another output, "
@@ -155,6 +159,8 @@ class FileJob(ABC):
         print(f"{first}, written to {self.target}")
         if self.format.counts:
             print(", ".join(f"{name}: {count:,}" for name, count in self.format.counts.items()))
+        if self.beside is not None:
+            print(f"{self.format.about_beside}: {self.beside}")
         if self.first_error:
             print(f"the first error: {self.first_error}")
         for line in further:
@@ -201,10 +207,19 @@ class FileJob(ABC):
             if not count:
                 raise UserError(f"{self.source} holds no mentions")
             self.first_error = parts.first_error
-            # A process that outlives its run must not write into the file of the next run.
-            with written(self.target, shared=True) as partial:
-                self.format.write(partial, parts)
+            self.write(parts)
         return parts.counts
+
+    def write(self, parts: Parts) -> None:
+        """Write the output.
+
+        A process that outlives its run must not write into the file of the next run.
+        """
+        if self.beside is not None:
+            with written(self.beside, shared=True) as partial:
+                self.format.write_beside(partial, parts)
+        with written(self.target, shared=True) as partial:
+            self.format.write(partial, parts)
 
     def parts_folder(self, worker: Any) -> Path:
         """The folder of the parts, which are of this command, input and worker.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
@@ -27,23 +28,16 @@ from ..core.arrays import hash_texts, progress
 from ..core.errors import UserError
 from ..core.files import open_binary, start_of
 from ..core.version import __version__
+from ..lists.answers import FREQUENCY, Term, first_of, term_of
 from ..vocab.codes import LOCAL, SYSTEMS, Code, code_of, system_of
 from ..vocab.rrf import passing
-from .rows import LinesFormat, OutputFormat, RankedRows, json_line
+from .review_queue import ReviewSheet
+from .rows import REVIEWED, LinesFormat, OutputFormat, RankedRows, json_line
 
 Answer = Mapping[str, Any]
 TOOL = "umls_reranker"
-
-
-def answers_of(rows: RankedRows) -> Iterator[Answer]:
-    """The answers of n rows, with keys of `rows.ANSWER_TYPES`, and ``mention``."""
-    for row, answer in zip(rows.mappings(), rows.answers(), strict=True):
-        yield answer | {"mention": str(row.get("entity") or row.get("mention") or "")}
-
-
-def is_used(answer: Answer) -> bool:
-    """Whether there is an answer, and it is accepted, or the model is not calibrated."""
-    return answer["answer"] is not None and answer["accepted"] is not False
+# Of a mapping in a sheet of Usagi.
+APPROVED = "APPROVED"
 
 
 @dataclass
@@ -63,10 +57,10 @@ class ConceptTally:
     tier: str | None = None
 
     def add(self, answer: Answer) -> None:
-        """Count an answer."""
+        """Count an answer; that of a reviewer has neither score nor tier."""
         self.count += 1
-        self.score_sum += answer["answer_score"]
-        tiers = [tier for tier in (self.tier, answer["tier"]) if tier is not None]
+        self.score_sum += answer.get("score", 0.0)
+        tiers = [tier for tier in (self.tier, answer.get("tier")) if tier is not None]
         self.tier = max(tiers, key=TIERS.index, default=None)
 
     @property
@@ -77,53 +71,101 @@ class ConceptTally:
 
 @dataclass
 class StringTally:
-    """The answers for a string: id of a concept -> its count, and the number of all mentions."""
+    """The answers for a term.
+
+    Attributes:
+        mentions: number of all its mentions.
+        frequency: how often its source has it, or else the number of mentions.
+        concepts: id of a concept -> its count.
+        reviewed: a row with the answer of a reviewer, which alone counts then; {} for none.
+    """
 
     mentions: int = 0
+    frequency: int = 0
     concepts: dict[str, ConceptTally] = field(default_factory=dict)
+    reviewed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ranked(self) -> list[str]:
+        """The concepts, those that were the answer most often first, then by score."""
+        concepts = self.concepts
+        return sorted(concepts, key=lambda cui: (-concepts[cui].count, -concepts[cui].score))
 
     @property
     def best(self) -> str:
-        """The concept that was the answer most often, then with the highest score; "" for none."""
-        concepts = self.concepts
-        return max(concepts, key=lambda cui: (concepts[cui].count, concepts[cui].score), default="")
+        """The first of `ranked`, or "" for none."""
+        return next(iter(self.ranked), "")
 
     @property
     def comment(self) -> str:
-        """For how many mentions this concept was the answer, and for how many which others."""
+        """The reviewer's, or for how many mentions which concept was the answer."""
+        if self.reviewed:
+            return self.reviewed["review_comment"]
         best = self.best
+        if not best:
+            return ""
         others = [f"{cui} ({tally.count})" for cui, tally in self.concepts.items() if cui != best]
         text = f"{self.concepts[best].count} of {self.mentions} mentions"
         return f"{text}; others: {', '.join(others)}" if others else text
 
 
-class FormatByString(OutputFormat):
-    """A format with a row for each string, written when all mentions are counted.
+@dataclass(frozen=True)
+class Unused(Iterable[RankedRows]):
+    """The rows of some parts without an accepted answer, to be iterated over several times."""
 
-    Memory holds the distinct strings. Of conflicting answers for a string, the most frequent one
-    counts.
+    parts: Iterable[RankedRows]
+
+    def __iter__(self) -> Iterator[RankedRows]:
+        for rows in self.parts:
+            answers = [next(iter(concepts), {}) for concepts in rows.concepts(1)]
+            yield rows.take([at for at, each in enumerate(answers) if not each.get("accepted")])
+
+
+class Mappings(OutputFormat):
+    """A format of what is accepted or reviewed; a sheet of the rest lies beside it."""
+
+    beside = ".candidates.csv"
+    about_beside = "what is not accepted, to be reviewed"
+
+    def write_beside(self, path: Path, parts: Iterable[RankedRows]) -> None:
+        """Write the sheet."""
+        ReviewSheet(self.settings).write(path, Unused(parts))
+
+
+class FormatByString(Mappings):
+    """A format with a row for each term: string and source code. All mentions are counted first.
+
+    Memory holds the distinct terms. Of conflicting answers for a term, the most frequent one
+    counts, but a reviewer's before all.
 
     Attributes:
-        only_accepted: whether answers that are not accepted are left out.
-        strings: string -> its answers, in the order of first mentions.
+        depth: number of concepts of a mention that count.
+        strings: term -> its answers, in the order of first mentions.
     """
 
-    only_accepted: ClassVar[bool] = True
+    depth: int = 1
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.strings: dict[str, StringTally] = {}
+        self.strings: dict[Term, StringTally] = {}
 
     def write(self, path: Path, parts: Iterable[RankedRows]) -> None:
         """Count all answers, then write the lines of the strings."""
-        for answer in chain.from_iterable(map(answers_of, parts)):
-            tally = self.strings.setdefault(answer["mention"], StringTally())
-            tally.mentions += 1
-            if is_used(answer) or (answer["answer"] and not self.only_accepted):
-                concept = ConceptTally(answer["answer_name"] or "")
-                tally.concepts.setdefault(answer["answer"], concept).add(answer)
+        for rows in parts:
+            for row, answers in zip(rows.mappings(), rows.concepts(self.depth), strict=True):
+                tally = self.strings.setdefault(term_of(row), StringTally())
+                is_reviewed = bool(row.get(REVIEWED))
+                if is_reviewed and not tally.reviewed:
+                    tally.reviewed = row
+                    tally.concepts.clear()
+                tally.mentions += 1
+                tally.frequency += int(first_of(row, FREQUENCY) or 1)
+                for answer in answers:
+                    if self.is_used(answer) and is_reviewed == bool(tally.reviewed):
+                        concept = ConceptTally(answer["name"] or "")
+                        tally.concepts.setdefault(answer["cui"], concept).add(answer)
         # What no text could be read of.
-        self.strings.pop("", None)
+        self.strings = {term: tally for term, tally in self.strings.items() if term.text}
         self.counts["strings"] = len(self.strings)
         for tally in self.strings.values():
             self.counts["without an answer"] += not tally.concepts
@@ -144,6 +186,18 @@ def cells(values: Iterable[object], delimiter: str = ",") -> str:
     return line.getvalue().removesuffix("\r\n") + "\n"
 
 
+def source_of(term: Term) -> list[Code]:
+    """The source's code of a term, if it has one; without a vocabulary, its prefix tells that."""
+    if not term.code:
+        return []
+    if not term.vocabulary:
+        return [code_of(term.code)]
+    return [Code(SOURCE_OF_VOCABULARY.get(term.vocabulary, term.vocabulary), term.code)]
+
+
+SOURCE_OF_VOCABULARY = {system.omop: source for source, system in SYSTEMS.items() if system.omop}
+
+
 # A tier says how sure the model is; `mappingRelation` claims no more than that there is one.
 PREDICATES: dict[str | None, str] = {
     "high": "skos:exactMatch",
@@ -154,12 +208,15 @@ NAMESPACES = {
     "semapv": "https://w3id.org/semapv/vocab/",
 }
 COLUMNS = (
+    "subject_id",
     "subject_label",
     "subject_type",
     "predicate_id",
     "object_id",
     "object_label",
     "mapping_justification",
+    "author_label",
+    "mapping_date",
     "mapping_tool",
     "mapping_tool_version",
     "confidence",
@@ -170,23 +227,28 @@ COLUMNS = (
 
 
 class Sssom(FormatByString):
-    """Literal mappings: a row for each string and code of its concept; a string has no id.
+    """A row for each term and code of its concept; a literal mapping if the term has no code.
 
     The confidence is the mean probability of the string's mentions, the predicate that of their
     lowest tier. A score that is not calibrated is a similarity.
     """
 
     name = "sssom"
-    help = "SSSOM: TSV, a row for each string"
+    help = "SSSOM: TSV, a row for each string and source code"
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.depth = self.settings.top or 1
 
     def lines(self) -> Iterator[str]:
         codes: set[Code] = set()
         lines = [cells(COLUMNS, "\t")]
-        for string, tally in self.strings.items():
-            if tally.concepts:
-                codes_of_string = self.settings.codes.of(tally.best)
-                codes.update(codes_of_string)
-                lines += [cells(self._row(string, tally, code), "\t") for code in codes_of_string]
+        for term, tally in self.strings.items():
+            for concept in tally.ranked[: self.depth]:
+                for code in self.settings.codes.of(concept):
+                    row = self._row(term, tally, concept, code)
+                    codes.update([code, *source_of(term)])
+                    lines.append(cells([row.get(column, "") for column in COLUMNS], "\t"))
         yield from self._metadata(codes, "".join(lines))
         yield from lines
 
@@ -201,73 +263,93 @@ class Sssom(FormatByString):
         for prefix, namespace in namespaces.items():
             yield f"#  {prefix}: {json.dumps(namespace)}\n"
 
-    def _row(self, string: str, tally: StringTally, code: Code) -> list[object]:
-        concept = tally.concepts[tally.best]
-        is_calibrated = concept.tier is not None
+    def _row(self, term: Term, tally: StringTally, cui: str, code: Code) -> dict[str, object]:
+        concept = tally.concepts[cui]
         values = {
-            "subject_label": string,
-            "subject_type": "rdfs literal",
-            "predicate_id": PREDICATES.get(concept.tier, "skos:mappingRelation"),
+            "subject_label": term.text,
             "object_id": code.curie,
             "object_label": concept.name,
+            "comment": tally.comment,
+        }
+        for source in source_of(term):
+            values["subject_id"] = source.curie
+        if not term.code:
+            values["subject_type"] = "rdfs literal"
+        if tally.reviewed:
+            return values | {
+                "predicate_id": PREDICATES["high"],
+                "mapping_justification": "semapv:ManualMappingCuration",
+                "author_label": tally.reviewed["reviewer"],
+                "mapping_date": tally.reviewed["reviewed_on"],
+            }
+        is_calibrated = concept.tier is not None
+        return values | {
+            "predicate_id": PREDICATES.get(concept.tier, "skos:mappingRelation"),
             "mapping_justification": "semapv:CompositeMatching",
             "mapping_tool": TOOL,
             "mapping_tool_version": __version__,
             "confidence" if is_calibrated else "similarity_score": concept.score,
             "similarity_measure": "" if is_calibrated else f"score of {TOOL}, not calibrated",
-            "comment": tally.comment,
         }
-        return [values.get(column, "") for column in COLUMNS]
 
 
 EXTENSIONS = "urn:umls-reranker:"
 IDS = ("doc_id", "mention_id")
 
 
-class Fhir(LinesFormat):
+class Fhir(Mappings, LinesFormat):
     """CodeableConcepts with a coding for each code of an accepted concept, and for its own id.
 
-    One that is not accepted has only its text. Extensions hold the score, the tier, and the ids
-    of mention and document, but never the text around the mention.
+    One that is not accepted has only its text and the source's coding, which is the last of each.
+    Extensions hold the score, the tier, and the ids of mention and document, but never the text
+    around the mention.
     """
 
     name = "fhir"
     help = "FHIR: NDJSON, a CodeableConcept for each mention"
 
     def lines(self, rows: RankedRows) -> Iterator[bytes]:
-        for concept in map(self._concept, rows.mappings(), answers_of(rows)):
-            yield json_line(concept) + b"\n"
+        for row, answers in zip(rows.mappings(), rows.concepts(1), strict=True):
+            yield json_line(self._concept(row, next(iter(answers), {}))) + b"\n"
 
     def _concept(self, row: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
-        score = "uncalibrated-score" if answer["tier"] is None else "score"
+        score = "uncalibrated-score" if answer.get("tier") is None else "score"
         values = [(key.replace("_", "-"), "valueString", row.get(key)) for key in IDS]
-        if answer["answer"] is not None:
-            values.append((score, "valueDecimal", round(answer["answer_score"], 6)))
-        values.append(("tier", "valueCode", answer["tier"]))
+        if "score" in answer:
+            values.append((score, "valueDecimal", round(answer["score"], 6)))
+        values.append(("tier", "valueCode", answer.get("tier")))
         extensions = [
-            {"url": EXTENSIONS + name, kind: value if kind == "valueDecimal" else str(value)}
+            {"url": EXTENSIONS + name, kind: value if kind == "valueDecimal" else _text(str(value))}
             for name, kind, value in values
             if value not in (None, "")
         ]
-        codings = self._codings(answer["answer"], answer["answer_name"]) if is_used(answer) else ()
-        concept = {"extension": extensions, "coding": [*codings], "text": answer["mention"]}
+        term = term_of(row)
+        codings = self._codings(answer["cui"], answer["name"]) if self.is_used(answer) else []
+        codings += [_coding(code, term.text) for code in source_of(term)]
+        concept = {"extension": extensions, "coding": codings, "text": _text(term.text)}
         return {key: value for key, value in concept.items() if value}
 
-    def _codings(self, cui: str, name: str) -> Iterator[dict[str, str]]:
+    def _codings(self, cui: str, name: str) -> list[dict[str, str]]:
         own = code_of(cui, self.settings.codes.sources)
         codes = [*self.settings.codes.of(cui)]
         if own not in codes and own.source != LOCAL:
             codes.append(own)
-        for code in codes:
-            coding = {
-                "system": system_of(code.source).fhir,
-                "code": code.code,
-                "display": name if code == own else "",
-            }
-            yield {key: value for key, value in coding.items() if value}
+        return [_coding(code, name if code == own else "") for code in codes]
 
 
-SOURCE_OF_VOCABULARY = {system.omop: source for source, system in SYSTEMS.items() if system.omop}
+def _coding(code: Code, display: str) -> dict[str, str]:
+    """A coding; the type code of FHIR has no other white space than single spaces."""
+    coding = {
+        "system": system_of(code.source).fhir,
+        "code": " ".join(_text(code.code).split()),
+        "display": _text(display),
+    }
+    return {key: value for key, value in coding.items() if value}
+
+
+def _text(text: str) -> str:
+    """The text without what no string of FHIR has."""
+    return "".join(character for character in text if character >= " " or character in "\t\r\n")
 
 
 class OmopConcept(NamedTuple):
@@ -314,7 +396,7 @@ class OmopVocabulary:
             wanted,
         )
         pairs = self._pairs("concept_id_1", concepts)
-        standard = self._concepts_of({target for _, target in pairs})
+        standard = self.concepts_of({target for _, target in pairs})
         targets: dict[Code, list[OmopConcept]] = {}
         for source, target in pairs:
             if target in standard and standard[target].standard_concept == "S":
@@ -328,7 +410,7 @@ class OmopVocabulary:
         """
         ids = {*targets}
         pairs = self._pairs("concept_id_2", ids)
-        concepts = self._concepts_of(ids.union(source for source, _ in pairs))
+        concepts = self.concepts_of(ids.union(source for source, _ in pairs))
         codes = {target: [concepts[target].code] for target in ids if target in concepts}
         for source, target in pairs:
             if source in concepts and target in codes:
@@ -347,7 +429,8 @@ class OmopVocabulary:
             )
         return pairs
 
-    def _concepts_of(self, ids: Collection[str]) -> dict[str, OmopConcept]:
+    def concepts_of(self, ids: Collection[str]) -> dict[str, OmopConcept]:
+        """Id -> concept, of those that are in the vocabulary; errors are those of `targets`."""
         return self._concepts_with(lambda block: block["concept_id"], ids)
 
     def _concepts_with(
@@ -388,16 +471,18 @@ LONGEST_CODE = 50
 NO_CONCEPT = OmopConcept(0, "No matching concept", "Metadata", "None", "No matching concept")
 
 
-def source_code(string: str) -> str:
-    """A code for a string: itself, or its beginning and a hash if it is too long for one."""
+def source_code(term: Term) -> str:
+    """The code of a term, or of one without the string; a longer one becomes beginning and hash."""
+    string = term.code or term.text
     suffix = f"~{int(hash_texts([string])[0]):016x}"
     return string if len(string) <= LONGEST_CODE else string[: LONGEST_CODE - len(suffix)] + suffix
 
 
 class Omop(FormatByString):
-    """source_to_concept_map: a row for each string and standard concept, 0 where there is none.
+    """source_to_concept_map: a row for each term and standard concept, 0 where there is none.
 
-    Of the codes of a string's concept the first one that maps to a standard concept counts.
+    Of the codes of a term's concept the first one that maps to a standard concept counts. Targets
+    that a reviewer approved in Usagi stay.
     """
 
     name = "omop"
@@ -429,22 +514,28 @@ class Omop(FormatByString):
             for best in {tally.best for tally in self.strings.values()}
         }
         targets = self.vocabulary.targets(chain.from_iterable(codes_of.values()))
+        approved = {
+            term: tally.reviewed.get("reviewed_targets") or []
+            for term, tally in self.strings.items()
+        }
+        known = self.vocabulary.concepts_of({*chain.from_iterable(approved.values())})
         yield cells(self.header)
-        for string, tally in self.strings.items():
+        for term, tally in self.strings.items():
             mapped = next((targets[code] for code in codes_of[tally.best] if code in targets), [])
+            mapped = [known[target] for target in approved[term] if target in known] or mapped
             self.counts["unmapped"] += not mapped
             for target in mapped or [NO_CONCEPT]:
-                yield cells(self.row(string, tally, target, mapped))
+                yield cells(map(self.cell, self.row(term, tally, target, mapped)))
 
     def row(
-        self, string: str, tally: StringTally, target: OmopConcept, targets: list[OmopConcept]
+        self, term: Term, tally: StringTally, target: OmopConcept, targets: list[OmopConcept]
     ) -> list[object]:
-        """The cells for one of the targets of a string."""
+        """The cells for one of the targets of a term."""
         return [
-            source_code(string),
+            source_code(term),
             0,
-            TOOL,
-            string[:255],
+            term.vocabulary or TOOL,
+            term.text[:255],
             target.concept_id,
             target.vocabulary_id,
             "1970-01-01",
@@ -454,11 +545,11 @@ class Omop(FormatByString):
 
 
 class Usagi(Omop):
-    """A sheet of Usagi, unchecked, with what was not accepted, too: people decide."""
+    """A sheet of Usagi, approved where reviewed; else unchecked, and all of it: people decide."""
 
     name = "usagi"
     help = "Usagi: CSV to review; needs --omop_concepts"
-    only_accepted = False
+    beside = ""
     header = (
         "sourceCode",
         "sourceName",
@@ -480,26 +571,31 @@ class Usagi(Omop):
         "assignedReviewer",
     )
 
+    def is_used(self, answer: Answer) -> bool:
+        return bool(answer.get("cui"))
+
     def row(
-        self, string: str, tally: StringTally, target: OmopConcept, targets: list[OmopConcept]
+        self, term: Term, tally: StringTally, target: OmopConcept, targets: list[OmopConcept]
     ) -> list[object]:
-        """The cells for one of the targets of a string."""
+        """The cells for one of the targets of a term."""
         best = tally.best
+        day = tally.reviewed.get("reviewed_on") or "1970-01-01"
         values = {
-            "sourceCode": source_code(string),
-            "sourceName": string,
-            "sourceFrequency": tally.mentions,
+            "sourceCode": source_code(term),
+            "sourceName": term.text,
+            "sourceFrequency": tally.frequency,
             "sourceAutoAssignedConceptIds": ";".join(str(each.concept_id) for each in targets),
             "ADD_INFO:cui": best,
             "matchScore": tally.concepts[best].score if best else 0.0,
-            "mappingStatus": "UNCHECKED",
+            "mappingStatus": APPROVED if tally.reviewed else "UNCHECKED",
             "equivalence": "UNREVIEWED",
-            "statusSetOn": 0,
+            "statusSetBy": tally.reviewed.get("reviewer"),
+            "statusSetOn": int(np.datetime64(day, "ms").astype(np.int64)),
             "conceptId": target.concept_id,
             "conceptName": target.concept_name,
             "domainId": target.domain_id,
             "mappingType": "MAPS_TO",
-            "comment": tally.comment if best else "",
+            "comment": tally.comment,
             "createdBy": TOOL,
             "createdOn": 0,
         }

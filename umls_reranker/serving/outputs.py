@@ -30,6 +30,8 @@ from .rows import (
 CANDIDATES = "candidates"
 # The key of a row with the codes of its answer; in tables, the beginning of columns.
 CODES = "codes"
+# Columns of text tables about the concepts after the second.
+FURTHER = ("cui", "name", "score")
 LARGEST_INTEGER = 2**63
 
 
@@ -61,17 +63,22 @@ class Csv(OutputFormat):
         """Write a line for each row, and first the names of all columns."""
         columns = [name for name in brought(parts).names if name != CANDIDATES]
         codes = [f"{CODES}_{source}" for source in self.settings.codes.sources]
+        depth = self.settings.top or 2
+        further = [f"{name}_{rank}" for rank in range(3, depth + 1) for name in FURTHER]
         with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
             sheet = csv.writer(stream, delimiter=self.delimiter)
-            sheet.writerow([*columns, *ANSWER_TYPES, *codes])
+            sheet.writerow([*columns, *ANSWER_TYPES, *codes, *further])
             for rows in parts:
-                for row, answer in zip(rows.mappings(), rows.answers(), strict=True):
+                answered = zip(rows.mappings(), rows.answers(), rows.concepts(depth), strict=True)
+                for row, answer, ranked in answered:
+                    concepts = ranked + [{}] * depth
                     cells = (
                         *(row.get(name) for name in columns),
                         *answer.values(),
                         *self.codes(answer["answer"]).values(),
+                        *(concepts[at].get(name) for at in range(2, depth) for name in FURTHER),
                     )
-                    sheet.writerow(map(_cell, cells))
+                    sheet.writerow(_cell(self.cell(value)) for value in cells)
 
 
 class Tsv(Csv):

@@ -6,20 +6,40 @@ import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ..core.errors import UserError
 from ..core.files import written
-from ..lists.columns import concept_id, gold_parts, trainable
+from ..lists.answers import ANSWER, FREQUENCY, first_of, term_of
+from ..lists.columns import GOLD_KEYS, concept_id, gold_parts, id_text
 from ..lists.labels import with_document
 from ..lists.read import ERROR
 from ..vocab.text import normalize_name
-from .rows import RANKED, LinesFormat, OutputFormat, RankedRows, json_line
+from ..vocab.types import TypeHierarchy
+from .rows import RANKED, FormatSettings, LinesFormat, OutputFormat, RankedRows, json_line
 
 RANDOM_SAMPLE = "is_random_sample"
-MENTION_COLUMNS = ("doc_id", "mention_id", "entity", "entity_type", "left", "right", RANDOM_SAMPLE)
+# Columns of a sheet about the mention, of those that any row fills.
+ABOUT_MENTION = (
+    "doc_id",
+    "mention_id",
+    "source_code",
+    "source_vocabulary",
+    "frequency",
+    "entity_type",
+    "left",
+    "mention",
+    "right",
+)
+# The ending of the mentions beside a sheet of rows without lists, such as those of `link`.
+MENTIONS = ".mentions.jsonl"
+LONGEST_DEFINITION = 100
+# Number of candidates in a line, if nobody says.
+SHEET_TOP = 5
 
 
 def select_for_review(
@@ -65,83 +85,167 @@ class ListLines(LinesFormat):
     endings = (".jsonl",)
     help = "JSON Lines: the row of each mention, with its candidates"
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._first_rows: dict[tuple[Any, Any], int] = {}
+        self._count = 0
+
     def lines(self, rows: RankedRows) -> Iterator[bytes]:
-        """The rows without ``ranked``, or with ``error``."""
+        """The rows without ``ranked``, or with ``error``.
+
+        Raises:
+            UserError: a mention_id of a document is repeated: labels would be of both.
+        """
         for row, error in zip(rows.mappings(), rows.errors, strict=True):
+            self._count += 1
+            key = (id_text(row.get("doc_id")), id_text(row.get("mention_id")))
+            first = self._first_rows.setdefault(key, self._count)
+            if key[1] is not None and first != self._count:
+                raise UserError(
+                    f"mention_id {key[1]!r} of document {key[0]} is that of rows {first} and "
+                    f"{self._count}; give each mention an id of its own, or none"
+                )
             line = {name: value for name, value in row.items() if name != RANKED}
             yield json_line(line | {ERROR: error} if error else line) + b"\n"
+        self.counts["documents"] = len({document for document, _ in self._first_rows})
 
 
 class ReviewSheet(OutputFormat):
-    """A line for each candidate, and the column ``gold_cui`` to fill in."""
+    """A line for each mention: its first candidates, and columns for the answer."""
 
     name = "csv"
     endings = (".csv",)
-    help = "a sheet to label: a line for each candidate"
+    help = "a sheet to label, a line for each mention"
+    beside = ".lists.jsonl"
+    about_beside = "the lists of the sheet"
+
+    def write_beside(self, path: Path, parts: Iterable[RankedRows]) -> None:
+        """Write the lists."""
+        lists = ListLines(self.settings)
+        lists.write(path, parts)
+        self.counts = lists.counts
 
     def write(self, path: Path, parts: Iterable[RankedRows]) -> None:
-        """Write the lines of all rows, with all columns of any."""
-        columns = dict.fromkeys(
-            name for rows in parts for line in _sheet(rows.mappings()) for name in line
-        )
+        """Write the lines of all rows, with the columns of mentions that any row fills."""
+        filled = {
+            column
+            for rows in parts
+            for row in rows.mappings()
+            for column, value in _about_mention(row).items()
+            if value not in ("", None)
+        }
+        candidates = [
+            f"{column}_{rank}"
+            for rank in range(1, (self.settings.top or SHEET_TOP) + 1)
+            for column in ("name", "id", "about")
+        ]
+        about = [column for column in ABOUT_MENTION if column in filled]
+        columns = [*about, ANSWER, "comment", "reviewer", "reviewed_on", *candidates]
         with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as stream:
-            sheet = csv.DictWriter(stream, list(columns))
+            sheet = csv.DictWriter(stream, columns, extrasaction="ignore")
             sheet.writeheader()
             for rows in parts:
-                sheet.writerows(_sheet(rows.mappings()))
+                for row, ranked in zip(rows.mappings(), rows.ranked.to_pylist(), strict=True):
+                    line = _about_mention(row) | {ANSWER: _gold_cell(row)}
+                    line |= self._about_candidates(row, ranked or row.get(RANKED) or [])
+                    sheet.writerow({key: self.cell(value) for key, value in line.items()})
+
+    def _about_candidates(
+        self, row: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """The cells of the first concepts of a row's list, or else of its answers."""
+        concepts: dict[Any, Mapping[str, Any]] = {}
+        for item in row.get("candidates") or ranked:
+            candidate = {"name": item} if isinstance(item, str) else item
+            concepts.setdefault(concept_id(candidate) or candidate.get("name"), candidate)
+        cells = {}
+        for rank, candidate in enumerate(concepts.values(), start=1):
+            name = candidate.get("preferred_name") or candidate.get("name")
+            cells[f"name_{rank}"] = name
+            cells[f"id_{rank}"] = concept_id(candidate)
+            cells[f"about_{rank}"] = "; ".join(_apart(candidate, name))
+        return cells
 
 
 LIST_FORMATS: dict[str, type[OutputFormat]] = {kind.name: kind for kind in (ListLines, ReviewSheet)}
 
 
 def write_queue(
-    rows: Sequence[Mapping[str, Any]], path: Path, *, each_row_is_a_document: bool = False
-) -> None:
-    """Write selected rows, as JSON Lines without ``ranked`` or, if the file is a .csv, as a sheet.
+    rows: Sequence[Mapping[str, Any]],
+    path: Path,
+    *,
+    each_row_is_a_document: bool = False,
+    top: int | None = None,
+    for_spreadsheet: bool = False,
+) -> Path | None:
+    """Write selected rows as JSON Lines without ``ranked``, or as a sheet with these beside it.
 
-    A reviewer sets ``cui`` of a row, or in the sheet ``gold_cui`` in the first line of a mention.
-    Both are rows of labelled lists, with the candidates in their original order.
+    A reviewer sets ``cui`` of a row, or ``gold_cui`` in a line of the sheet.
 
     Args:
         rows: the rows.
-        path: the file.
+        path: the file; a .csv is a sheet.
         each_row_is_a_document: as for `lists.labels.with_document`.
+        top: as of `rows.FormatSettings`.
+        for_spreadsheet: as of `rows.FormatSettings`.
+
+    Returns:
+        The file of rows beside the sheet, or None.
 
     Raises:
-        UserError: a row has no ``doc_id``.
+        UserError: a row has no ``doc_id``, or a mention_id is repeated.
     """
-    kind: type[OutputFormat] = ReviewSheet if path.suffix == ".csv" else ListLines
     selected = [*map(dict, rows)]
-    for row in selected:
+    for number, row in enumerate(selected, start=1):
         with_document(row, repr(_entity(row)), each_row_is_a_document)
+        if id_text(row.get("mention_id")) is None:
+            row["mention_id"] = f"review-{number}"
+    parts = [RankedRows(selected, pa.nulls(len(rows)), [None] * len(rows))]
+    if path.suffix != ".csv":
+        with written(path) as partial:
+            ListLines().write(partial, parts)
+        return None
+    has_candidates = all("candidates" in row for row in selected)
+    sheet = ReviewSheet(FormatSettings(top=top, for_spreadsheet=for_spreadsheet))
+    lists = path.with_name(path.stem + (sheet.beside if has_candidates else MENTIONS))
+    with written(lists) as partial:
+        sheet.write_beside(partial, parts)
     with written(path) as partial:
-        kind().write(partial, [RankedRows(selected, pa.nulls(len(rows)), [None] * len(rows))])
+        sheet.write(partial, parts)
+    return lists
 
 
-def _sheet(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A line for each candidate; rank and probability help the reviewer and are no scores."""
-    for number, row in enumerate(rows, start=1):
-        mention = {name: row.get(name) for name in MENTION_COLUMNS}
-        if row.get("index_key"):
-            mention["index_key"] = row["index_key"]
-        if mention["mention_id"] is None:
-            mention["mention_id"] = f"review-{number}"
-        mention["entity"] = _entity(row)
-        # Of several gold concepts a cell holds the list.
-        gold = concept_id(row)
-        (one,) = trainable([gold_parts(gold) or ()])
-        mention["gold_cui"] = one or (json.dumps(gold) if isinstance(gold, list) else gold)
-        answers = {(item.get("cui"), item.get("name")): item for item in row.get(RANKED, ())}
-        for item in row.get("candidates") or [{}]:
-            candidate = {"name": item} if isinstance(item, str) else item
-            about = {}
-            if answers:
-                answer = answers.get((concept_id(candidate), candidate.get("name")), {})
-                about = {"rank": answer.get("rank"), "probability": answer.get("score")}
-            yield {
-                name: "|".join(value) if isinstance(value, list) else value
-                for name, value in (mention | about | candidate).items()
-            }
+def _about_mention(row: Mapping[str, Any]) -> dict[str, Any]:
+    term = term_of(row)
+    about = {column: row.get(column) for column in ABOUT_MENTION}
+    about |= {
+        "source_code": term.code,
+        "source_vocabulary": term.vocabulary,
+        "frequency": first_of(row, FREQUENCY),
+        "mention": term.text,
+    }
+    kind = about["entity_type"]
+    about["entity_type"] = "|".join(map(str, kind)) if isinstance(kind, list) else kind
+    return about
+
+
+def _gold_cell(row: Mapping[str, Any]) -> str | None:
+    """The gold concept of a row as `read.gold_of_cell` reads it."""
+    gold = next((row[key] for key in GOLD_KEYS if row.get(key) is not None), None)
+    parts = gold_parts(gold) or ()
+    if len(parts) > 1:
+        return json.dumps(gold)
+    return "|".join(parts[0]) if parts else None
+
+
+def _apart(candidate: Mapping[str, Any], name: str | None) -> Iterator[str]:
+    """What tells a candidate from another with the same name."""
+    if candidate.get("name") not in (name, None):
+        yield str(candidate["name"])
+    types = candidate.get("semantic_types") or ()
+    yield from TypeHierarchy.built_in().names([types] if isinstance(types, str) else types)
+    if definition := candidate.get("definition"):
+        yield shorten(definition, LONGEST_DEFINITION, placeholder=" ...")
 
 
 def _entity(row: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from ..calibration.features import ALL_INPUTS
 from ..core.arrays import RepeatedTexts, arrow_writer, open_arrow
 from ..core.files import strict
 from ..lists.candidate_lists import CandidateLists
-from ..lists.columns import as_arrow
+from ..lists.columns import CUI_LESS, as_arrow, first_values
 from ..lists.read import ERROR
 from ..vocab.codes import ConceptCodes
 
@@ -171,6 +171,11 @@ ANSWER_TYPES = {
     column: RANKED_TYPE.field(name).type
     for column, name in [*TOP_COLUMNS.items(), *SECOND_COLUMNS.items()]
 } | {ERROR: pa.string()}
+# Keys of a row that a reviewer answered: the id, `columns.CUI_LESS` for none, and its name.
+REVIEWED = "reviewed_id"
+REVIEWED_NAME = "reviewed_name"
+# The beginnings of texts that programs for tables take for formulas.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 # The column of a part with mappings as JSON, and the key of its metadata with all but columns.
 LINE = "line"
 STATE = b"umls_reranker_part"
@@ -200,14 +205,38 @@ class RankedRows(NamedTuple):
     def answers(self) -> list[dict[str, Any]]:
         """For each row the columns of `ANSWER_TYPES`, with preferred names where there are any."""
         answers = []
-        for items, error in zip(self.ranked.to_pylist(), self.errors, strict=True):
-            top = _answer(items[0] if items else {})
-            further = (item for item in items or () if _concept(item) != _concept(top))
-            second = _answer(next(further, {}))
+        for concepts, error in zip(self.concepts(2), self.errors, strict=True):
+            top, second = [*concepts, {}, {}][:2]
             answer = {column: top.get(name) for column, name in TOP_COLUMNS.items()}
             answer |= {column: second.get(name) for column, name in SECOND_COLUMNS.items()}
             answers.append(answer | {ERROR: error})
         return answers
+
+    def concepts(self, count: int) -> Iterator[list[dict[str, Any]]]:
+        """For each row the first of its ranked concepts; the reviewer's alone, if one answered.
+
+        A reviewer's has ``cui``, ``name`` and ``accepted``, others all of `RANKED_FIELDS`.
+        """
+        reviewed = first_values(self.content, REVIEWED)
+        names = first_values(self.content, REVIEWED_NAME)
+        for items, cui, name in zip(self.ranked.to_pylist(), reviewed, names, strict=True):
+            concepts: dict[str | None, dict[str, Any]] = {}
+            for item in items or ():
+                own_name = item.get("preferred_name") or item["name"]
+                concepts.setdefault(item["cui"] or item["name"], item | {"name": own_name})
+            if cui:
+                known = None if cui == CUI_LESS else cui
+                concepts = {known: {"cui": known, "name": name, "accepted": True}}
+            yield [*concepts.values()][:count]
+
+    def take(self, numbers: Sequence[int]) -> RankedRows:
+        """Some of the rows, by number, without counts."""
+        content = self.mappings()
+        return RankedRows(
+            [content[number] for number in numbers],
+            self.ranked.take(pa.array(numbers, pa.int64())),
+            [self.errors[number] for number in numbers],
+        )
 
     def save(self, path: Path) -> None:
         """Write the part, without what an earlier output of this package had added to the rows.
@@ -298,11 +327,17 @@ class FormatSettings:
         codes: the codes of concepts, in the vocabularies that are asked for.
         model: the model that ranked the rows, publishable (`files.portable_locator`).
         omop_concepts: CONCEPT.csv and CONCEPT_RELATIONSHIP.csv of an OMOP vocabulary.
+        only_accepted: whether formats of other tools have only answers that are accepted.
+        top: number of candidates of a line; None: as the format has it.
+        for_spreadsheet: whether texts that a program for tables would run get an apostrophe.
     """
 
     codes: ConceptCodes = field(default_factory=ConceptCodes)
     model: str = ""
     omop_concepts: Sequence[Path] = ()
+    only_accepted: bool = True
+    top: int | None = None
+    for_spreadsheet: bool = False
 
 
 class OutputFormat(ABC):
@@ -314,6 +349,8 @@ class OutputFormat(ABC):
         name: its name, for ``--format``.
         endings: endings of files that are in this format, if it is not named.
         help: one line about it.
+        beside: ending of a file that belongs to each of its files; "" for none.
+        about_beside: what that file has.
         counts: what to say of the written rows.
 
     Args:
@@ -323,6 +360,8 @@ class OutputFormat(ABC):
     name: ClassVar[str]
     endings: ClassVar[tuple[str, ...]] = ()
     help: ClassVar[str]
+    beside: ClassVar[str] = ""
+    about_beside: ClassVar[str] = ""
 
     def __init__(self, settings: FormatSettings = FormatSettings()) -> None:
         self.settings = settings
@@ -332,6 +371,10 @@ class OutputFormat(ABC):
     def write(self, path: Path, parts: Iterable[RankedRows]) -> None:
         """Write a new file of all rows, whose parts may be iterated over several times."""
 
+    def write_beside(self, path: Path, parts: Iterable[RankedRows]) -> None:
+        """Write the file that belongs to that of `write`, before it."""
+        raise NotImplementedError
+
     def codes(self, cui: str | None) -> dict[str, list[str]]:
         """Vocabulary -> the codes of an answer, best first; {} if none are asked for."""
         sources = self.settings.codes.sources
@@ -339,6 +382,16 @@ class OutputFormat(ABC):
         return {
             source: [code.code for code in codes if code.source == source] for source in sources
         }
+
+    def is_used(self, answer: Mapping[str, Any]) -> bool:
+        """Whether a format of other tools has an answer (`RankedRows.concepts`)."""
+        is_enough = answer.get("accepted") or not self.settings.only_accepted
+        return bool(is_enough and answer.get("cui"))
+
+    def cell(self, value: Any) -> Any:
+        """A value for a cell: a program for tables would run a text such as ``=1+1``."""
+        is_formula = isinstance(value, str) and value.startswith(FORMULA)
+        return f"'{value}" if is_formula and self.settings.for_spreadsheet else value
 
 
 class LinesFormat(OutputFormat):
@@ -369,11 +422,3 @@ def as_text(value: Any) -> str:
 def plain_text(text: str) -> str:
     """The text as it can be encoded: half of a surrogate pair is no text, and becomes its code."""
     return text.encode(errors="backslashreplace").decode()
-
-
-def _answer(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {**item, "name": item.get("preferred_name") or item.get("name")}
-
-
-def _concept(item: Mapping[str, Any]) -> str | None:
-    return item.get("cui") or item.get("name")

@@ -303,13 +303,13 @@ def read_reference(path: Path) -> tuple[dict[str, dict[str, float | None]], Hist
 
 
 def read_ranked(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of JSON Lines that ``umls-reranker rerank`` wrote, without those that have an ``error``.
+    """Rows of JSON Lines that ``umls-reranker rerank`` or ``link`` wrote, but for ``error``.
 
     Raises:
         UserError: the file is missing, or a line is not a ranked row (names the line).
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist; give the output of umls-reranker rerank")
+        raise UserError(f"{path} does not exist; give the output of umls-reranker rerank or link")
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
@@ -321,20 +321,18 @@ def read_ranked(path: Path) -> Iterator[dict[str, Any]]:
             if not _is_ranked(row):
                 raise UserError(
                     f"{path}:{number}: not a ranked row; give JSON Lines "
-                    "that umls-reranker rerank wrote"
+                    "that umls-reranker rerank or link wrote"
                 )
             yield row
 
 
 def _is_ranked(row: Any) -> bool:
-    if not isinstance(row, dict) or not all(
-        isinstance(row.get(name), list) for name in ("candidates", "ranked")
-    ):
+    if not isinstance(row, dict) or not isinstance(row.get("ranked"), list):
         return False
     return bool(row.get("entity") or row.get("mention")) and all(
         isinstance(item, dict)
-        and item.get("tier") in TIERS
-        and isinstance(item.get("accepted"), bool)
+        and item.get("tier") in (*TIERS, None)
+        and isinstance(item.get("accepted"), bool | None)
         and isinstance(item.get("model_name", ""), str)
         and all(
             isinstance(item.get(name), int | float) and abs(item[name]) <= 1

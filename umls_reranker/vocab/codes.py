@@ -152,10 +152,11 @@ SOURCE_OF_PREFIX = {system.prefix: source for source, system in SYSTEMS.items()}
 
 def system_of(source: str) -> CodeSystem:
     """The system of a vocabulary; of one without an entry, as the FHIR specification names it."""
+    prefix = re.sub(r"[^\w.-]|^(?=\d)", "_", source)
     return SYSTEMS.get(source) or CodeSystem(
-        prefix=source,
-        namespace=f"{BIOPORTAL}{source}/",
-        fhir=f"http://www.nlm.nih.gov/research/umls/{source.lower()}",
+        prefix=prefix,
+        namespace=f"{BIOPORTAL}{prefix}/",
+        fhir=f"http://www.nlm.nih.gov/research/umls/{prefix.lower()}",
     )
 
 

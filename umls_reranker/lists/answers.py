@@ -1,0 +1,197 @@
+"""Answers of reviewers, from sheets with a line for each term, and the rows that they answer.
+
+A sheet has ``mention``, ``gold_cui`` (`read.gold_of_cell`; blank: nobody answered), and optionally
+``doc_id``, ``mention_id``, ``source_code``, ``left``, ``right``, ``reviewer``, ``reviewed_on``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..core.errors import UserError, warn_caller
+from .columns import GOLD_KEYS, gold_parts, id_text
+from .read import Rows, gold_of_cell, sheet_rows
+
+ANSWER = "gold_cui"
+# Keys of a term's own code, and its vocabulary, and how often it occurs: ours, and others'.
+SOURCE_CODE = ("source_code", "sourceCode")
+SOURCE_VOCABULARY = ("source_vocabulary", "source_vocabulary_id")
+FREQUENCY = ("frequency", "sourceFrequency")
+
+
+class Term(NamedTuple):
+    """A mention as its source knows it: the text, and "" where there is no code or vocabulary."""
+
+    text: str
+    code: str = ""
+    vocabulary: str = ""
+
+
+def term_of(row: Mapping[str, Any]) -> Term:
+    """The term of a row of a mention."""
+    text = row.get("mention") or row.get("entity") or ""
+    return Term(str(text), first_of(row, SOURCE_CODE), first_of(row, SOURCE_VOCABULARY))
+
+
+def first_of(row: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """The value of the first of some keys that a row has, as `columns.id_text`, or ""."""
+    return next(filter(None, (id_text(row.get(key)) for key in keys)), "")
+
+
+class Answer(NamedTuple):
+    """What a reviewer answered.
+
+    Attributes:
+        position: the line of the sheet, for messages.
+        term: the term that was reviewed.
+        gold: the gold concept (`columns.gold_parts`); None: the reviewer left it open.
+        reviewer: who answered; "" if the sheet does not say.
+        reviewed_on: the day, as 2026-12-31; "" if the sheet does not say.
+        comment: the reviewer's; may be "".
+        targets: the standard concepts of OMOP that were approved; of sheets of Usagi alone.
+    """
+
+    position: Any
+    term: Term
+    gold: Any
+    reviewer: str = ""
+    reviewed_on: str = ""
+    comment: str = ""
+    targets: tuple[str, ...] = ()
+
+
+class Answers:
+    """Answers by the ids of document and mention, and those without context also by the term.
+
+    Args:
+        answers: each with the row of its sheet.
+
+    Attributes:
+        count: number of lines with an answer.
+
+    Raises:
+        UserError: two answers to one mention_id differ; names both lines.
+    """
+
+    def __init__(self, answers: Iterable[tuple[Mapping[str, Any], Answer]]) -> None:
+        self._of_mention: dict[tuple[str | None, str | None], Answer] = {}
+        self._of_term: defaultdict[tuple[str, str], list[Answer]] = defaultdict(list)
+        self.count = 0
+        for row, answer in answers:
+            self.count += answer.gold is not None
+            if not has_context(row):
+                self._of_term[_key(answer.term)].append(answer)
+            key = _mention_key(row, answer.term)
+            if key[1] is not None:
+                former = self._of_mention.get(key, answer)
+                self._of_mention[key] = _one([former, answer])
+
+    def of(self, row: Mapping[str, Any], position: Any, context: object = None) -> Answer | None:
+        """The answer to a row: of its mention_id, or of its term where it has no context.
+
+        Args:
+            row: the row.
+            position: where it is, for messages.
+            context: the text of its document, if that is not in the row.
+
+        Raises:
+            UserError: the answer of its mention_id is about another text, or two answers to its
+                term differ; names both places.
+        """
+        term = term_of(row)
+        answer = self._of_mention.get(_mention_key(row, term))
+        if answer is not None:
+            if _key(answer.term)[0] != _key(term)[0]:
+                raise UserError(
+                    f"{position}: the text of this mention_id is {term.text!r}, but in "
+                    f"{answer.position} {answer.term.text!r} was reviewed; take that line out, or "
+                    "give the changed mention another id"
+                )
+            return answer
+        if context or has_context(row) or _key(term) not in self._of_term:
+            return None
+        return _one(self._of_term[_key(term)])
+
+
+def has_context(row: Mapping[str, Any]) -> bool:
+    """Whether the meaning of a row's mention may depend on the text around it."""
+    return any(row.get(key) for key in ("document", "text", "left", "right"))
+
+
+def _mention_key(row: Mapping[str, Any], term: Term) -> tuple[str | None, str | None]:
+    """The ids of document and mention; a term that is its own document has none."""
+    document = id_text(row.get("doc_id"))
+    return None if document == term.text else document, id_text(row.get("mention_id"))
+
+
+def _key(term: Term) -> tuple[str, str]:
+    """The same for what programs for tables write: apostrophes, and other breaks of lines."""
+    return " ".join(term.text.removeprefix("'").split()), term.code
+
+
+def _one(answers: Sequence[Answer]) -> Answer:
+    """The one answer; those that are open say nothing."""
+    closed = [answer for answer in answers if answer.gold is not None] or answers
+    first = closed[0]
+    for other in closed[1:]:
+        if gold_parts(other.gold) != gold_parts(first.gold):
+            raise UserError(
+                f"{other.position}: {other.term.text!r} is {other.gold}, but {first.gold} in "
+                f"{first.position}; let one of the two lines stand"
+            )
+    return first
+
+
+def read_sheet(path: Path) -> Iterator[tuple[dict[str, str], Answer]]:
+    """Yield the lines of a sheet of reviewed terms, and their answers.
+
+    Raises:
+        UserError: the file cannot be read, or a cell is no answer or no day; names the line.
+    """
+    for position, cells in sheet_rows(path, (ANSWER,), ("mention", "entity")):
+        gold = gold_of_cell(position, ANSWER, cells[ANSWER].removeprefix("'")) or None
+        day = cells.get("reviewed_on", "")
+        try:
+            day = day and date.fromisoformat(day[:10]).isoformat()
+        except ValueError:
+            raise UserError(
+                f"{position}: reviewed_on is {day!r}; write the day as 2026-12-31"
+            ) from None
+        answer = Answer(position, term_of(cells), gold, cells.get("reviewer", ""), day)
+        yield cells, answer._replace(comment=cells.get("comment", ""))
+
+
+def answered(rows: Rows, answers: Answers) -> Rows:
+    """The rows of lists with the gold concepts that reviewers gave them.
+
+    Left out, with a warning, are rows that have none: nothing is known about them. That of a row
+    whose line in the sheet is blank does not count.
+
+    Raises:
+        UserError: as `Answers.of`; or no row has an answer.
+    """
+    content = rows.mappings()
+    retained = []
+    matched = 0
+    for number, (row, position) in enumerate(zip(content, rows.positions, strict=True)):
+        answer = answers.of(row, position)
+        if answer is not None:
+            content[number] = {key: row[key] for key in row if key not in GOLD_KEYS}
+            content[number]["cui"] = answer.gold
+            matched += answer.gold is not None
+        if any(content[number].get(key) is not None for key in GOLD_KEYS):
+            retained.append(number)
+    if not matched:
+        raise UserError("no row of the lists has an answer in the sheets; give those of one file")
+    if matched < answers.count:
+        warn_caller(f"{answers.count - matched:,} answers of the sheets are to no row of the lists")
+    if len(retained) < len(content):
+        warn_caller(
+            f"{len(content) - len(retained):,} of {len(content):,} rows have no answer and are "
+            "left out; figures and certificates hold for mentions like those with one"
+        )
+    return Rows([rows.positions[at] for at in retained], [content[at] for at in retained])
