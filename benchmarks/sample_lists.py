@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from umls_lists import VOCABULARIES
+from built_in import VOCABULARIES
 
 CANDIDATES = 10
 

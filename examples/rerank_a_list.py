@@ -9,9 +9,9 @@ Scores of the built-in model are not calibrated for your lists: `umls-reranker c
 
 prints
 
-    kidney failure -> Kidney Failure (C0035078), 0.829, medium
-    heart attack -> Myocardial Infarction (C0027051), 0.780, medium
-    heart trouble -> abstain: Heart Failure has only 0.087
+    kidney failure -> Kidney Failure (C0035078), 0.786, medium
+    heart attack -> Myocardial Infarction (C0027051), 0.815, medium
+    heart trouble -> abstain: Heart has only 0.072
 """
 
 from umls_reranker import UMLSReranker

@@ -1,6 +1,7 @@
 """The model that is included in the package, and an example that loads it."""
 
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -65,20 +66,30 @@ def test_it_knows_names_that_lists_do_not_show_but_no_acronyms(mention, is_known
     assert (top.cui == "C0002418" and top.accepted) == is_known == top.accepted
 
 
-def test_lists_of_any_index_are_ranked_by_the_order_of_its_scores_and_never_high():
-    candidates = [
-        {"cui": cui, "name": "pain", "forms_score": score, "lexical_score": score}
-        for cui, score in {"X1": 0.8, "X2": 0.9, "X3": 0.7}.items()
-    ]
+@pytest.mark.filterwarnings("ignore:missing inputs")
+def test_the_order_counts_where_candidates_have_a_score():
     reranker = UMLSReranker.from_pretrained("built-in")
-    for key in ("an index", "another"):
-        top = reranker.rerank("a pain", candidates, entity_type="T184", index_key=key)[0]
-        assert (top.cui, top.model_name) == ("X2", "index")
-    bare = [{"cui": each["cui"], "name": each["name"]} for each in candidates]
-    top = reranker.rerank("a pain", bare, entity_type="T184")[0]
-    assert (top.cui, top.model_name) == ("X1", "all")
+    names = ["Pain, chronic", "a pain", "Chronic pains", "pain"]
+    tops = [reranker.rerank("chronic pain", order)[0] for order in permutations(names)]
+    assert {(top.name, top.model_name) for top in tops} == {("Pain, chronic", "names, no type")}
+    cuis = {"pain q": "C0000001", "pain y": "C0000002", "pain z": "C0000003"}
+    scored = [{"name": name, "cui": cui, "bm25_score": 1} for name, cui in cuis.items()]
+    for candidates in (scored, scored[::-1]):
+        top = reranker.rerank("chronic pain", candidates, entity_type="T184")[0]
+        assert (top.cui, top.model_name) == (candidates[0]["cui"], "scores")
+    top = reranker.rerank("chronic pain", [{"name": "pain", "score": 1}])[0]
+    assert top.model_name == "scores, names, no type"
     models = reranker.calibration.models
-    assert len(models) == 6 and not any(model.thresholds.is_certified for model in models)
+    assert len(models) == 8 and not any(model.thresholds.is_certified for model in models)
+
+
+@pytest.mark.filterwarnings("ignore:missing inputs")
+def test_ids_of_another_vocabulary_say_as_much_as_none():
+    reranker = UMLSReranker.from_pretrained("built-in")
+    names = ["Heart Failure", "Myocardial Infarction", "Heart"]
+    own_ids = [{"name": name, "cui": f"LOCAL:{number}"} for number, name in enumerate(names)]
+    scores = [[item.score for item in reranker.rerank("heart", one)] for one in (own_ids, names)]
+    assert scores[0] == scores[1]
 
 
 def test_lists_of_other_documents_take_its_counts_and_no_certificate():

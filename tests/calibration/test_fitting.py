@@ -253,6 +253,16 @@ def test_models_are_of_what_lists_may_lack(typed, names, cross_encoder_inputs, e
     assert [model.name for model in fitted.calibration.models] == expected
 
 
+def test_own_similarities_are_weighed_where_no_score_is():
+    names = ("cross_encoder", "retrieval", "own_similarity")
+    models = fit(informed(), names, options=ALL_MODELS).calibration.models
+    assert {model.name: model.features for model in models} == {
+        "all": ["cross_encoder", "retrieval"],
+        "names": ["cross_encoder", "own_similarity"],
+        "names, no type": ["cross_encoder", "own_similarity"],
+    }
+
+
 def test_a_model_without_type_has_weights_thresholds_and_a_certificate_of_its_own():
     """The cross-encoder sees types; without them its logits say less."""
     given, logits = lists(800, 200)

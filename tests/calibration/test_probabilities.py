@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from list_fixtures import make_lists, with_types
+from safetensors.numpy import load_file, save_file
 
 from umls_reranker.calibration import probabilities
 from umls_reranker.calibration.calibrators import IdentityCalibrator, PlattCalibrator
@@ -349,17 +350,39 @@ def test_scores_of_our_retrievers_count_only_from_the_calibrated_index(counts):
         assert found.probabilities == pytest.approx(expected)
 
 
-def test_models_of_ranks_decide_about_lists_of_any_index():
-    listed = FeatureFusion({"list_position": 1.0}, {"string_count": 0.0}, 0.0)
-    ranked = FeatureFusion({"forms_rank": 1.0}, {"string_count": 0.0}, 0.0)
-    calibration = of(listed, ranked)
-    assert calibration.scores == ("forms",)
-    some = replace(lists({"forms": [0.1, 0.2, np.nan]}), index_keys=["an index", ""])
-    decisions = decide(calibration, some)
+def test_models_of_the_order_decide_about_lists_with_scores():
+    bare = FeatureFusion({"own_similarity": 1.0}, {"string_count": 0.0}, 0.0)
+    ordered = FeatureFusion({"scored_position": 1.0}, {"string_count": 0.0}, 0.0)
+    calibration = of(bare, ordered)
+    decisions = decide(calibration, replace(lists({}), are_scored=np.array([True, False])))
     assert decisions.models.tolist() == [1, 0] and decisions.complete.all()
-    assert decisions.tops.positions.tolist() == [1, 2]
     # Lists without scores lack nothing that the first model reads.
     assert decisions.missing == {}
+
+
+def test_ids_of_a_vocabulary_that_was_not_counted_are_missing(tmp_path):
+    fusions = [
+        FeatureFusion({name: 1.0}, {"string_count": 0.0}, 0.0)
+        for name in ("concept_count", "own_similarity")
+    ]
+    counted = StringCounts.fit([("m", "C0000001", [])])
+    for cuis, model in (
+        (["C0000002", "C0000003"], 0),
+        (["LOCAL:1", "LOCAL:2"], 1),
+        # Two vocabularies in a list.
+        (["LOCAL:1", "C0000003"], 0),
+    ):
+        candidates = [{"name": "a", "cui": cui} for cui in cuis]
+        decisions = decide(
+            replace(of(*fusions), counts=counted), make_lists(["m"], [candidates]), [0, 0]
+        )
+        assert decisions.models.tolist() == [model]
+        assert decisions.missing["cui"].tolist() == [model == 1]
+    # Files of earlier versions do not say what was counted.
+    counted.save(tmp_path / "counts")
+    arrays = load_file(tmp_path / "counts")
+    save_file({k: v for k, v in arrays.items() if "vocab" not in k}, tmp_path / "counts")
+    assert StringCounts.load(tmp_path / "counts").of_counted_vocabulary(["LOCAL:1"]).all()
 
 
 def test_the_log_odds_of_what_is_sure_are_finite():
@@ -532,16 +555,27 @@ def test_only_lists_of_users_count_by_position():
     assert {*default_features(lists)} - {*default_features(from_index)} == {"list_position"}
 
 
-def test_ranks_are_by_the_score_in_any_order_and_equal_scores_share_the_first():
-    lists = make_lists(
-        ["m", "m", "m"], [[{"name": str(row)} for row in range(4)], [{"name": "a"}], []]
-    )
-    scores = {"forms": np.array([0.2, 0.9, 0.9, 0.1, np.nan])}
-    ranks = feature_table(replace(lists, scores=scores), StringCounts.fit([])).candidates
-    np.testing.assert_allclose(np.exp(-ranks["forms_rank"]), [3, 1, 1, 4, np.nan])
-    assert np.isnan(ranks["lexical_rank"]).all()
-    # Scores of an index are weighed themselves.
-    assert "forms_rank" not in default_features(lists)
+@pytest.mark.parametrize(
+    ("mention", "name", "form", "similarity"),
+    [
+        ("renal tumours", "Carcinoma of the Kidney", 1, 1),
+        ("Diabetes, type II", "diabetes type 2", 1, 1),
+        ("heart attack", "heart", 0, np.sqrt(5 / 11)),
+        ("heart attack", "Kidney", 0, 0),
+    ],
+)
+def test_own_similarities_are_of_normal_forms(mention, name, form, similarity):
+    assert column("own_form", [mention], [[(name, None)]]).tolist() == [form]
+    np.testing.assert_allclose(column("own_similarity", [mention], [[(name, None)]]), [similarity])
+
+
+def test_lists_have_a_score_where_a_retriever_gave_one():
+    items = [[{"name": "a", "my_score": score}] for score in (0.5, None)]
+    lists = make_lists(["m"] * 3, [*items, [{"name": "a", "synonym_score": 1.0}]])
+    assert lists.are_scored.tolist() == [True, False, False]
+    assert is_missing(lists.take([0, 2]), "scores").tolist() == [False, True]
+    # The order counts by itself where a model was calibrated on it.
+    assert "scored_position" not in default_features(lists)
 
 
 # How much mention and name have in common, letter by letter

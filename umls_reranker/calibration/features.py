@@ -5,10 +5,12 @@ To add one, write a function and a line in `OWN_FEATURES`. From outside of the p
 
 Of some mentions inputs are missing. Calibration, evaluation and serving follow these rules:
 
-* ``cui``, ``preferred_name``: a text that is not blank.
+* ``cui``, ``preferred_name``: a text that is not blank. Ids of a list are missing, too, if none is
+  of a vocabulary that was counted: no count of them would say anything.
 * ``definition``, ``semantic_types``: present. A concept without any has "" or []; None: missing.
 * ``context``: text on at least one side of the mention.
 * ``entity_type``: at least one type that the model knows.
+* ``scores``: any score of a retriever, read or not, of at least one candidate.
 * scores of retrievers, such as ``bm25_score``: a number in the range that calibration saw, extended
   by a tenth on each side. Sentinels (`are_sentinels`) are not in it.
 """
@@ -18,7 +20,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import starmap
 from typing import Any, NamedTuple, TypeVar
 
@@ -30,18 +32,21 @@ from ..core.errors import UserError
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import FIELDS, FOUND, SUFFIX, encoded_texts
 from ..lists.index_scores import INDEX_SCORES, IndexScore
-from ..vocab.text import CUI, normalize_texts, shared_trigrams, singular_words
+from ..vocab.text import CUI, normal_forms, normalize_texts, shared_trigrams, singular_words
 from .qualifiers import qualifier_agreement
 from .string_counts import PairCounts, StringCounts
 
 CROSS_ENCODER = "cross_encoder"
 # What a feature can be made of, besides scores and the candidate's name.
-FEATURE_INPUTS = ("entity_type", "context", "cui", "semantic_types")
+FEATURE_INPUTS = ("entity_type", "context", "cui", "semantic_types", "scores")
 LIST_FEATURES = {
     "string_count": "log(1 + training mentions with this string)",
     "seen_string": "1 if this string was seen in training",
 }
 LIST_POSITION = "list_position"
+# The same of lists with scores. The built-in model weighs it: of lists without any score it cannot
+# know whether their order means anything.
+SCORED_POSITION = "scored_position"
 # The number in a UMLS CUI counts in these units; other ids count as one unit.
 CUI_UNIT = 1e6
 # Prior uses of a concept for a string, and prior mentions of the string.
@@ -154,6 +159,16 @@ class FeatureSources:
         )
 
     @cached_property
+    def mention_forms(self) -> list[str]:
+        """The normal form of each mention, n texts."""
+        return normal_forms(self.lists.mentions)
+
+    @cached_property
+    def name_forms(self) -> list[str]:
+        """The normal forms of the distinct names."""
+        return normal_forms(self.lists.names.texts)
+
+    @cached_property
     def shared_trigrams(self) -> tuple[np.ndarray, np.ndarray]:
         """(m,) shares of the mention's trigrams in the name, and of the name's in the mention."""
         return shared_trigrams(self.mentions, self.names, self.lists.owner, self.lists.names.codes)
@@ -209,24 +224,6 @@ def _lowest(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return lowest[number]
 
 
-def score_rank(score: str, sources: FeatureSources) -> np.ndarray:
-    """Minus the log of the rank by a score, counted from 1; equal scores share the first rank.
-
-    Returns:
-        (m,) float64; NaN for candidates without the score.
-    """
-    lists = sources.lists
-    scores = lists.scores.get(score, np.full(len(lists.owner), np.nan))
-    order = np.lexsort((-scores, lists.owner))
-    ordered = scores[order]
-    is_first = np.ones(len(order), bool)
-    is_first[1:] = (ordered[1:] != ordered[:-1]) | (lists.owner[1:] != lists.owner[:-1])
-    first = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
-    ranks = np.empty(len(order))
-    ranks[order] = first - lists.offsets[:-1][lists.owner]
-    return np.where(np.isnan(scores), np.nan, -np.log1p(ranks))
-
-
 def concept_age(sources: FeatureSources) -> np.ndarray:
     lists = sources.lists
     numbers = [int(cui[1:]) / CUI_UNIT if CUI.fullmatch(cui) else 1.0 for cui in lists.ids]
@@ -239,6 +236,18 @@ def mention_in_name(sources: FeatureSources) -> np.ndarray:
 
 def name_in_mention(sources: FeatureSources) -> np.ndarray:
     return np.maximum(sources.shared_trigrams[1], sources.is_other_name)
+
+
+def own_similarity(sources: FeatureSources) -> np.ndarray:
+    of_mention, of_name = shared_trigrams(
+        sources.mention_forms, sources.name_forms, sources.lists.owner, sources.lists.names.codes
+    )
+    return np.maximum(np.sqrt(of_mention * of_name), sources.is_other_name)
+
+
+def own_form(sources: FeatureSources) -> np.ndarray:
+    is_equal = _equal(sources.lists, sources.mention_forms, sources.name_forms)
+    return np.maximum(is_equal, sources.is_other_name)
 
 
 def qualifiers(sources: FeatureSources) -> np.ndarray:
@@ -289,15 +298,22 @@ def type_compatibility(sources: FeatureSources) -> np.ndarray:
     return agrees[pair_of_candidate]
 
 
-# Ranks mean the same in every index, which scores do not. The built-in model weighs them.
-RANK_FEATURES = {
-    f"{score}_rank": Feature(
-        f"{score}_rank",
-        f"minus the log of the rank by {score}_score, of any index",
-        partial(score_rank, score),
-        inputs=(f"{score}_score",),
+# Similarities that stand in for the score of a retriever: models that read one do not weigh them.
+STAND_INS = {
+    feature.name: feature
+    for feature in (
+        Feature(
+            "own_similarity",
+            "cosine of mention and name by character trigrams of their normal forms, where no "
+            "retriever gives a score",
+            own_similarity,
+        ),
+        Feature(
+            "own_form",
+            "1 if mention and name have the same normal form, where no retriever gives a score",
+            own_form,
+        ),
     )
-    for score in ("forms", "lexical")
 }
 OWN_FEATURES = (
     Feature("exact_name", "1 if a normalized name equals the normalized mention", exact_name),
@@ -354,6 +370,12 @@ OWN_FEATURES = (
         list_position,
     ),
     Feature(
+        SCORED_POSITION,
+        "the same in lists whose candidates have a score of any retriever",
+        list_position,
+        inputs=("scores",),
+    ),
+    Feature(
         "concept_age",
         "minus the number in the CUI, in millions: concepts added to the UMLS early are "
         "mentioned more often",
@@ -367,7 +389,7 @@ FEATURES = {
         Feature(CROSS_ENCODER, "log-odds of the cross-encoder"),
         *starmap(score_feature, INDEX_SCORES.items()),
         *OWN_FEATURES,
-        *RANK_FEATURES.values(),
+        *STAND_INS.values(),
     )
 }
 
@@ -375,11 +397,11 @@ FEATURES = {
 def default_features(lists: CandidateLists) -> list[str]:
     """Features used by default: cross-encoder, scores of the lists, and all made from lists.
 
-    Scores of our retrievers come without their ranks. `LIST_POSITION` is a default of user-provided
-    lists only. Our retrievers order candidates by their scores, and a model fitted on this order
-    would rely on it where a pipeline has another order.
+    `LIST_POSITION` is a default of user-provided lists only. Our retrievers order candidates by
+    their scores, and a model fitted on this order would rely on it where a pipeline has another
+    order.
     """
-    names = [name for name in FEATURES if FEATURES[name].column and name not in RANK_FEATURES]
+    names = [name for name in FEATURES if FEATURES[name].column and name != SCORED_POSITION]
     if any(lists.index_keys):
         names.remove(LIST_POSITION)
     return [CROSS_ENCODER, *lists.scores, *names]
@@ -599,8 +621,14 @@ class ScoreRange(NamedTuple):
         return np.where((scores >= low) & (scores <= high), scores, np.nan)
 
 
-def is_missing(lists: CandidateLists, name: str) -> np.ndarray:
-    """Mentions of which an input is missing, or that of one of their candidates, (n,) bool."""
+def is_missing(lists: CandidateLists, name: str, counts: StringCounts | None = None) -> np.ndarray:
+    """Mentions of which an input is missing, or that of one of their candidates, (n,) bool.
+
+    Args:
+        lists: n lists.
+        name: the input.
+        counts: what was counted, if ids of another vocabulary are missing, too.
+    """
     match name:
         case "context":
             sides = zip(lists.lefts, lists.rights, strict=True)
@@ -610,8 +638,13 @@ def is_missing(lists: CandidateLists, name: str) -> np.ndarray:
         case "semantic_types":
             # For a mention without types, it is unknown whether its candidates had any.
             missing = (lists.candidate_types.codes < 0) & lists.types.is_known[lists.owner]
+        case "scores":
+            return ~lists.are_scored
         case "cui":
             missing = _is_blank(lists.cuis)
+            if counts is not None:
+                is_counted = counts.of_counted_vocabulary(lists.ids)[lists.cuis.codes]
+                missing |= ~lists_with_any(is_counted, lists.offsets)[lists.owner]
         case "preferred_name":
             missing = _is_blank(encoded_texts(lists.preferred_names))
         case "definition":

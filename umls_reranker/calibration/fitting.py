@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from ..core.arrays import best_candidates, map_in_order, progress
 from ..core.errors import TooLittleData
-from ..lists.columns import FOUND
+from ..lists.columns import FOUND, SUFFIX
 from ..models.cross_encoder import PairScorer, score_lists
 from .calibrators import CALIBRATORS, Calibrator, choose_calibrator
 from .certificate import NO_CERTIFICATES, CertificateHistory
@@ -22,6 +22,7 @@ from .decisions import TIERS, CandidateScores, Decisions, fit_thresholds
 from .features import (
     ALL_INPUTS,
     CROSS_ENCODER,
+    STAND_INS,
     FeatureTable,
     ScoreRange,
     always_missing,
@@ -190,7 +191,7 @@ def fit_calibration(
     history = history.after(annotations.doc_ids[for_certificate])
     names = _features(lists, settings)
     folds = document_folds(annotations.documents, seed)
-    table, all_counts = _cross_counted_features(lists, counts, folds, names)
+    table, all_counts = cross_counted_features(lists, counts, folds, names)
     data = CalibrationData(
         lists=lists,
         cross_encoder=cross_encoder,
@@ -394,7 +395,7 @@ def _has_all_inputs(
         for name, column in lists.scores.items()
     }
     lists = replace(lists, scores=scores)
-    missing = (is_missing(lists, name) for name in names)
+    missing = (is_missing(lists, name, data.unfitted.counts) for name in names)
     return ~reduce(np.logical_or, missing, np.zeros(len(lists), bool))
 
 
@@ -461,8 +462,10 @@ class CalibrationData:
         return replace(self.known[key], lists=lists)
 
     def _names_without(self, missing: Sequence[str]) -> list[str]:
-        """The features that are left without some inputs."""
-        return [name for name in self.names if {*missing}.isdisjoint(inputs_of([name]))]
+        """The features that are left without some inputs; no `STAND_INS` next to a score."""
+        names = [name for name in self.names if {*missing}.isdisjoint(inputs_of([name]))]
+        has_score = any(key.endswith(SUFFIX) for key in inputs_of(names))
+        return [name for name in names if not (has_score and name in STAND_INS)]
 
     def _key(self, missing: Sequence[str]) -> tuple:
         """What fits depend on. Without CUIs other candidates count as one concept."""
@@ -516,7 +519,7 @@ def _usable_mentions(
     return usable
 
 
-def _cross_counted_features(
+def cross_counted_features(
     lists: AnnotatedLists, counts: StringCounts, folds: np.ndarray, names: Sequence[str]
 ) -> tuple[FeatureTable, StringCounts]:
     """Features that count training mentions and calibration mentions of other folds; all counts."""

@@ -1,8 +1,8 @@
 """From logits and other features of candidates to calibrated probabilities and `Decisions`.
 
 A `Calibration` holds at most four models: of all inputs that the calibration lists had, and of
-names alone, each with and without the mention's type. The built-in model has two more, which read
-ranks by the scores of our own retrievers and decide about lists of any index. Each model has its
+names alone, each with and without the mention's type. The built-in model has four more, which read
+the order of candidates and decide about lists with scores of any retriever. Each model has its
 own weights, calibrator, thresholds and certificate, fitted on the calibration lists without the
 inputs that it does not read. The first model whose inputs a mention has decides, and ignores all
 other inputs.
@@ -33,7 +33,7 @@ from .features import (
     ALL_INPUTS,
     CROSS_ENCODER,
     FEATURES,
-    RANK_FEATURES,
+    SCORED_POSITION,
     FeatureTable,
     Lists,
     ScoreRange,
@@ -86,11 +86,6 @@ class CalibratedModel:
     def features(self) -> list[str]:
         """The features that it weighs; none if the cross-encoder alone decides."""
         return list(self.fusion.weights) if self.fusion else []
-
-    @property
-    def reads_ranks(self) -> bool:
-        """Whether it weighs ranks by scores of our own retrievers."""
-        return not RANK_FEATURES.keys().isdisjoint(self.features)
 
     @property
     def list_fusion_alone(self) -> CalibratedModel:
@@ -236,7 +231,7 @@ class Calibration:
 
     Attributes:
         models: the model of all inputs, then the fallback models, that of most inputs first, then
-            those that read ranks; by default the identity.
+            those that read the order of lists with scores; by default the identity.
         counts: counts of mentions of training and calibration; needed with fusions, else empty.
         training_counts: counts of the training mentions alone, which are saved for a calibration on
             the same documents; None once loaded.
@@ -289,12 +284,15 @@ class Calibration:
     def choices(self, cross_encoder_inputs: Sequence[str]) -> dict[int, list[str]]:
         """The inputs that each model reads, in the order of choice, by its index in `models`.
 
-        Models that read ranks come before all others. It is made once; arguments are those of
-        `model_for`.
+        Models that read the order of lists with scores come before all others. It is made once;
+        arguments are those of `model_for`.
         """
         key = tuple(cross_encoder_inputs)
         if key not in self._choices:
-            numbers = sorted(range(len(self.models)), key=lambda n: not self.models[n].reads_ranks)
+            numbers = sorted(
+                range(len(self.models)),
+                key=lambda n: SCORED_POSITION not in self.models[n].features,
+            )
             self._choices[key] = {n: self.models[n].reads(key) for n in numbers}
         return self._choices[key]
 
@@ -308,7 +306,7 @@ class Calibration:
             cross_encoder_inputs: inputs that the cross-encoder reads besides mention and name.
         """
         choices = self.choices(cross_encoder_inputs)
-        missing = {name: is_missing(lists, name) for name in choices[0]}
+        missing = {name: is_missing(lists, name, self.counts) for name in choices[0]}
         count = len(lists)
         models = np.zeros(count, np.int64)
         undecided = np.ones(count, bool)
@@ -319,7 +317,7 @@ class Calibration:
             lacks_any = np.zeros(count, bool)
             for name in read:
                 if name not in missing:
-                    missing[name] = is_missing(lists, name)
+                    missing[name] = is_missing(lists, name, self.counts)
                 lacks_any |= missing[name]
             undecided = undecided & lacks_any
         return ModelChoice(models, ~undecided, {name: missing[name] for name in choices[0]})

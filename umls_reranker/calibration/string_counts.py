@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,14 +13,17 @@ import numpy as np
 from ..core.arrays import expand_ranges, hash_texts, list_offsets
 from ..core.errors import UserError
 from ..lists.columns import trainable
-from ..vocab.text import ACRONYM, normalize_name, normalize_texts, singular_words
+from ..vocab.text import ACRONYM, CUI, normalize_name, normalize_texts, singular_words
 from ..vocab.types import UNKNOWN_TYPE, TypeSets
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
-TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses")
+# The table of the concepts' vocabularies (`_vocabulary`), which files of earlier versions lack.
+VOCABULARIES = "vocabularies"
+TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses", VOCABULARIES)
+DIGIT = re.compile("[0-9]")
 # Before the names of tables that leave the mentions of calibration out.
 TRAINING = "training."
 # Hashes of names of concepts, in the file.
@@ -84,6 +88,7 @@ class StringCounts:
                 counts["types"][kind] += times
                 counts["typed_concepts"][concept] += times
                 counts["typed_uses"][kind + concept] += times
+            counts[VOCABULARIES][_vocabulary(cui)] += times
         tables = {}
         for name, count_of_key in counts.items():
             hashes = hash_texts(list(count_of_key))
@@ -134,6 +139,15 @@ class StringCounts:
     def known(self, cuis: Sequence[str]) -> np.ndarray:
         """Whether each of k concepts was counted, (k,) bool."""
         return self._counts("concepts", hash_texts(list(map(_key, cuis)))) > 0
+
+    def of_counted_vocabulary(self, cuis: Sequence[str]) -> np.ndarray:
+        """Whether each of k concepts is of a vocabulary that was counted, (k,) bool.
+
+        If the vocabularies are unknown, as of files of earlier versions, all are.
+        """
+        if not len(self._tables[VOCABULARIES][0]):
+            return np.ones(len(cuis), bool)
+        return self._counts(VOCABULARIES, hash_texts(list(map(_vocabulary, cuis)))) > 0
 
     @property
     def share_once(self) -> float:
@@ -249,8 +263,11 @@ class StringCounts:
         from safetensors.numpy import load_file
 
         try:
-            arrays = load_file(path)
             prefix = TRAINING if is_training else ""
+            arrays = {
+                f"{prefix}{VOCABULARIES}.hash": np.empty(0, np.uint64),
+                f"{prefix}{VOCABULARIES}.count": np.empty(0, np.int64),
+            } | load_file(path)
             tables = {
                 name: (arrays[f"{prefix}{name}.hash"], arrays[f"{prefix}{name}.count"])
                 for name in TABLES
@@ -269,6 +286,18 @@ class StringCounts:
         positions = hashes.searchsorted(wanted)
         is_known = hashes.take(positions, mode="clip") == wanted
         return np.where(is_known, counts.take(positions, mode="clip"), 0)
+
+
+def _vocabulary(cui: str) -> str:
+    """What tells ids of one vocabulary from those of others: a CUI, or what is before its number.
+
+    >>> [_vocabulary(cui) for cui in ("C0011849", "HP:0000083", "D003920", "kidney")]
+    ['CUI', 'HP:', 'D', '']
+    """
+    if CUI.fullmatch(cui):
+        return "CUI"
+    digit = DIGIT.search(cui)
+    return cui[: digit.start()] if digit else ""
 
 
 def _key(text: str) -> str:

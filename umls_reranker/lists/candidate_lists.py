@@ -116,6 +116,7 @@ class CandidateLists:
         scores: name of a retriever -> (m,) float64; NaN if a candidate lacks the score. The names
             are `lists.columns.INDEX_SCORES` or those of a pipeline.
         hierarchy: the types that the model knows; others are ignored.
+        are_scored: (n,) bool, whether any candidate has a score of a retriever, read or not.
         index_keys: for n mentions the ``index_key`` (index.json) of the index that retrieved their
             candidates; "" if it is unknown, as for user-provided lists.
         unknown_types: types of mentions that the model does not know.
@@ -134,6 +135,7 @@ class CandidateLists:
     candidate_types: TypeSets
     scores: Mapping[str, np.ndarray]
     hierarchy: TypeHierarchy
+    are_scored: np.ndarray
     index_keys: Sequence[str]
     unknown_types: Sequence[str] = ()
     unread_scores: Sequence[str] = ()
@@ -202,6 +204,7 @@ class CandidateLists:
             candidate_types=TypeSets.of_lists(kinds).resolved(hierarchy)[0],
             scores={key.removesuffix(SUFFIX): column for key, column in numbers.items()},
             hierarchy=hierarchy,
+            are_scored=candidates.are_scored,
             index_keys=[""] * count if columns.index_keys is None else columns.index_keys,
             unknown_types=unknown_types,
             unread_scores=unread_scores,
@@ -353,6 +356,7 @@ class CandidateLists:
             rights=[self.rights[row] for row in numbers],
             index_keys=[self.index_keys[row] for row in numbers],
             types=self.types.take(rows),
+            are_scored=self.are_scored[rows],
             offsets=list_offsets(np.diff(self.offsets)[rows]),
         )
 

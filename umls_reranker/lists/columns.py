@@ -250,6 +250,17 @@ class CandidateColumns(NamedTuple):
     values: Mapping[str, Sequence[Any] | pa.Array]
     score_keys: list[str]
 
+    @property
+    def are_scored(self) -> np.ndarray:
+        """(n,) bool, whether any candidate of a mention has a score of a retriever."""
+        is_scored = np.zeros(len(self.items), bool)
+        for key in self.score_keys:
+            if key != SYNONYM_SCORE:
+                lacks_it = np.zeros(len(self.items), bool)
+                lacks_it[missing_rows(self.values[key])] = True
+                is_scored |= ~lacks_it
+        return np.diff(list_offsets(is_scored)[self.offsets]) > 0
+
 
 def candidate_columns(
     candidates: Sequence[Collection[Any]] | pa.Array, scores: Iterable[str] | None
@@ -286,7 +297,7 @@ def candidate_columns(
         keys = _keys_of(items)
     score_keys = [key for key in keys if key.endswith(SUFFIX)]
     wanted = [*CANDIDATE_KEYS]
-    wanted += score_keys if scores is None else [name + SUFFIX for name in scores]
+    wanted += dict.fromkeys([*score_keys, *(name + SUFFIX for name in scores or ())])
     read: Callable[[Any, str], Any] = _value
     if set(map(type, items)) == {dict}:
         read = dict.get

@@ -226,7 +226,8 @@ class UMLSReranker:
                   package's retrievers, which count only with the ``index_key`` of the index that
                   the model was calibrated with.
 
-                Retrieval order breaks ties, and counts where the model weighs ``list_position``.
+                Retrieval order breaks ties, and counts where the model weighs ``list_position``;
+                with ``built-in``, where candidates have a score.
                 Duplicates stay in the list with equal scores. If a candidate lacks an input that
                 the model reads, no candidate has one of its scores, or a score lies far outside the
                 range of calibration, a fallback model that needs no such input decides.
@@ -254,7 +255,7 @@ class UMLSReranker:
         >>> candidates = [{"cui": cui, "name": name} for cui, name in names.items()]
         >>> best = reranker.rerank("common colds", candidates, "Disease or Syndrome")[0]
         >>> best.name, best.cui, round(best.score, 2), best.tier, best.accepted
-        ('Common Cold', 'C0009443', 0.86, 'medium', True)
+        ('Common Cold', 'C0009443', 0.76, 'medium', True)
         """
         (ranked,) = self.rerank_batch(
             entities=[entity],

@@ -1,0 +1,261 @@
+#!/usr/bin/env python
+"""Make the model in the package.
+
+    python benchmarks/built_in.py runs/built-in
+    python benchmarks/built_in.py runs/built-in --cross_encoder runs/names/model
+
+Its lists are of at most 15 mentions of each MedMentions training document. The documents are split
+in halves. The dictionary for one half has the names of open vocabularies, and the mentions of the
+other half as further names. Lists are the ten candidates that its index finds with an encoder that
+is not fine-tuned.
+
+Two kinds of models are fitted on them, each with the mention's type and without:
+
+* for lists without scores, with ids and of names alone: whether their order means anything is not
+  known, so that they do not read it;
+* for lists with scores of any retriever or index, with ids and of names alone: they read it.
+
+With a cross-encoder, all weigh its logits too. Indexes and lists are kept in --work, and not made
+again. The model also knows the names of four open vocabularies, as hashes. On two idle cores the
+whole takes half an hour, most of it for the vectors of 200,000 names; from finished lists on, three
+minutes.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+# Their licenses let anyone publish what is made from their names.
+VOCABULARIES = ("DOID", "MONDO", "NCI", "UBERON")
+# Shown in lists. MEDMENTIONS is not: many of its names are mentions that lists are measured on.
+SOURCES = (*VOCABULARIES, "ORDO", "NIF", "ONCOTREE")
+CARD_ROW = "| candidate lists used for calibration | set by their publishers |"
+LICENSES = """\
+| mentions: 1,078 MedMentions documents, at most 15 mentions of each | CC0 1.0 |
+| names of concepts, as one-way hashes without acronyms: Disease Ontology (DOID) | CC0 1.0 |
+| the same: Mondo Disease Ontology (MONDO), Monarch Initiative | CC BY 4.0 |
+| the same: NCI Thesaurus, diseases, National Cancer Institute | CC BY 4.0 |
+| the same: Uber-anatomy ontology (UBERON) | CC BY 3.0 |
+| other names in the lists: ONCOTREE, ORDO and NIF, and mention strings of the same MedMentions documents | CC BY 4.0, \
+CC0 1.0; the model contains nothing of them |
+| order of the candidates: all-MiniLM-L6-v2, not fine-tuned | Apache-2.0; the model contains nothing of it |
+
+The hashes are changed from the vocabularies' names: normalized, joined with the CUI, hashed. The model itself (feature
+weights, thresholds and hashed counts) has the license of the package, Apache-2.0. It was built with
+
+```bash
+python benchmarks/built_in.py runs/built-in
+```"""  # noqa: E501
+# After the card's table of certificates.
+DATA = "\n## Calibration data\n"
+KINDS = """
+"all" and "names" decide about lists without a score of a retriever, with ids and without: the order of such a list does
+not count. "scores" decides about lists with one, `NAME_score`, such as those of `umls-reranker link`. It reads their order, not
+the scores, so it serves any retriever. Figures above are of lists without scores; those of indexes are in
+[benchmarks](../../benchmarks/peers/README.md#without-labels).
+"""  # noqa: E501
+
+SEED = 13
+# So nothing is certified: a certificate would hold for these lists, not for those of any user.
+UNREACHED = 0.99
+CANDIDATES = 10
+MENTIONS_PER_DOCUMENT = 15
+# As many are retrieved, and the first `CANDIDATES` are fitted on.
+RETRIEVED = 20
+# Types of concepts weigh nothing in these lists.
+FEATURES = (
+    "exact_name",
+    "same_words",
+    "mention_in_name",
+    "name_in_mention",
+    "qualifier_agreement",
+    "mention_concept_prior",
+    "concept_count",
+    "type_lift",
+    "concept_age",
+)
+OWN = ("own_similarity", "own_form")
+# Models that read the order, in the order of choice, and inputs that they do not read.
+ORDERED = {
+    "scores": (),
+    "scores, no type": ("entity_type",),
+    "scores, names": ("cui",),
+    "scores, names, no type": ("cui", "entity_type"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path, help="model folder to write")
+    parser.add_argument("--cross_encoder", help="folder or Hub id; default: none")
+    parser.add_argument("--encoder", default="sentence-transformers/all-MiniLM-L6-v2")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--work", type=Path, default=Path("runs/built-in-lists"))
+    options = parser.parse_args()
+    lists = options.work / "lists.jsonl"
+    if not lists.exists():
+        options.work.mkdir(parents=True, exist_ok=True)
+        write_lists(options.data, options.encoder, options.work, lists)
+    fit_model(options.data, lists, options.cross_encoder, options.model)
+
+
+def fit_model(data: Path, path: Path, cross_encoder: str | None, folder: Path) -> None:
+    """Fit all models, and write their folder with figures and card."""
+    from umls_reranker.calibration.arguments import CalibrationArguments
+    from umls_reranker.calibration.features import CROSS_ENCODER
+    from umls_reranker.lists.labels import read_labelled_lists
+    from umls_reranker.serving.model_source import ModelSource
+    from umls_reranker.serving.on_lists import calibrate_lists, calibration_summary, save_calibrated
+
+    source = replace(ModelSource.load(cross_encoder), counts=known_names(data))
+    lists = read_labelled_lists(path, source.hierarchy)
+    of_network = (CROSS_ENCODER,) if cross_encoder else ()
+    features = [*of_network, *FEATURES, *OWN]
+    settings = CalibrationArguments(features, "beta", target_precision=UNREACHED)
+    new = calibrate_lists(source, without_scores(lists), settings, SEED, keep_cross_encoder=True)
+    models = [*new.calibration.models]
+    for name, missing in ORDERED.items():
+        features = (*of_network, *FEATURES, "scored_position")
+        models.append(ordered_model(source, lists, name, features, missing))
+    new = replace(new, calibration=replace(new.calibration, models=models))
+    save_calibrated(source, new, folder)
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8").replace(CARD_ROW, LICENSES)
+    card.write_text(text.replace(DATA, KINDS + DATA), encoding="utf-8")
+    print(calibration_summary(new))
+
+
+def without_scores(lists):
+    """The same lists as a pipeline without scores has them."""
+    return replace(
+        lists, scores={}, index_keys=[""] * len(lists), are_scored=np.zeros(len(lists), bool)
+    )
+
+
+def ordered_model(source, lists, name: str, features: tuple, missing: tuple):
+    """A model that reads the order of lists; its accuracy on held-out documents is printed."""
+    from umls_reranker.calibration.arguments import CalibrationArguments
+    from umls_reranker.calibration.features import inputs_of, without_inputs
+    from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
+
+    read = [one for one in features if {*missing}.isdisjoint(inputs_of([one]))]
+    known = without_inputs(lists, missing)
+    fitted = fit_calibration(
+        known,
+        CrossEncoderLogits(source.cross_encoder, known),
+        source.counts,
+        CalibrationArguments(features=read, calibrator="beta"),
+        SEED,
+        options=FitOptions(may_certify=False, has_fallbacks=False),
+    )
+    accuracy = known.is_gold(fitted.decisions.tops.positions).mean()
+    print(f"{name}: acc@1 {accuracy:.4f}, held out", flush=True)
+    return replace(fitted.calibration.models[0], name=name, missing=missing)
+
+
+def known_names(data: Path):
+    """Counts of no mentions, with the names of the vocabularies."""
+    from umls_reranker.calibration.string_counts import StringCounts
+    from umls_reranker.vocab.concepts import iter_concepts
+    from umls_reranker.vocab.rrf import read_rrf_concepts, release_files
+
+    rows, _ = read_rrf_concepts(release_files(data / "umls_open" / "META"), sources=VOCABULARIES)
+    named = [(one.cui, name) for one in iter_concepts(rows) for name in (one.name, *one.synonyms)]
+    return StringCounts.fit([]).with_names(*zip(*named, strict=True))
+
+
+def write_lists(data: Path, encoder: str, work: Path, path: Path) -> None:
+    """Write the lists of both halves, each from an index that knows the mentions of the other."""
+    from umls_reranker.corpora.corpus import read_pmids
+
+    corpus = data / "medmentions_st21pv"
+    documents = list(read_pmids(corpus / "corpus_pubtator_pmids_trng.txt"))
+    by_document = training_mentions(corpus, documents)
+    rng = np.random.default_rng(SEED)
+    drawn = {one: drawn_mentions(mentions, rng) for one, mentions in by_document.items()}
+    rows = []
+    for half in range(2):
+        names = work / f"names_{half}.csv"
+        write_names(by_document, documents[half::2], names)
+        index = work / f"index_{half}"
+        if not index.exists():
+            words = [data / "umls_open" / "META", names, index, "--sources", *SOURCES]
+            words += ["--encoder", encoder]
+            command = [sys.executable, "-m", "umls_reranker", "index", *map(str, words)]
+            subprocess.run(command, check=True)
+        others = documents[1 - half :: 2]
+        rows += index_rows(index, [one for document in others for one in drawn[document]])
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+
+
+def training_mentions(corpus: Path, documents: list[str]) -> dict[str, list]:
+    """All mentions of each training document, in the order of the corpus."""
+    from umls_reranker.corpora.formats import read_corpus
+
+    wanted = set(documents)
+    by_document: dict[str, list] = {}
+    for mention in read_corpus([corpus / "corpus_pubtator.txt.gz"]):
+        if mention.doc_id in wanted:
+            by_document.setdefault(mention.doc_id, []).append(mention)
+    return by_document
+
+
+def write_names(by_document: dict[str, list], documents: list[str], path: Path) -> None:
+    """Write the mentions of some documents as a table of names."""
+    wanted = set(documents)
+    mentions = [
+        one for document in by_document if document in wanted for one in by_document[document]
+    ]
+    names = dict.fromkeys((one.cuis[0][0], one.text) for one in mentions)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("id", "name"))
+        writer.writerows(names)
+
+
+def drawn_mentions(mentions: list, rng: np.random.Generator) -> list:
+    """At most `MENTIONS_PER_DOCUMENT` mentions of a document, drawn at random."""
+    drawn = rng.permutation(len(mentions))[:MENTIONS_PER_DOCUMENT]
+    return [mentions[number] for number in sorted(drawn)]
+
+
+def index_rows(index: Path, mentions: list) -> Iterator[dict]:
+    """Rows with the candidates that an index finds, best first, and their scores."""
+    from umls_reranker.retrieval.retriever import load_retriever
+    from umls_reranker.vocab.concepts import ConceptTable
+
+    concepts = ConceptTable.load(index / "concepts")
+    retriever = load_retriever(index, "auto")
+    found = retriever.search([one.text for one in mentions], RETRIEVED)
+    scores = retriever.scores_of(found)
+    for row, mention in enumerate(mentions):
+        is_listed = found.rows[row, :CANDIDATES] >= 0
+        columns = {
+            "cui": concepts.cuis_of(found.rows[row, :CANDIDATES][is_listed]).to_pylist(),
+            "name": retriever.name_array(found.name_ids[row, :CANDIDATES][is_listed]).to_pylist(),
+        }
+        for name, values in scores.items():
+            columns[f"{name}_score"] = values[row, :CANDIDATES][is_listed].tolist()
+        yield {
+            "doc_id": mention.doc_id,
+            "entity": mention.text,
+            "entity_type": list(mention.semantic_types),
+            "cui": [*map(list, mention.cuis)],
+            "candidates": [
+                dict(zip(columns, one, strict=True)) for one in zip(*columns.values(), strict=True)
+            ],
+            "index_key": retriever.index_key,
+        }
+
+
+if __name__ == "__main__":
+    main()
