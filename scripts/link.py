@@ -45,6 +45,9 @@ def main() -> int:
         metavar="SHEET",
         help="sheets of reviewed mentions (.csv, .tsv, or of Usagi): their answers stay",
     )
+    parser.add_argument(
+        "--verify", action="store_true", help="compare the index with the hashes of its files"
+    )
     add_ranking_options(parser)
     add_output_options(parser, "the index (umls-reranker index --codes), or ids that are codes")
     return link_file(parser.parse_args())

@@ -1,6 +1,7 @@
 """The command `index`: from a dictionary to an index folder, without a run and torch."""
 
 import csv
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ from processes import absent, python
 from tiny_models import tiny_encoder
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.files import hold
+from umls_reranker.core.files import hold, read_json, write_json
+from umls_reranker.linking.linker import ConceptLinker
 from umls_reranker.models.bi_encoder import BiEncoder
 from umls_reranker.retrieval.deployment import IndexSettings
 from umls_reranker.retrieval.lexical_index import FormIndex
@@ -238,6 +240,54 @@ def test_a_dry_run_writes_nothing(index, tmp_path, capsys):
     index("names.txt", "made", "--dry_run", "--cache_dir", tmp_path / "cache")
     assert {path.name for path in tmp_path.iterdir()} - {"cache"} == {"names.txt"}
     assert "[forms] would be written" in capsys.readouterr().err
+
+
+def test_a_file_of_an_index_that_changed_is_noticed(index, tmp_path):
+    (tmp_path / "names.txt").write_text(NAMES)
+    index("names.txt", "made")
+    folder = tmp_path / "made"
+    settings = IndexSettings.load(folder)
+    # A manifest is known by its key.
+    files = {file.relative_to(folder).as_posix() for file in folder.glob("*/*")}
+    assert settings.files.keys() == {name for name in files if not name.endswith("/manifest.json")}
+    for name in settings.files:
+        former = (folder / name).read_bytes()
+        for damaged in (former[:-1], b"", former[:-9] + bytes([former[-9] ^ 1]) + former[-8:]):
+            (folder / name).unlink()
+            (folder / name).write_bytes(damaged)
+            with pytest.raises(UserError, match=f"{name} is"):
+                IndexSettings.load(folder).verify(folder)
+        (folder / name).write_bytes(former)
+    content = read_json(folder / "index.json")
+    for files in (5, {"concepts/concepts.arrow": 7}):
+        write_json(folder / "index.json", content | {"files": files})
+        with pytest.raises(UserError, match="made"):
+            IndexSettings.load(folder)
+    (folder / "index.json").unlink()
+    del content["files"]
+    write_json(folder / "index.json", content)
+    with pytest.warns(UserWarning, match="no hashes") as said:
+        ConceptLinker.from_pretrained("built-in", folder, verify=True)
+    assert len(said) == 1
+    # Without sizes, an index says what it cannot read.
+    (folder / "lexical" / "vectors_data.npy").unlink()
+    (folder / "lexical" / "vectors_data.npy").write_bytes(b"")
+    with pytest.warns(UserWarning), pytest.raises(UserError, match="lexical"):
+        load_retriever(folder, "auto")
+
+
+def test_an_output_does_not_replace_a_file_of_its_index(index, tmp_path, monkeypatch):
+    (tmp_path / "names.txt").write_text(NAMES)
+    (tmp_path / "in.jsonl").write_text('{"mention": "heart attack", "doc_id": "1"}\n')
+    index("names.txt", "made")
+    for output in ("made/concepts/concepts.arrow", "link"):
+        (tmp_path / "link").unlink(missing_ok=True)
+        os.link(tmp_path / "made" / "index.json", tmp_path / "link")
+        words = ["link", "made", "in.jsonl", output, "--overwrite", "--format", "jsonl"]
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(UserError, match=output):
+            runpy.run_path(str(SCRIPT.with_name("link.py")))["main"]()
+    assert found("made", "heart attacks")[0] == "MESH:D2"
 
 
 def test_an_index_that_names_were_added_to_is_refused(index, tmp_path):

@@ -252,7 +252,9 @@ def test_downloads_of_shipped_recipes_have_a_hash(path):
     addresses = re.findall(r": (https?://\S+)|- (https?://\S+)", path.read_text(encoding="utf-8"))
     without = [address for address in map("".join, addresses) if "#sha256=" not in address]
     # Nobody who wrote these recipes had the official files of MedMentions at hand.
-    assert all("chanzuckerberg/MedMentions" in address for address in without)
+    pinned = re.compile(r"https://github.com/chanzuckerberg/MedMentions/raw/[0-9a-f]{40}/\S+")
+    assert all(map(pinned.fullmatch, without))
+    assert bool(without) == ("not verified" in path.read_text(encoding="utf-8"))
 
 
 def test_a_recipe_is_written_the_same_whatever_the_hash_seed():

@@ -165,7 +165,13 @@ class ConceptLinker:
 
     @classmethod
     def from_pretrained(
-        cls, id_or_path: str | Path, index: str | Path, revision: str | None = None, **options: Any
+        cls,
+        id_or_path: str | Path,
+        index: str | Path,
+        revision: str | None = None,
+        *,
+        verify: bool = False,
+        **options: Any,
     ) -> ConceptLinker:
         """Open a model and an index folder.
 
@@ -178,6 +184,8 @@ class ConceptLinker:
             id_or_path: as for `UMLSReranker.from_pretrained`.
             index: folder that ``umls-reranker index`` or ``export_index`` wrote, or a run folder.
             revision: as for `UMLSReranker.from_pretrained`.
+            verify: whether to compare the content of the index with its hashes, some seconds for
+                each gigabyte; sizes are always compared.
             options: other arguments of `UMLSReranker.from_pretrained`; ``device`` also applies to
                 the retriever.
 
@@ -201,7 +209,9 @@ class ConceptLinker:
 
         settings = IndexSettings.load(folder)
         concepts = ConceptTable.load(folder / "concepts")
-        retriever = load_retriever(folder, options.get("device") or "auto", concepts)
+        if verify:
+            settings.verify(folder)
+        retriever = load_retriever(folder, options.get("device") or "auto", concepts, settings)
         if reranker.calibration.index_key not in ("", retriever.index_key):
             warn_caller(
                 f"{folder} is not the index that this model was calibrated with (another release "

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.arrays import started_processes
-from ..core.files import portable_locator
+from ..core.files import portable_locator, require_another
 from ..hub.model_folder import BUILT_IN
 from ..linking.mentions import UsagiSheets
 from ..lists.answers import Answers, read_sheet
@@ -207,6 +207,7 @@ def link_file(options: argparse.Namespace) -> int:
         format_settings=format_settings(options, model, index=options.index),
         sheets=sheets,
     )
+    settings["verify"] = options.verify
     return run_job(job, ConceptLinker, settings, model, options.index)
 
 
@@ -224,9 +225,9 @@ def write_candidates(options: argparse.Namespace) -> int:
         format_settings=FormatSettings(top=options.top, for_spreadsheet=options.for_spreadsheet),
         each_row_is_a_document=options.each_row_is_a_document,
     )
-    return run_job(
-        job, ConceptLinker, {"device": options.device or "auto"}, BUILT_IN, options.index
-    )
+    # A model is calibrated on these lists.
+    settings = {"device": options.device or "auto", "verify": True}
+    return run_job(job, ConceptLinker, settings, BUILT_IN, options.index)
 
 
 def run_job(job: Any, kind: Any, settings: dict[str, Any], *names: Any) -> int:
@@ -236,10 +237,12 @@ def run_job(job: Any, kind: Any, settings: dict[str, Any], *names: Any) -> int:
         job: the `FileJob`.
         kind: class of what ranks, which each process loads on its device by `from_pretrained`.
         settings: options of `from_pretrained`.
-        names: what it loads.
+        names: what it loads; the output must not be a file of it.
     """
     from ..serving.bulk import OneProcess
 
+    for name in names:
+        require_another(job.target, Path(name).rglob("*"))
     processes: Any = OneProcess()
     if started_processes() > 1:
         from ..core.devices import sharing_processes

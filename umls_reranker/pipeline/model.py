@@ -36,6 +36,7 @@ from ..lists.labels import (
 )
 from ..models.cross_encoder import PairScorer
 from ..models.pairs import PairTemplate
+from ..retrieval.deployment import IndexSettings
 from ..serving.list_description import describe_lists
 from ..serving.model_source import ModelSource
 from ..serving.on_lists import (
@@ -93,6 +94,7 @@ def calibrate_run(recipe: Recipe) -> None:
     with run.due("model", recipe) as stage:
         if stage is None:
             return
+        IndexSettings.load(run.path).verify(run.path)
         source = checkpoint_of_run(recipe, run)
         # The cross-encoder was trained for this, so it stays.
         new = calibrate_lists(

@@ -395,7 +395,7 @@ class ConceptIndex:
         try:
             return cls(path, description)
         # FAISS raises a RuntimeError, Arrow a ValueError.
-        except (RuntimeError, OSError, ValueError, KeyError) as error:
+        except (RuntimeError, OSError, ValueError, KeyError, EOFError) as error:
             reason = str(error).splitlines()[-1]
             raise UserError(
                 f"{path} contains no readable index ({reason}); run umls-reranker build_index again"

@@ -13,14 +13,14 @@ that it was built from: keep it where that license allows. It is never published
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.arrays import progress
-from ..core.errors import UserError
+from ..core.errors import UserError, warn_caller
 from ..core.files import (
+    file_sha256,
     link_or_copy,
     portable_locator,
     read_json,
@@ -41,6 +41,7 @@ SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 # Files of concepts that only training reads.
 TRAINING_FILES = (RELATIONS_FILE, "read_report.json")
+MAKE_AGAIN = "make the index again (umls-reranker index, or build_index --overwrite)"
 
 
 @dataclass
@@ -58,6 +59,8 @@ class IndexSettings(IndexArguments):
         index_key: identity of encoder and indexes, which decide the scores of the retrievers.
         made_of: of an index of dictionaries alone, these: their files and hashes, settings and
             counts.
+        files: path in the folder -> size in bytes and SHA-256 of each file, but for manifests; None
+            in folders of older versions.
     """
 
     has_encoder: bool = False
@@ -65,14 +68,18 @@ class IndexSettings(IndexArguments):
     folders: dict[str, str] = field(default_factory=dict)
     index_key: str = ""
     made_of: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, Any] | None = None
 
     @classmethod
     def load(cls, folder: Path) -> IndexSettings:
         """Read the settings of a run or index folder.
 
         Raises:
-            UserError: the folder has none or those of another version, or one of its folders is
-                missing or is not the one that the settings are of.
+            UserError: the folder has none or those of another version, one of its folders is
+                missing or is not the one that the settings are of, or a file has another size.
+
+        Warns:
+            UserWarning: an older version wrote no hashes.
         """
         path = folder / INDEX_FILE
         if not path.is_file():
@@ -85,8 +92,9 @@ class IndexSettings(IndexArguments):
         require_format(path, content, SCHEMA_VERSION, "build_index")
         del content["schema_version"]
         # Older versions made no index without a run.
-        content.setdefault("made_of", {})
-        if content.keys() != asdict(cls()).keys():
+        content = {"made_of": {}, "files": None} | content
+        has_files = isinstance(content["files"], dict | None)
+        if content.keys() != asdict(cls()).keys() or not has_files:
             raise UserError(f"{path} is not as it was written; run umls-reranker build_index again")
         settings = cls(**content)
         if settings.made_of.get("added"):
@@ -106,10 +114,40 @@ class IndexSettings(IndexArguments):
                     f"{folder / name} is not what the indexes next to it were built from; "
                     "run umls-reranker build_index or export_index again"
                 )
+        if settings.files is None:
+            warn_caller(
+                f"{path} has no hashes of its files, so damage may not be noticed; make the index "
+                "again to have them"
+            )
+        for name, about in (settings.files or {}).items():
+            file = folder / name
+            size = about.get("size") if isinstance(about, dict) else None
+            if not file.is_file() or size != file.stat().st_size:
+                raise UserError(f"{file} is missing or of another size; {MAKE_AGAIN}")
         return settings
 
+    def verify(self, folder: Path) -> None:
+        """Refuse a folder of which the content of a file is not as it was written."""
+        for name, about in (self.files or {}).items():
+            if about.get("sha256") != file_sha256(folder / name):
+                raise UserError(f"{folder / name} is not as it was written; {MAKE_AGAIN}")
+
+    def own_files(self, folder: Path) -> list[Path]:
+        """The files of a run or index folder that a deployment needs."""
+        names = {*self.folders, *([ENCODER_FOLDER] if self.has_encoder else [])}
+        files = (file for name in sorted(names) for file in sorted((folder / name).rglob("*")))
+        return [file for file in files if file.is_file() and file.name not in TRAINING_FILES]
+
     def save(self, folder: Path) -> None:
-        """Write the settings into a run or index folder."""
+        """Write the settings into a run or index folder, with the hashes of its files."""
+        self.files = {
+            file.relative_to(folder).as_posix(): {
+                "size": file.stat().st_size,
+                "sha256": file_sha256(file),
+            }
+            for file in self.own_files(folder)
+            if file.name != MANIFEST_FILE
+        }
         write_json(folder / INDEX_FILE, {"schema_version": SCHEMA_VERSION} | asdict(self))
 
     def load_encoder(self, folder: Path, device: str) -> BiEncoder:
@@ -158,16 +196,14 @@ def export_index(run: Path, target: Path, *, dry_run: bool = False) -> None:
     settings = IndexSettings.load(run)
     if dry_run:
         return
-    # An exported index keeps its encoder outside of `folders`.
-    names = {*settings.folders, *([ENCODER_FOLDER] if settings.has_encoder else [])}
-    size = sum(file.stat().st_size for name in names for file in _files(run / name))
+    files = settings.own_files(run)
+    size = sum(file.stat().st_size for file in files)
     with written(target) as partial, progress(total=size, desc="collecting", unit="B") as bar:
-        for name in names:
-            for file in _files(run / name):
-                copy = partial / file.relative_to(run)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                link_or_copy(file, copy)
-                bar.update(copy.stat().st_size)
+        for file in files:
+            copy = partial / file.relative_to(run)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(file, copy)
+            bar.update(copy.stat().st_size)
         if settings.encoder and not settings.has_encoder:
             source = Path(resolve_model(settings.encoder, settings.encoder_revision))
             (partial / ENCODER_FOLDER).mkdir()
@@ -180,10 +216,3 @@ def export_index(run: Path, target: Path, *, dry_run: bool = False) -> None:
                 has_encoder=True,
             )
         settings.save(partial)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """The files of a run's folder that a deployment needs."""
-    for file in folder.rglob("*"):
-        if file.is_file() and file.name not in TRAINING_FILES:
-            yield file

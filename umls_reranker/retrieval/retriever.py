@@ -296,18 +296,24 @@ def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
     return fused
 
 
-def load_retriever(folder: Path, device: str, concepts: ConceptTable | None = None) -> Retriever:
+def load_retriever(
+    folder: Path,
+    device: str,
+    concepts: ConceptTable | None = None,
+    settings: IndexSettings | None = None,
+) -> Retriever:
     """Open the indexes of a run or index folder.
 
     Args:
         folder: the folder.
         device: of the encoder, as for `BiEncoder.from_pretrained`.
         concepts: its dictionary, if it is loaded already.
+        settings: its settings, likewise.
 
     Raises:
         UserError: an index is missing, or as for `IndexSettings.load`.
     """
-    settings = IndexSettings.load(folder)
+    settings = settings or IndexSettings.load(folder)
     require_ordering(settings.retrievers)
     sources = IndexSources(folder, settings, device)
     if concepts is not None:
