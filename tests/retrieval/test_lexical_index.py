@@ -73,13 +73,13 @@ def rows_of_names(concepts):
 
 
 @pytest.mark.parametrize(
-    ("strings", "queries", "groups"),
-    [(131_072, 64, 4_160), (131_072, 64, 50), (7, 2, 2), (1, 1, 1)],
+    ("strings", "queries", "group"),
+    [(131_072, 64, 128), (131_072, 64, 4), (7, 2, 2), (1, 1, 1)],
 )
 def test_search_finds_what_scikit_learn_finds(
-    tmp_path, monkeypatch, concepts, cosines, strings, queries, groups
+    tmp_path, monkeypatch, concepts, cosines, strings, queries, group
 ):
-    monkeypatch.setattr(lexical_index, "GROUPS", groups)
+    monkeypatch.setattr(lexical_index, "GROUP", group)
     index = build(tmp_path / "index", concepts, block=strings)
     owners = rows_of_names(concepts)
     for k in (1, 5, 60):

@@ -60,9 +60,8 @@ BLOCK = 1_048_576
 FORMER_BLOCK = 131_072
 # Strings whose vectors are made at a time.
 PART = 131_072
-# Sums are looked through in so many groups, by the largest of each. With a power of two, those of a
-# group would take each other's places in the CPU's cache.
-GROUPS = 4_160
+# Sums are looked through in groups of so many, by the largest of each.
+GROUP = 128
 CODE_POINT_BITS = 21
 
 
@@ -319,13 +318,15 @@ class LexicalIndex(ConceptIndex):
         scores = np.zeros((n, width), np.float32)
         strings = np.full((n, width), -1, np.int64)
         for first_string, lists in self._lists:
-            sums = np.empty((-(-lists.shape[1] // GROUPS), GROUPS), np.float32)
+            # Not a power of two: sums of a group would share a place in the CPU's cache.
+            groups = -(-lists.shape[1] // GROUP) | 16
+            sums = np.empty((GROUP, groups), np.float32)
             for query in range(n):
                 _sum_lists(lists, queries, query, sums.reshape(-1))
                 numbers, values = _largest(sums, width, scores[query, -1])
                 values = np.concatenate([scores[query], values])
                 numbers = np.concatenate([strings[query], first_string + numbers])
-                best = np.lexsort((numbers, -values))[:width]
+                best = np.argsort(-values, kind="stable")[:width]
                 scores[query] = values[best]
                 strings[query] = numbers[best]
         return scores, strings
@@ -344,11 +345,11 @@ def _sum_lists(lists: csr_array, queries: csr_array, query: int, sums: np.ndarra
 def _largest(sums: np.ndarray, width: int, least: float) -> tuple[np.ndarray, np.ndarray]:
     """Numbers and values of the `width` largest sums above `least`, more if some are equal.
 
-    Most are found to be too small with their group, a column of (rows, `GROUPS`).
+    They are in the order of numbers. Most sums are too small with their group, a column.
     """
     largest = sums.max(axis=0)
     limit = np.nextafter(least, np.float32(np.inf))
-    if not least and width < GROUPS:
+    if not least and width < len(largest):
         # So many sums are as large: one in each of so many groups.
         limit = max(limit, np.partition(largest, -width)[-width])
     groups = np.flatnonzero(largest >= limit)
@@ -358,7 +359,7 @@ def _largest(sums: np.ndarray, width: int, least: float) -> tuple[np.ndarray, np
         values = candidates[above]
         above = above[values >= np.partition(values, -width)[-width]]
     row, group = np.divmod(above, max(1, len(groups)))
-    return row * GROUPS + groups[group], candidates[above]
+    return row * len(largest) + groups[group], candidates[above]
 
 
 class FormIndex(LexicalIndex):
