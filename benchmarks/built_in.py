@@ -16,9 +16,8 @@ Two kinds of models are fitted on them, each with the mention's type and without
 * for lists with scores of any retriever or index, with ids and of names alone: they read it.
 
 With a cross-encoder, all weigh its logits too. Indexes and lists are kept in --work, and not made
-again. The model also knows the names of four open vocabularies, as hashes. On two idle cores the
-whole takes half an hour, most of it for the vectors of 200,000 names; from finished lists on, three
-minutes.
+again: the vectors of 200,000 names take most of the time. The model also knows the names of four
+open vocabularies, as hashes.
 """
 
 import argparse
