@@ -162,6 +162,10 @@ def write_notes(folder):
     ]
     frame = pd.DataFrame(rows)
     frame.to_csv(folder / "sample.csv", index=False)
+    # Of the dictionary.
+    terms = frame[~frame["cui"].str.startswith("C9999")].drop_duplicates("mention")
+    terms = terms[["mention", "cui"]].assign(source_code=range(len(terms)))
+    terms.to_csv(folder / "terms.csv", index=False)
     frame.drop(columns="cui").to_csv(folder / "notes.csv", index=False)
 
 

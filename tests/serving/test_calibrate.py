@@ -276,6 +276,7 @@ def test_a_row_is_a_document_only_if_the_user_says_so(tmp_path, capsys):
     metrics = evaluate(reranker, terms[:20], each_row_is_a_document=True)
     assert metrics["documents"] == 20 and "all of these documents" in metrics["notes"][0]
     run_script("calibrate", *words, "--each_row_is_a_document")
+    assert "each row counted as a document" in capsys.readouterr().out
     assert UMLSReranker.from_pretrained(tmp_path / "model").thresholds.is_certified
 
 

@@ -226,6 +226,13 @@ def test_monitor_tells_of_drift_by_its_exit_code(model, tmp_path, capsys):
     assert code == 0 and "test for drift: 10; a test takes 20\n" in said
     code, said = watched(model, ROWS, tmp_path, capsys, "--json")
     assert code == 0 and json.loads(said)["models"] == {"all": 3, "names": 1}
+    # Rows of link have no candidates; without a calibrated model they have no tiers.
+    rows = rows_of(*documents(60, 5))
+    linked = [{key: row[key] for key in row if key != "candidates"} for row in rows]
+    assert watched(model, linked, tmp_path, capsys) == watched(model, rows, tmp_path, capsys)
+    linked[0]["ranked"] = [answer(0.5, None, accepted=None)]
+    with pytest.raises(UserError, match=r"log\.jsonl: answers without tiers"):
+        watched(model, linked, tmp_path, capsys)
 
 
 # Rows to review: a random sample, then the most doubtful

@@ -57,6 +57,7 @@ RESAMPLES = 1000
 # Name of the lists in reports and calibrator.json.
 SPLIT = "labelled"
 PAGE = "report.html"
+ROWS_COUNTED = "each row counted as a document, also for the certificate"
 NOTHING_CERTIFIED = (
     f"each mention has a document of its own, so nothing is certified{OWN_DOCUMENTS}"
 )
@@ -224,7 +225,9 @@ def calibrate_lists(
     metrics["lists"] = _facts(source, data, fit)
     gain = metrics["figures"]["gain"]
     metrics["verdict"] = verdict(gain, len(measured), documents.count) + best_row(metrics)
-    metrics["notes"] = [] if data.may_certify else [NOTHING_CERTIFIED]
+    metrics["notes"] = []
+    if have_own_documents(data.lists):
+        metrics["notes"].append(ROWS_COUNTED if data.may_certify else NOTHING_CERTIFIED)
     if not fit.is_held_out:
         metrics["notes"].append(NOT_HELD_OUT)
     return Calibrated(settings, seed, fit.calibration, fit.facts, outcomes, metrics)
