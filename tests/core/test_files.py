@@ -4,6 +4,8 @@ import gzip
 import io
 import json
 import os
+import platform
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -38,7 +40,8 @@ def test_a_file_appears_when_it_is_whole(tmp_path, shared):
     path.write_text("former")
     with written(path, shared=shared) as partial:
         partial.write_text("cold")
-        hidden = f".names.txt.{os.getpid()}.partial" if shared else ".names.txt.partial"
+        own = f".names.txt.{platform.node()}.{os.getpid()}.partial"
+        hidden = own if shared else ".names.txt.partial"
         assert (listing(tmp_path), path.read_text()) == ([hidden, "names.txt"], "former")
     assert (listing(tmp_path), path.read_text()) == (["names.txt"], "cold")
 
@@ -96,6 +99,18 @@ def test_what_a_killed_process_left_is_dropped(tmp_path):
         assert not partial.exists()
         partial.write_text("cold")
     assert listing(tmp_path) == ["names"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="asks with a signal")
+def test_of_processes_that_share_a_name_only_those_that_ended_lose_what_they_wrote(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = [f".names.{platform.node()}.{pid}.partial" for pid in (ended.pid, 1)]
+    for name in (*left, f".names.other.{ended.pid}.partial"):
+        (tmp_path / name).touch()
+    with written(tmp_path / "names", shared=True) as partial:
+        partial.write_text("cold")
+    assert listing(tmp_path) == sorted([left[1], f".names.other.{ended.pid}.partial", "names"])
 
 
 def test_fingerprints_follow_names_and_bytes(tmp_path):

@@ -76,6 +76,9 @@ def test_names_ontologies_and_mrconso_alone_are_read(index, tmp_path):
     (tmp_path / "META" / "MRSTY.RRF").unlink()
     index("names.txt", "of_names")
     assert found("of_names", "renal tumors") == ("MESH:D1", "renal tumour")
+    assert ConceptCodes.load(Path("of_names"), ["MSH"]).of("MESH:D1") == (Code("MSH", "D1"),)
+    with pytest.raises(UserError, match="NOPE"):
+        ConceptCodes.load(Path("of_names"), ["MSH", "NOPE"])
     index("toy.obo", "of_terms")
     assert found("of_terms", "renal failures")[0] == "C9000009"
     index("META/MRCONSO.RRF", "of_meta")

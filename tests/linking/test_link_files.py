@@ -203,6 +203,22 @@ def test_a_linked_table_is_linked_again(tmp_path, linker):
     assert job.run(linker, OneProcess())["ranked"] == len(MENTIONS)
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_columns_of_the_input_that_are_named_like_ours_stay(tmp_path, linker, ending):
+    (tmp_path / "in.csv").write_text("mention,answer,tier,ranked,input_tier\nasthma,a,b,c,d\n")
+    job = LinkJob(tmp_path / "in.csv", tmp_path / f"out.{ending}")
+    job.run(linker, OneProcess())
+    if ending == "csv":
+        (row,) = csv.DictReader((tmp_path / "out.csv").open())
+    else:
+        (row,) = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    names = ("input_answer", "input_input_tier", "input_ranked", "input_tier")
+    assert [row[name] for name in names] == ["a", "b", "c", "d"]
+    assert row["answer"] == "C9000012"
+    ((said, count),) = job.format.counts.items()
+    assert all(name in said for name in names[:3]) and count >= 3
+
+
 def test_a_carriage_return_in_a_mention_is_quoted():
     line = cells(["a\rb", "c\nd", 'e"'])
     assert line.endswith("\n") and not line.endswith("\r\n")

@@ -93,8 +93,7 @@ class PrecisionTest:
         of any false certificate is at most 1.1 times that of one.
         """
         # No number is smaller than 0.5 to the 1,074.
-        halvings = min(self.attempt - 2, 1_000)
-        share = 1.0 if self.attempt == 1 else LATER_SHARE * 0.5**halvings
+        share = 1.0 if self.attempt == 1 else LATER_SHARE * 0.5 ** min(self.attempt - 2, 1_000)
         return share * (1.0 - self.confidence)
 
     def for_sizes(self, size: np.ndarray) -> PrecisionTest:

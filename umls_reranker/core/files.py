@@ -2,12 +2,14 @@
 
 import csv
 import errno
+import glob
 import gzip
 import hashlib
 import io
 import json
 import math
 import os
+import platform
 import re
 import shutil
 import sys
@@ -60,8 +62,8 @@ def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
 
     Args:
         path: file or folder to write.
-        shared: whether several processes may write `path` at once, each to its own hidden path. The
-            remains of a killed process then stay.
+        shared: whether several processes may write `path` at once, each to its own hidden path.
+            What killed processes of this machine left is removed.
 
     Raises:
         UserError: `path` has no name, such as ``.``, or is a device or a pipe.
@@ -73,8 +75,17 @@ def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
     if path.is_symlink():
         # The link stays, also one such as /dev/stdout.
         path = path.resolve()
-    partial = partial_path(path.with_name(f"{path.name}.{os.getpid()}") if shared else path)
+    own = f"{path.name}.{platform.node()}"
+    partial = partial_path(path.with_name(f"{own}.{os.getpid()}") if shared else path)
     _remove(partial)
+    for left in path.parent.glob(f".{glob.escape(own)}.[0-9]*.partial"):
+        try:
+            # On Windows such a signal is no question.
+            if os.name == "posix":
+                os.kill(int(left.name.split(".")[-2]), 0)
+        except OSError as error:
+            if error.errno == errno.ESRCH:
+                _remove(left)
     try:
         yield partial
         partial.replace(path)

@@ -207,8 +207,7 @@ def link_file(options: argparse.Namespace) -> int:
         format_settings=format_settings(options, model, index=options.index),
         sheets=sheets,
     )
-    settings["verify"] = options.verify
-    return run_job(job, ConceptLinker, settings, model, options.index)
+    return run_job(job, ConceptLinker, settings | {"verify": options.verify}, model, options.index)
 
 
 def write_candidates(options: argparse.Namespace) -> int:

@@ -93,8 +93,7 @@ class IndexSettings(IndexArguments):
         del content["schema_version"]
         # Older versions made no index without a run.
         content = {"made_of": {}, "files": None} | content
-        has_files = isinstance(content["files"], dict | None)
-        if content.keys() != asdict(cls()).keys() or not has_files:
+        if content.keys() != asdict(cls()).keys() or not isinstance(content["files"], dict | None):
             raise UserError(f"{path} is not as it was written; run umls-reranker build_index again")
         settings = cls(**content)
         if settings.made_of.get("added"):

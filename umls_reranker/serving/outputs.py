@@ -5,6 +5,7 @@ those of other tools, each listed in one line.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..vocab.codes import CODE_LISTS
 from .formats import Fhir, Omop, Sssom, Usagi
 from .rows import (
     ANSWER_TYPES,
+    INPUT,
     RANKED,
     LinesFormat,
     OutputFormat,
@@ -67,7 +69,8 @@ class Csv(OutputFormat):
         further = [f"{name}_{rank}" for rank in range(3, depth + 1) for name in FURTHER]
         with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
             sheet = csv.writer(stream, delimiter=self.delimiter)
-            sheet.writerow([*columns, *ANSWER_TYPES, *codes, *further])
+            names = output_names(columns, self.counts)
+            sheet.writerow([*map(names.get, columns), *ANSWER_TYPES, *codes, *further])
             for rows in parts:
                 answered = zip(rows.mappings(), rows.answers(), rows.concepts(depth), strict=True)
                 for row, answer, ranked in answered:
@@ -100,16 +103,19 @@ class Parquet(OutputFormat):
     def write(self, path: Path, parts: Iterable[RankedRows]) -> None:
         """Write a table with all columns of any part."""
         schema = brought(parts)
-        tables = (self._table(rows, schema) for rows in parts)
+        names = output_names(schema.names, self.counts)
+        tables = (self._table(rows, schema, names) for rows in parts)
         first = next(tables)
         with self._writer(path, first.schema) as writer:
             for table in chain([first], tables):
                 writer.write_table(table)
 
-    def _table(self, rows: RankedRows, schema: pa.Schema) -> pa.Table:
+    def _table(self, rows: RankedRows, schema: pa.Schema, names: Mapping[str, str]) -> pa.Table:
         answers = rows.answers()
         codes = [self.codes(answer["answer"]) for answer in answers]
-        columns = {field.name: _column(rows.content, field.name, field.type) for field in schema}
+        columns = {
+            names[field.name]: _column(rows.content, field.name, field.type) for field in schema
+        }
         columns[RANKED] = rows.ranked
         for name, kind in ANSWER_TYPES.items():
             columns[name] = pa.array([answer[name] for answer in answers], kind)
@@ -172,7 +178,7 @@ def format_of(
 
 
 def brought(parts: Iterable[RankedRows]) -> pa.Schema:
-    """The columns that a table repeats: all of any part, but for those that it adds itself.
+    """The columns that a table repeats: all of any part, but for those of an earlier output.
 
     Of the candidates of mappings it repeats none. A column of several types is text.
     """
@@ -189,8 +195,26 @@ def brought(parts: Iterable[RankedRows]) -> pa.Schema:
             kinds = {key: _type_of([row.get(key) for row in content]) for key in keys}
         for key, kind in kinds.items():
             types[key] = _common_type(types.get(key, pa.null()), kind)
-    fields = [field for field in types.items() if field[0] not in {*ANSWER_TYPES, RANKED}]
+    left_out = {*ANSWER_TYPES} if types.keys() >= ANSWER_TYPES.keys() - {ERROR} else {ERROR}
+    fields = [field for field in types.items() if field[0] not in left_out]
     return pa.schema(fields, metadata)
+
+
+def output_names(columns: Sequence[str], counts: Counter[str]) -> dict[str, str]:
+    """Column of the input -> its name in a table, with a prefix if the table adds one of its name.
+
+    `counts` says which have another name.
+    """
+    added = {*ANSWER_TYPES, RANKED}
+    names = {}
+    for column in columns:
+        name = column
+        while name in added or (name != column and name in columns):
+            name = INPUT + name
+        names[column] = name
+    if renamed := [name for name in names.values() if name.removeprefix(INPUT) in {*names, *added}]:
+        counts[f"columns of the input under other names ({', '.join(renamed)})"] = len(renamed)
+    return names
 
 
 def _common_type(former: pa.DataType, kind: pa.DataType) -> pa.DataType:

@@ -176,6 +176,8 @@ REVIEWED = "reviewed_id"
 REVIEWED_NAME = "reviewed_name"
 # The beginnings of texts that programs for tables take for formulas.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# The prefix of a key of the input that is named like one of the output.
+INPUT = "input_"
 # The column of a part with mappings as JSON, and the key of its metadata with all but columns.
 LINE = "line"
 STATE = b"umls_reranker_part"
@@ -248,8 +250,13 @@ class RankedRows(NamedTuple):
         if isinstance(self.content, pa.Table):
             table = self.content.drop_columns([*added.intersection(self.content.column_names)])
         else:
+            # A text was not ranked by this package.
             rows = (
-                {key: value for key, value in row.items() if key not in added}
+                {
+                    INPUT + key if key in added else key: value
+                    for key, value in row.items()
+                    if key not in added or (key == RANKED and isinstance(value, str))
+                }
                 for row in self.content
             )
             lines = [json.dumps(row, default=as_text) for row in rows]

@@ -335,7 +335,12 @@ class ConceptCodes:
                     f"{folder} has no codes of its concepts; "
                     "make it again with umls-reranker index --codes"
                 )
-            return cls(sources or (), concepts)
+            codes = cls(sources or (), concepts)
+            for source in codes.sources:
+                known = (code.source for cui in concepts.cuis for code in codes.of(cui.as_py()))
+                if source not in known:
+                    raise UserError(f"{folder}: no id is a code of {source}; check --codes")
+            return codes
         table = open_arrow(path)
         known = table.schema.metadata[b"sources"].decode().split()
         for source in sources or ():
