@@ -72,7 +72,8 @@ class Csv(OutputFormat):
             names = output_names(columns, self.counts)
             sheet.writerow([*map(names.get, columns), *ANSWER_TYPES, *codes, *further])
             for rows in parts:
-                answered = zip(rows.mappings(), rows.answers(), rows.concepts(depth), strict=True)
+                ranks = rows.concepts(depth) if further else [[] for _ in rows.errors]
+                answered = zip(rows.mappings(), rows.answers(), ranks, strict=True)
                 for row, answer, ranked in answered:
                     concepts = ranked + [{}] * depth
                     cells = (

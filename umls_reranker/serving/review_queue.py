@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -40,6 +41,7 @@ MENTIONS = ".mentions.jsonl"
 LONGEST_DEFINITION = 100
 # Number of candidates in a line, if nobody says.
 SHEET_TOP = 5
+_hierarchy = cache(TypeHierarchy.built_in)
 
 
 def select_for_review(
@@ -119,6 +121,10 @@ class ReviewSheet(OutputFormat):
     beside = ".lists.jsonl"
     about_beside = "the lists of the sheet"
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.top = self.settings.top or SHEET_TOP
+
     def write_beside(self, path: Path, parts: Iterable[RankedRows]) -> None:
         """Write the lists."""
         lists = ListLines(self.settings)
@@ -136,7 +142,7 @@ class ReviewSheet(OutputFormat):
         }
         candidates = [
             f"{column}_{rank}"
-            for rank in range(1, (self.settings.top or SHEET_TOP) + 1)
+            for rank in range(1, self.top + 1)
             for column in ("name", "id", "about")
         ]
         about = [column for column in ABOUT_MENTION if column in filled]
@@ -159,7 +165,7 @@ class ReviewSheet(OutputFormat):
             candidate = {"name": item} if isinstance(item, str) else item
             concepts.setdefault(concept_id(candidate) or candidate.get("name"), candidate)
         cells = {}
-        for rank, candidate in enumerate(concepts.values(), start=1):
+        for rank, candidate in enumerate([*concepts.values()][: self.top], start=1):
             name = candidate.get("preferred_name") or candidate.get("name")
             cells[f"name_{rank}"] = name
             cells[f"id_{rank}"] = concept_id(candidate)
@@ -243,7 +249,7 @@ def _apart(candidate: Mapping[str, Any], name: str | None) -> Iterator[str]:
     if candidate.get("name") not in (name, None):
         yield str(candidate["name"])
     types = candidate.get("semantic_types") or ()
-    yield from TypeHierarchy.built_in().names([types] if isinstance(types, str) else types)
+    yield from _hierarchy().names([types] if isinstance(types, str) else types)
     if definition := candidate.get("definition"):
         yield shorten(definition, LONGEST_DEFINITION, placeholder=" ...")
 
