@@ -125,7 +125,9 @@ def fit_model(data: Path, path: Path, cross_encoder: str | None, folder: Path) -
     for name, missing in ORDERED.items():
         features = (*of_network, *FEATURES, "scored_position")
         models.append(ordered_model(source, lists, name, features, missing))
-    new = replace(new, calibration=replace(new.calibration, models=models))
+    # It decides about lists of any source, and certifies nothing.
+    calibration = replace(new.calibration, models=models, list_scores=None)
+    new = replace(new, calibration=calibration)
     save_calibrated(source, new, folder)
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8").replace(CARD_ROW, LICENSES)

@@ -114,6 +114,6 @@ def make_metrics(
             "score": histogram(outcomes.score, outcomes.correct),
             "margin": histogram(outcomes.margin, outcomes.correct),
         },
-        "verdict": "gain: +8.0 points over your order (4.6–11.7)",
+        "verdict": "gain: +8.0 points over the original order (4.6–11.7)",
         "notes": ["a note"],
     }

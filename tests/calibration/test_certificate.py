@@ -131,6 +131,21 @@ def test_scores_alone_get_cut_off_share_and_precision():
         assert certify(list(scores), right.tolist(), names) == found
 
 
+def test_copies_of_documents_are_joined_by_their_mentions():
+    # Twenty notes of four mentions, each with five ids: worth twenty documents.
+    notes = np.repeat(np.tile(np.arange(20), 5), 4)
+    answers = [0.97] * 400, [True] * 400, np.repeat(np.arange(100), 4)
+    mentions = [f"{note} {number % 4}" for number, note in enumerate(notes)]
+    assert certify(*answers).threshold is not None
+    found = certify(*answers, mentions=mentions)
+    assert (found.threshold, found.documents) == (None, 20)
+    # A copy of a document of an earlier certificate is none that is new.
+    with pytest.raises(UserError, match="only new ones can certify"):
+        certify(*answers, mentions=mentions, certified_before=range(20), attempt=2)
+    with pytest.raises(UserError, match="399 mentions of 400 scores"):
+        certify(*answers, mentions=mentions[1:])
+
+
 def test_the_promise_is_the_one_that_was_asked_for():
     answers = [0.97] * 100, [True] * 100, range(100)
     assert certify(*answers).threshold is not None

@@ -35,9 +35,11 @@ from umls_reranker.evaluation.render import (
 )
 from umls_reranker.evaluation.report import (
     System,
+    at_same_coverage,
     baselines,
     best_row,
     compare_systems,
+    free_baselines,
     measure,
     measure_model,
     verdict,
@@ -241,6 +243,7 @@ def test_outcomes_are_the_decisions_about_top_candidates():
             np.full(4, np.nan),
         ),
         edges=np.array([[0.5, 0.6, 0.9]] * 3),
+        has_tiers=np.ones(3, bool),
         accept_tier="high",
     )
     found = Outcomes.of(given, decided)
@@ -460,8 +463,12 @@ def test_baselines_by_hand():
 @pytest.mark.parametrize(
     ("figures", "word", "rest"),
     [
-        ((0.08, 0.046, 0.117), "gain", "+8.0 points over your order (4.6 to 11.7)"),
-        ((-0.052, -0.081, -0.0201), "loss", "-5.2 points against your order (-8.1 to -2.0)"),
+        ((0.08, 0.046, 0.117), "gain", "+8.0 points over the original order (4.6 to 11.7)"),
+        (
+            (-0.052, -0.081, -0.0201),
+            "loss",
+            "-5.2 points against the original order (-8.1 to -2.0)",
+        ),
         # The lower end is 2 points below 1.2: (2 / 1.2)^2 = 2.78 times as many, 1.78 times 300
         # more.
         ((0.012, -0.008, 0.031), "inconclusive", "label about 530 more"),
@@ -483,7 +490,7 @@ def test_the_interval_of_few_documents_decides_nothing(documents):
     ends = (0.05, 0.11) if documents > 1 else (np.nan, np.nan)
     found = verdict({"value": 0.08, "low": ends[0], "high": ends[1]}, 300, documents)
     assert (
-        found.startswith("inconclusive: +8.0 points over your order")
+        found.startswith("inconclusive: +8.0 points over the original order")
         and "label at least 20" in found
     )
 
@@ -538,3 +545,28 @@ def test_every_list_is_scored_once_and_what_pruning_changes_is_told():
     assert list(metrics["rows"]["systems"]) == ["lists_order", "cross_encoder", "reranker"]
     for name in ("scored_share", "same_top_candidate"):
         assert metrics["figures"][name]["value"] == 1.0
+
+
+def test_labels_of_other_documents_answer_before_exact_names():
+    items = [[{"name": "cold", "cui": "C1"}, {"name": "flu", "cui": "C2"}]] * 3
+    items.append([{"name": "cold", "cui": "C1"}, {"name": "cold", "cui": "C3"}])
+    lists = make_lists(["cold"] * 4, items, gold=[1, 1, 0, 0], cuis=["C2", "C2", "C1", "C1"])
+    # The last names two concepts; two labels of other folds say C2, and its own does not count.
+    found = free_baselines(lists, np.array([0, 1, 2, 3]))
+    assert {name: system.accepted.tolist() for name, system in found.items()} == {
+        "label_else_exact_match": [True] * 4,
+        "exact_match": [True, True, True, False],
+    }
+    assert found["label_else_exact_match"].ranks.tolist() == [-1, -1, -1, -1]
+    assert found["exact_match"].ranks.tolist() == [-1, -1, 0, -1]
+    # Without labels in other folds there is one baseline.
+    assert list(free_baselines(lists, np.zeros(4, int))) == ["exact_match"]
+
+
+def test_a_model_is_compared_where_a_baseline_answers():
+    outcomes = make_outcomes(4, rank=np.array([0, 0, -1, -1]), score=np.array([0.9, 0.8, 0.2, 0.1]))
+    system = System(np.array([-1, -1, -1, 0]), accepted=np.array([False, True, False, True]))
+    found = at_same_coverage(outcomes, system, Documents.of(["d1", "d2", "d3", "d4"]))
+    # Of two answers each, the model's surest are correct.
+    figures = {name: found[name] for name in ("value", "model", "system", "coverage", "n")}
+    assert figures == {"value": 0.5, "model": 1.0, "system": 0.5, "coverage": 0.5, "n": 2}

@@ -68,7 +68,7 @@ METRICS = {
         "systems": {"lists_order": "original order", "reranker": "this model"},
         "tiers": {"high": "high"},
     },
-    "verdict": "gain: +10.0 points over your order (8.0 to 12.0)",
+    "verdict": "gain: +10.0 points over the original order (8.0 to 12.0)",
     "notes": [],
 }
 
@@ -135,6 +135,19 @@ def test_the_card_as_a_whole():
         compile(code, "card", "exec")
         assert '("org/tiny", revision="v1.0.0")' in code
     assert "\n\n\n" not in card
+
+
+def test_the_example_has_the_models_own_ids_and_types():
+    models = [{"name": "all", "certificate": None, "types": {"group:X": {}, "HP:1": {}}}]
+    metrics = METRICS | {"documents": METRICS["mentions"]}
+    options = {"models": models, "source": "lists of the index 1a", "cross_encoder": False}
+    card = model_card(metrics, recipe(), ids=["D003110", "MESH:1"], **options)
+    assert '{"cui": "D003110", "name": "a name of this concept"}' in card
+    assert '{"cui": "MESH:1"' in card and 'entity_type="HP:1")' in card and "C0011882" not in card
+    assert "that reranks concept candidates" in card
+    assert "tiers and decisions to lists of the index 1a. Other lists get scores alone" in card
+    assert "6,012 mentions, each counted as a document" in card
+    assert '"C0011882"' in model_card(metrics, recipe(), ids=["C0000001"], **options)
 
 
 def test_metadata_holds_the_models_own_figures():
@@ -309,6 +322,7 @@ def test_a_folders_card_comes_from_its_own_files(tmp_path):
         plots=["risk_coverage.svg"],
         dictionary=dictionary,
         models=read_json(folder / "thresholds.json")["models"],
+        source="lists of no index, and certifies nothing",
     )
     assert folder_card(folder, "org/tiny", "v1").text() == expected
 

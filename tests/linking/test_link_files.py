@@ -455,7 +455,7 @@ def test_a_service_and_spacy_link_with_built_in(linker):
 
 
 def test_a_model_without_an_index_gives_no_tiers_in_python(linker):
-    with pytest.warns(UserWarning, match="entity_type"):
+    with pytest.warns(UserWarning, match="no tiers"):
         best = linker.link("CP", TEXT)[0]
     assert (best.cui, best.tier, best.accepted) == ("C9000016", None, None)
     assert isinstance(linker.reranker, UMLSReranker) and not linker.is_calibrated

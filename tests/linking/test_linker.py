@@ -54,9 +54,10 @@ def test_scores_of_the_linker_count_with_the_key_of_its_index(finished, linker):
         warnings.simplefilter("error")
         ours = linker.reranker.rerank(text, items, kind, index_key=key)
     assert {item.model_name for item in ours} == {"all"}
-    with pytest.warns(UserWarning, match="retrieval_score: used only in lists of ConceptLinker"):
+    with pytest.warns(UserWarning, match=f"no tiers: .* lists of the index {key[:12]}"):
         copied = linker.reranker.rerank(text, items, kind)
     assert {item.model_name for item in copied} == {"names"}
+    assert None not in {ours[0].tier, ours[0].accepted} and copied[0].tier is None
 
 
 def test_a_service_trusts_the_scores_of_its_own_index(linker):
@@ -218,9 +219,9 @@ def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
     assert "concepts is not what the indexes next to it were built from" in refusal(mixed)
     # A later release in both is used, and said.
     replace(settings, index_key="another").save(mixed)
-    with pytest.warns(UserWarning, match="not the index .* calibrated with"):
-        other = ConceptLinker.from_pretrained(model, mixed, device="cpu")
-    with pytest.warns(UserWarning, match="retrieval_score: used only in lists of ConceptLinker"):
+    other = ConceptLinker.from_pretrained(model, mixed, device="cpu")
+    assert not other.is_calibrated
+    with pytest.warns(UserWarning, match="no tiers"):
         assert {item.model_name for item in other.link("renal failure", entity_type="T047")} == {
             "names"
         }

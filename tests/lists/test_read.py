@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +14,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.columns import InvalidRow
 from umls_reranker.lists.labels import gold_ids, labelled_lists, read_labelled_lists
-from umls_reranker.lists.read import read_rows
+from umls_reranker.lists.read import Rows, read_rows
 from umls_reranker.vocab.types import TypeHierarchy
 
 ROWS = [
@@ -398,3 +399,13 @@ def test_gold_concepts_that_a_table_of_cells_lacks_are_named_as_its_columns(tmp_
     path.write_text("mention_id,doc_id,mention,cui,name\n1,d1,cold,C1,a")
     with pytest.raises(UserError, match=":2: gold or gold_cui is missing"):
         read_labelled_lists(path, TypeHierarchy.built_in())
+
+
+def test_a_frame_is_its_rows_and_anything_else_is_named():
+    frame = pd.DataFrame([{"entity": "cold", "left": "a", "n": 1.5}, {"entity": "flu"}])
+    assert Rows.of_mappings(frame).content == [
+        {"entity": "cold", "left": "a", "n": 1.5},
+        {"entity": "flu", "left": None, "n": None},
+    ]
+    with pytest.raises(UserError, match="rows:2: 'entity' is no row"):
+        Rows.of_mappings([{}, "entity"])

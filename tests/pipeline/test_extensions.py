@@ -86,7 +86,7 @@ def test_they_decide_about_a_served_answer(model):
     candidates = [*read_rows(model.parent / "lists" / "test.arrow")][-1].mappings()[0]["candidates"]
     assert {candidate["first_letter_score"] for candidate in candidates} <= {0.0, 1.0}
     # Scores of an index count only from this.
-    with pytest.warns(UserWarning, match="retrieval_score.*: used only in lists of"):
+    with pytest.warns(UserWarning, match="no tiers: .* lists of the index"):
         ranked = reranker.rerank("fever", candidates)
     assert ALL_INPUTS not in {item.model_name for item in ranked}
     assert all(0 < item.cross_encoder_score < 1 for item in ranked if item.logit is not None)

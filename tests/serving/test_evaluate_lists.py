@@ -76,7 +76,6 @@ def test_a_calibrated_model_is_compared_with_order_scores_and_features(
     assert list(systems) == [
         "lists_order",
         "calibrated_scores",
-        "exact_match",
         *of_cross_encoder,
         "reranker",
     ]
@@ -133,7 +132,6 @@ def test_a_model_without_a_cross_encoder_is_measured_without_what_is_of_one(
     assert list(metrics["rows"]["systems"]) == [
         "lists_order",
         "calibrated_scores",
-        "exact_match",
         "reranker",
     ]
     assert not {"scored_share", "ece_raw", "ece_reduction"} & metrics["figures"].keys()

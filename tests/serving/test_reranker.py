@@ -565,7 +565,7 @@ def test_a_folder_that_holds_no_model_itself_is_told_apart(tmp_path, monkeypatch
     with pytest.raises(UserError, match="no name"):
         UMLSReranker.from_pretrained(".").save_pretrained("")
     loaded = repr(UMLSReranker.from_pretrained(tmp_path / "model", accept_tier="high"))
-    assert loaded.startswith(f"UMLSReranker('{tmp_path / 'model'}', accept_tier='high'); ")
+    assert loaded.startswith(f"UMLSReranker('{tmp_path / 'model'}', accept_tier='high') for ")
     assert re.search(r"precision 0\.95, is certified from a score of 0\.\d+ on$", loaded)
 
 
@@ -600,6 +600,7 @@ def decided():
             np.full(3, np.nan),
         ),
         edges=np.array([[0.5, 0.6, 0.9]] * 3),
+        has_tiers=np.ones(3, bool),
         accept_tier="high",
     )
     return lists, decisions, ["all", "names"]

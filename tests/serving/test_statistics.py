@@ -16,6 +16,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.hub.model_folder import changing
 from umls_reranker.lists.answers import Answers, answered, read_sheet
 from umls_reranker.lists.read import Rows, read_rows
+from umls_reranker.pipeline.monitor import figures_of_samples
 from umls_reranker.serving.review_queue import select_for_review, write_queue
 from umls_reranker.serving.statistics import (
     DAILY,
@@ -233,6 +234,19 @@ def test_monitor_tells_of_drift_by_its_exit_code(model, tmp_path, capsys):
     linked[0]["ranked"] = [answer(0.5, None, accepted=None)]
     with pytest.raises(UserError, match=r"log\.jsonl: answers without tiers"):
         watched(model, linked, tmp_path, capsys)
+
+
+def test_a_sample_varies_like_its_difference_to_the_reference():
+    # Of as many documents as the reference, by the root of two.
+    figures = {
+        "mean_margin": {"value": 0.5, "low": 0.4, "high": 0.7},
+        "x": {"value": 0.5, "low": None},
+    }
+    found = figures_of_samples(figures, 2**0.5)
+    assert found["mean_margin"] == pytest.approx(
+        {"value": 0.5, "low": 0.3586, "high": 0.7828}, 1e-3
+    )
+    assert found["x"] == {"value": 0.5, "low": None}
 
 
 # Rows to review: a random sample, then the most doubtful

@@ -468,6 +468,7 @@ def certify(
     certified_before: Collection = (),
     attempt: int = 1,
     most_wrong: float = 1.0,
+    mentions: Sequence[str] | None = None,
 ) -> Certificate:
     """Find the lowest score threshold with certified precision.
 
@@ -509,6 +510,11 @@ def certify(
         most_wrong: assumed largest share of incorrect answers, among those at or above the
             threshold, in any document. 1 assumes nothing. With 0.5 fewer documents are needed, and
             the guarantee is as good as the assumption.
+        mentions: (n,) texts of the mentions, in the order of their documents: documents with nearly
+            the same ones, such as notes copied forward, then count as one. Without them a copy with
+            an id of its own counts as further evidence, and a certificate over many copies can be
+            false far more often than the confidence says. Copies of fewer than three different
+            mentions are not seen either way.
 
     Raises:
         UserError: lengths differ, scores are not probabilities, labels are neither True nor False,
@@ -522,12 +528,23 @@ def certify(
         )
     test = PrecisionTest(target_precision, confidence, most_wrong=most_wrong, attempt=attempt)
     sample, names = _checked(scores, correct, documents, calibrate)
+    former = {*map(str, certified_before)}
+    is_new = np.array([name not in former for name in names], bool)
+    if mentions is not None:
+        if len(mentions) != len(names):
+            raise UserError(f"{len(mentions):,} mentions of {len(names):,} scores: give one each")
+        # Loading a model needs none of this.
+        from ..lists.labels import joined_by_mentions
+
+        joined = joined_by_mentions(names.tolist(), list(map(str, mentions)))
+        is_new = ~np.isin(joined, joined[~is_new])
+        names = joined
     probabilities = _cross_fitted(sample, names) if calibrate else sample.scores
-    former = set(map(str, certified_before))
-    new = np.array([name not in former for name in names], bool)
-    if not new.any():
+    if not is_new.any():
         raise UserError("all documents are in certified_before; only new ones can certify")
-    certificate = find_certificate(probabilities[new], sample.labels[new], names[new], test)
+    certificate = find_certificate(
+        probabilities[is_new], sample.labels[is_new], names[is_new], test
+    )
     if not calibrate or certificate.threshold is None:
         return certificate
     # The map is that of a fit on all rows.

@@ -11,11 +11,17 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..core.arrays import best_candidates, list_offsets, map_in_order, progress
+from ..core.arrays import (
+    best_candidates,
+    list_offsets,
+    lists_with_any,
+    map_in_order,
+    progress,
+)
 from ..core.errors import TooLittleData
 from ..lists.candidate_lists import AnnotatedLists
 from .calibrators import LabelledScores
-from .features import CROSS_ENCODER, FeatureTable, lists_with_any
+from .features import CROSS_ENCODER, FeatureTable
 from .fusion import FeatureFusion
 from .logistic import log_sums
 from .probabilities import CalibratedModel

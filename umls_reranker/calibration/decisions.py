@@ -447,7 +447,7 @@ class Tops(NamedTuple):
         sizes: (n,) number of candidates.
         probabilities: (n,) NaN without candidates, as in `margins`.
         margins: (n,) margins over the next concept.
-        tiers: (n,) indices into `TIERS`; -1 without candidates.
+        tiers: (n,) indices into `TIERS`; -1 without candidates, and where no tier is given.
         accepted: (n,) bool.
         models: (n,) index of the model that decided.
     """
@@ -474,6 +474,8 @@ class Decisions:
             tier "high" was measured on such mentions, so others are never in it.
         missing: input that the model of all inputs reads -> (n,) bool, mentions without it.
         edges: (n, 3) float64, lowest probabilities of the tiers (`TypeThreshold.edges`).
+        has_tiers: (n,) bool, whether the model was calibrated on lists like the mention's
+            (`Calibration.gives_tiers_to`); others have scores alone.
         accept_tier: lowest tier accepted at rank 1.
         truncated: number of pairs whose mention or name was truncated to the model's length.
     """
@@ -485,6 +487,7 @@ class Decisions:
     complete: np.ndarray
     missing: Mapping[str, np.ndarray]
     edges: np.ndarray
+    has_tiers: np.ndarray
     accept_tier: str = "medium"
     truncated: int = 0
 
@@ -505,12 +508,13 @@ class Decisions:
 
     @cached_property
     def tiers(self) -> np.ndarray:
-        """(m,) int64, indices into `TIERS`."""
+        """(m,) int64, indices into `TIERS`; -1 where the mention has no tiers."""
         edges = self.edges.copy()
         edges[~self.complete, -1] = np.inf
-        edges_of_candidates = edges.repeat(np.diff(self.offsets), axis=0)
-        reached = self.scores.probabilities[:, None] >= edges_of_candidates
-        return edges.shape[1] - reached.sum(axis=1)
+        sizes = np.diff(self.offsets)
+        reached = self.scores.probabilities[:, None] >= edges.repeat(sizes, axis=0)
+        tiers = edges.shape[1] - reached.sum(axis=1)
+        return np.where(self.has_tiers.repeat(sizes), tiers, -1)
 
     @cached_property
     def accepted(self) -> np.ndarray:
@@ -552,6 +556,7 @@ class Decisions:
             complete=self.complete[mentions],
             missing={name: is_missing[mentions] for name, is_missing in self.missing.items()},
             edges=self.edges[mentions],
+            has_tiers=self.has_tiers[mentions],
         )
 
 

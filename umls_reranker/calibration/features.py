@@ -27,7 +27,14 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import RepeatedTexts, distinct_numbers, list_offsets, list_owner, number_distinct
+from ..core.arrays import (
+    RepeatedTexts,
+    distinct_numbers,
+    list_offsets,
+    list_owner,
+    lists_with_any,
+    number_distinct,
+)
 from ..core.errors import UserError
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import FIELDS, FOUND, SUFFIX, encoded_texts
@@ -662,8 +669,3 @@ def always_missing(lists: CandidateLists, inputs: Sequence[str]) -> tuple[str, .
 
 def _is_blank(column: RepeatedTexts) -> np.ndarray:
     return np.array([not (text and text.strip()) for text in column.texts], bool)[column.codes]
-
-
-def lists_with_any(candidates: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Whether any candidate of a list is true in `candidates` (m,), (n,) bool."""
-    return np.diff(list_offsets(candidates)[offsets]) > 0

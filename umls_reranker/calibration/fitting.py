@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..core.arrays import best_candidates, map_in_order, progress
+from ..core.arrays import best_candidates, lists_with_any, map_in_order, progress
 from ..core.errors import TooLittleData
 from ..lists.columns import FOUND, SUFFIX
 from ..models.cross_encoder import PairScorer, score_lists
@@ -32,7 +32,6 @@ from .features import (
     feature_table,
     inputs_of,
     is_missing,
-    lists_with_any,
     missing_by_model,
     without_inputs,
 )
@@ -46,8 +45,10 @@ if TYPE_CHECKING:
     from .arguments import CalibrationArguments
 
 # The cross-encoder is worth its time if it lowers the mean log loss of held-out lists by more than
-# these nats, which is what one calibrator is better than another.
+# these nats, which is what one calibrator is better than another, even at the lower end of the 95 %
+# interval.
 MOST_NATS_LOST = 0.002
+STANDARD_ERRORS = 1.96
 # Minimum of gold concepts in the lists with types to fit a model that reads types on them alone.
 FEWEST_GOLD = 100
 
@@ -218,6 +219,7 @@ def fit_calibration(
     facts = {
         "split": "calibration",
         "mentions": len(lists),
+        "documents": len({*annotations.documents}),
         "pairs": len(lists.owner),
         "positives": int(lists.labels.sum()),
         "certified_by": {
@@ -252,10 +254,11 @@ def _decide_about_cross_encoder(
         return data, None, {}
     fits = data.cross_fits()
     nats, error = fits.cross_encoder_gain()
+    is_known = bool(np.isfinite(nats))
     reasons = {
-        "kept": nats - error > MOST_NATS_LOST or not may_drop,
-        "nats_gained": nats if np.isfinite(nats) else None,
-        "standard_error": error if np.isfinite(nats) else None,
+        "kept": not may_drop or (is_known and nats - STANDARD_ERRORS * error > MOST_NATS_LOST),
+        "nats_gained": nats if is_known else None,
+        "standard_error": error if is_known else None,
     }
     if not reasons["kept"]:
         return data.list_fusion_alone, data, {"cross_encoder": reasons}
@@ -291,6 +294,7 @@ def _fit(data: CalibrationData, *, has_fallbacks: bool) -> Fitted:
         scores=CandidateScores.joined(parts, len(lists.owner)),
         **choice._asdict(),
         edges=edges,
+        has_tiers=np.ones(len(lists), bool),
     )
     return Fitted(
         calibration,

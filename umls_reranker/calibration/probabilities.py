@@ -25,7 +25,7 @@ import numpy as np
 from ..core.errors import UserError
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import FOUND, SUFFIX
-from ..lists.index_scores import INDEX_SCORES
+from ..lists.index_scores import INDEX_SCORES, TEACHER
 from .calibrators import Calibrator, IdentityCalibrator
 from .certificate import NO_CERTIFICATES, CertificateHistory
 from .decisions import TIERS, CandidateScores, Decisions, ThresholdTable, load_thresholds
@@ -238,6 +238,9 @@ class Calibration:
         score_ranges: name -> range of the retrieval scores used; scores outside count as missing.
         index_key: index key of the lists that it was fitted on (`CandidateLists.index_keys`).
             Scores of our own retrievers count as missing in lists with another key.
+        list_scores: name of each score of the lists that it was fitted on -> whether all had it;
+            None: it is for nobody's lists in particular, as ``built-in``.
+        fitted_on: further facts about those lists; decisions do not read them.
         history: history of its certificates; decisions do not read it.
     """
 
@@ -247,6 +250,8 @@ class Calibration:
     index_key: str = ""
     history: CertificateHistory = NO_CERTIFICATES
     training_counts: StringCounts | None = None
+    list_scores: Mapping[str, bool] | None = None
+    fitted_on: Mapping[str, Any] = field(default_factory=dict)
     _choices: dict[tuple[str, ...], dict[int, list[str]]] = field(
         init=False, default_factory=dict, repr=False
     )
@@ -322,6 +327,27 @@ class Calibration:
             undecided = undecided & lacks_any
         return ModelChoice(models, ~undecided, {name: missing[name] for name in choices[0]})
 
+    @property
+    def source(self) -> str:
+        """The lists that it gives tiers to (`gives_tiers_to`), in words."""
+        return source_in_words(vars(self))
+
+    def gives_tiers_to(self, lists: CandidateLists) -> np.ndarray:
+        """Whether each mention's list is of the source that it was calibrated on, (n,) bool.
+
+        Tiers and decisions hold for such lists only: those of its index, by the key; or else lists
+        of no index, with the same scores.
+        """
+        of_source = lists.are_of(self.index_key)
+        if self.index_key or self.list_scores is None:
+            return of_source
+        keys = (*self.list_scores, *lists.scores, *lists.unread_scores)
+        for name in {key.removesuffix(SUFFIX) for key in keys} - {TEACHER}:
+            # One that only some lists of calibration had may be there or not.
+            if self.list_scores.get(name, not name.endswith(FOUND)):
+                of_source &= lists.have_score(name) == (name in self.list_scores)
+        return of_source
+
     def feature_table(self, lists: CandidateLists, model: CalibratedModel) -> FeatureTable:
         """The features that a model weighs, besides the cross-encoder."""
         if model.fusion is None:
@@ -349,6 +375,8 @@ class Calibration:
             "models": [model.to_dict() for model in self.models],
             "certificates": self.history.to_list(),
         }
+        if self.list_scores is not None:
+            state["list_scores"] = dict(self.list_scores)
         if self.score_ranges:
             state["score_ranges"] = {
                 name: score_range._asdict() for name, score_range in self.score_ranges.items()
@@ -364,7 +392,12 @@ class Calibration:
         """
         tables = load_thresholds(thresholds)
         try:
-            calibration = cls(_load_models(state, tables), index_key=state["index_key"])
+            calibration = cls(
+                _load_models(state, tables),
+                index_key=state["index_key"],
+                list_scores=state.get("list_scores"),
+                fitted_on=state.get("fitted_on") or {},
+            )
             calibration.score_ranges = _load_ranges(state, calibration._features)
             is_needed = bool({*INDEX_SCORES} & {*calibration.score_ranges})
             if not isinstance(state["index_key"], str) or (is_needed and not state["index_key"]):
@@ -379,6 +412,21 @@ class Calibration:
         if calibration.models[0].fusion:
             calibration.counts = StringCounts.load(folder / COUNTS_FILE)
         return calibration
+
+
+def source_in_words(state: Mapping[str, Any]) -> str:
+    """The lists that a model gives tiers to, by the content of ``calibrator.json``."""
+    scores = state.get("list_scores")
+    what = f"lists of the index {state['index_key'][:12]}"
+    if not state["index_key"]:
+        if scores is None:
+            return "lists of no index, and certifies nothing"
+        named = (f"{name}{SUFFIX}{'' if has else ' (not in all)'}" for name, has in scores.items())
+        what = f"lists of no index, with {', '.join(named) or 'no scores'}"
+    facts = state.get("fitted_on") or {}
+    dictionary = f" completed by {facts['dictionary']}," if facts.get("dictionary") else ""
+    documents = f"{facts['documents']:,}" if "documents" in facts else "some"
+    return f"{what},{dictionary} as in {documents} documents"
 
 
 def rank(
@@ -402,6 +450,7 @@ def rank(
         accept_tier: lowest tier accepted at rank 1.
         exhaustive: whether to score pruned candidates too (`CalibratedModel.keep_candidates`).
     """
+    has_tiers = calibration.gives_tiers_to(lists)
     lists = calibration.with_usable_scores(lists.with_whole_scores(calibration.lowest))
     choice = calibration.model_for(lists, cross_encoder_inputs)
     edges = np.empty((len(lists), len(TIERS) - 1))
@@ -433,6 +482,7 @@ def rank(
         scores=CandidateScores.joined(parts, len(lists.owner)),
         **choice._asdict(),
         edges=edges,
+        has_tiers=has_tiers,
         accept_tier=accept_tier,
         truncated=truncated,
     )

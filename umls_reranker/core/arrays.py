@@ -40,6 +40,11 @@ def list_owner(offsets: np.ndarray) -> np.ndarray:
     return np.arange(len(offsets) - 1).repeat(offsets[1:] - offsets[:-1])
 
 
+def lists_with_any(candidates: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Whether any candidate of a list is true in `candidates` (m,), (n,) bool."""
+    return np.diff(list_offsets(candidates)[offsets]) > 0
+
+
 def distinct_numbers(numbers: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The distinct values of numbers in [0, size), ascending, and each number's index among them.
 

@@ -39,7 +39,8 @@ TITLES = {
     "list_fusion": "list fusion (all but the cross-encoder)",
     "lists_order": "original order",
     "calibrated_scores": "calibrated list scores",
-    "exact_match": "exact name match",
+    "exact_match": "exact name of one concept",
+    "label_else_exact_match": "most frequent label, else exact name",
 }
 
 # Parts of names of figures, and what they add to the title.
@@ -114,11 +115,23 @@ def report_tables(metrics: Mapping[str, Any]) -> list[Table]:
         TableColumn("debiased ECE", "top1_debiased_ece", "number"),
     ]
     ranking = "Ranking (* thresholds chosen on these mentions, for comparison only)"
+    figures = metrics["figures"]
+    # Rows of all mentions repeat the figures of the whole.
+    subsets = {
+        row: label
+        for row, label in metrics["rows"].get("subsets", {}).items()
+        if figures[f"subsets/{row}/acc@1"]["n"] < metrics["mentions"]
+    }
     tables = [
-        systems_table(metrics["figures"]),
+        systems_table(figures),
         _matrix(ranking, "systems", RANKING_COLUMNS, metrics),
         _matrix(TIERS, "tiers", TIER_COLUMNS, metrics),
-        _matrix("Seen and unseen in training", "subsets", slice_columns, metrics),
+        _matrix(
+            "Seen and unseen in training",
+            "subsets",
+            slice_columns,
+            {**metrics, "rows": {"subsets": subsets}},
+        ),
         _matrix("Semantic groups", "groups", slice_columns, metrics),
         _matrix("Semantic types, the most overconfident first", "types", slice_columns, metrics),
         _figures_table(metrics),
@@ -243,6 +256,8 @@ def interval(
     high = figure.get("high") if figure else None
     if not is_there(low) or not is_there(high):
         return ""
+    if low < 0:
+        separator = " to "
     return f"{scale * low:.{digits}f}{separator}{scale * high:.{digits}f}"
 
 

@@ -132,7 +132,11 @@ def measure_model(
             "same_top_candidate": {"value": same_top, "n": len(lists)},
         }
     decided_by = Counter(calibration.models[number].name for number in decisions.models.tolist())
-    counts = {"repeated_candidates": candidates - len(best), "decided_by": dict(decided_by)}
+    counts = {
+        "repeated_candidates": candidates - len(best),
+        "decided_by": dict(decided_by),
+        "untiered": int((~decisions.has_tiers).sum()),
+    }
     return metrics | counts, outcomes
 
 
@@ -284,34 +288,95 @@ def baselines(lists: AnnotatedLists, known: Iterable[tuple[str, str]]) -> dict[s
         known: text and gold CUI of the mentions that the model counts; none: only the first system.
 
     Returns:
-        ``exact_match``, the first candidate with the mention as its name; ``most_frequent_cui`` of
-        the mention's string among known ones, of equally frequent ones the smaller; and
-        ``most_frequent_cui_else_order``, the strongest: it knows the corpus and answers every list.
+        Those that answer any mention: ``exact_match``, the concept with the mention as a name, if
+        only one has it; ``most_frequent_cui`` of the mention's string among known ones, of equally
+        frequent ones the smaller; and ``most_frequent_cui_else_order``, the strongest: it
+        knows the corpus and answers every list.
         Strings are compared normalized (`normalize_name`).
     """
     gold = lists.annotations.alternatives
     cuis = lists.cuis.to_list()
-    names = list(map(normalize_name, lists.names.to_list()))
-    strings = list(map(normalize_name, lists.mentions))
-    bounds = list(pairwise(lists.offsets.tolist()))
-    exact = [
-        next((cuis[item] for item in range(*bound) if names[item] == string), None)
-        for string, bound in zip(strings, bounds, strict=True)
-    ]
-    systems = {"exact_match": System.answering(exact, gold)}
-    uses = Counter((normalize_name(text), cui) for text, cui in known)
-    if uses:
-        ascending = sorted(uses.items(), key=lambda item: (-item[1], item[0]), reverse=True)
-        # Of several concepts of a string the last stays.
-        most_frequent = dict(pair for pair, _ in ascending)
-        frequent = [most_frequent.get(string) for string in strings]
+    systems = {"exact_match": System.answering(_exact_matches(lists), gold)}
+    if most_frequent := _most_frequent((normalize_name(text), cui) for text, cui in known):
+        frequent = [most_frequent.get(normalize_name(text)) for text in lists.mentions]
         either = [
             cui or (cuis[start] if start < end else None)
-            for cui, (start, end) in zip(frequent, bounds, strict=True)
+            for cui, (start, end) in zip(frequent, pairwise(lists.offsets.tolist()), strict=True)
         ]
         systems["most_frequent_cui"] = System.answering(frequent, gold)
         systems["most_frequent_cui_else_order"] = System.answering(either, gold)
-    return systems
+    return {name: system for name, system in systems.items() if np.any(system.accepted)}
+
+
+def _exact_matches(lists: AnnotatedLists) -> list[str | None]:
+    """For each mention the concept of which a candidate has its name, if there is one only."""
+    cuis = lists.cuis.to_list()
+    names = list(map(normalize_name, lists.names.to_list()))
+    answers = []
+    for mention, bound in zip(lists.mentions, pairwise(lists.offsets.tolist()), strict=True):
+        string = normalize_name(mention)
+        concepts = {cuis[item] for item in range(*bound) if names[item] == string}
+        answers.append(concepts.pop() if len(concepts) == 1 else None)
+    return answers
+
+
+def _most_frequent(known: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The most frequent concept of each string among pairs of both, of equal ones the smallest."""
+    ascending = sorted(Counter(known).items(), key=lambda item: (-item[1], item[0]), reverse=True)
+    # Of several concepts of a string the last stays.
+    return dict(pair for pair, _ in ascending)
+
+
+def free_baselines(lists: AnnotatedLists, folds: np.ndarray) -> dict[str, System]:
+    """What names and labels give without a model: `baselines`, with the labels of other documents.
+
+    Args:
+        lists: n lists with all their candidates.
+        folds: (n,) folds of the documents; labels of a mention's own fold do not count.
+
+    Returns:
+        ``exact_match``, and ``label_else_exact_match``, which answers with the most frequent gold
+        concept of the mention's string where there is one.
+    """
+    exact = _exact_matches(lists)
+    strings = map(normalize_name, lists.mentions)
+    labels = list(zip(strings, lists.annotations.trainable, folds.tolist(), strict=True))
+    most_frequent: list[dict[str, str]] = [
+        _most_frequent((text, cui) for text, cui, of_fold in labels if cui and of_fold != fold)
+        for fold in range(folds.max(initial=0) + 1)
+    ]
+    labelled = [
+        most_frequent[fold].get(text, answer)
+        for (text, _, fold), answer in zip(labels, exact, strict=True)
+    ]
+    answers = {"label_else_exact_match": labelled, "exact_match": exact}
+    # Without a label that helps, both are one.
+    distinct = {tuple(ids): name for name, ids in answers.items() if any(ids)}
+    return {
+        name: System.answering(ids, lists.annotations.alternatives)
+        for ids, name in distinct.items()
+    }
+
+
+def at_same_coverage(outcomes: Outcomes, system: System, documents: Documents) -> Measure:
+    """How much more precise the model's surest answers are than as many answers of a system.
+
+    Returns:
+        The difference; and the precision of both, ``model`` and ``system``, and ``coverage``.
+    """
+    assert system.accepted is not None
+    surest = np.zeros(len(outcomes), bool)
+    surest[np.argsort(-outcomes.score_or_0, kind="stable")[: system.accepted.sum()]] = True
+    right = (system.ranks == 0) & system.accepted
+    columns = [surest & outcomes.correct, surest, right, system.accepted]
+    difference = documents.measure(
+        columns, lambda sums: ratio(sums[..., :2]) - ratio(sums[..., 2:])
+    )
+    return difference | {
+        "model": float(outcomes.correct[surest].mean()),
+        "system": float(right[system.accepted].mean()),
+        "coverage": float(system.accepted.mean()),
+    }
 
 
 def compare_systems(
@@ -390,7 +455,9 @@ def verdict(gain: Measure, mentions: int, documents: int) -> str:
     value = gain["value"]
     ends = interval(gain, separator=" to ")
     direction = "over" if value >= 0 else "against"
-    difference = f"{100 * value:+.1f} points {direction} your order{f' ({ends})' if ends else ''}"
+    difference = (
+        f"{100 * value:+.1f} points {direction} the original order{f' ({ends})' if ends else ''}"
+    )
     if documents < FEWEST_DOCUMENTS:
         return (
             f"inconclusive: {difference}; {documents} documents are too few, "

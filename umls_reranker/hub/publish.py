@@ -29,6 +29,7 @@ from huggingface_hub import (
 )
 from huggingface_hub.utils import yaml_dump
 
+from ..calibration.probabilities import source_in_words
 from ..core.errors import UserError
 from ..core.files import portable_locator, read_json
 from ..core.keys import USUAL_MARGIN
@@ -104,6 +105,8 @@ class Card:
         info: content of ``reranker.json``.
         thresholds: content of ``thresholds.json``.
         score_ranges: name of a score -> its lowest and highest value in calibration.
+        source: the lists that get tiers, in words.
+        ids: two ids of concepts, for the loading example; none: those of the UMLS.
         repo_id: Hub repo, for the loading example; None writes a placeholder.
         tag: version that the example pins.
         plots: SVG files next to the card.
@@ -114,6 +117,8 @@ class Card:
     info: Mapping[str, Any]
     thresholds: Mapping[str, Any]
     score_ranges: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    source: str = ""
+    ids: Sequence[str] = ()
     repo_id: str | None = None
     tag: str | None = None
     plots: Sequence[str] = ()
@@ -227,6 +232,7 @@ class Card:
         body = rendered(
             "model_card.md",
             card=self,
+            has_cuis=all(re.fullmatch(r"C\d{7}", name) for name in self.ids),
             begin=BEGIN,
             end=END,
             template=template,
@@ -256,12 +262,15 @@ def folder_card(
         evaluated: folder with evaluation files that `folder` does not hold yet.
     """
     evaluated = evaluated or folder
+    calibrator = read_json(folder / CALIBRATOR)
     return Card(
         metrics=read_metrics(evaluated / METRICS),
         recipe=yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")),
         info=read_json(folder / MANIFEST),
         thresholds=read_json(folder / THRESHOLDS),
-        score_ranges=read_json(folder / CALIBRATOR).get("score_ranges") or {},
+        score_ranges=calibrator.get("score_ranges") or {},
+        source=source_in_words(calibrator),
+        ids=calibrator.get("fitted_on", {}).get("ids") or (),
         repo_id=repo_id,
         tag=tag,
         plots=[name for name in (RELIABILITY, RISK_COVERAGE) if (evaluated / name).is_file()],

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +43,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-NOT_CALIBRATED = (
-    "scores are not calibrated for this dictionary and text, so there are no tiers: label some "
-    "mentions (umls-reranker candidates INDEX INPUT sheet.csv), then umls-reranker calibrate "
-    f"{BUILT_IN} --lists sheet.lists.jsonl --answers sheet.csv --output my_model, and link with "
-    "--model my_model"
+CALIBRATE = (
+    "label some mentions (umls-reranker candidates INDEX INPUT sheet.csv), then umls-reranker "
+    f"calibrate {BUILT_IN} --lists sheet.lists.jsonl --answers sheet.csv --output my_model, and "
+    "link with --model my_model"
 )
 
 
@@ -88,12 +87,6 @@ class LinkJob(FileJob):
     def batches(self) -> Iterator[Rows]:
         return read_mentions(self.source, self.batch_rows, self.sheets)
 
-    def main(self, worker: ConceptLinker, processes: Any) -> int:
-        if not worker.is_calibrated:
-            # No tier is given, so it does not matter which model would be certified.
-            warnings.filterwarnings("ignore", "missing inputs")
-        return super().main(worker, processes)
-
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedRows:
         linked = linked_rows(worker, rows, self.top)
         return (
@@ -101,25 +94,29 @@ class LinkJob(FileJob):
         )
 
     def said(self, worker: ConceptLinker, counts: Mapping[str, int]) -> Iterator[str]:
-        yield from said_of_counts(
-            counts, worker.reranker.calibration.counts, has_tiers=worker.is_calibrated
-        )
+        yield from said_of_counts(counts, worker.reranker.calibration, CALIBRATE)
+        if counts["gold"] and not counts["gold_in_index"]:
+            yield (
+                f"caution: no gold concept of these {counts['gold']:,} mentions is in the index; "
+                "are the ids of another kind, or of another vocabulary?"
+            )
         if self.answers is not None:
             yield (
                 f"{counts['reviewed']:,} mentions have the answer of a reviewer, of "
                 f"{self.answers.count:,} answers in the sheets"
             )
-        if not worker.is_calibrated:
-            yield NOT_CALIBRATED
 
 
 def linked_rows(linker: ConceptLinker, rows: Rows, top: int) -> RankedRows:
     """Rows of `mentions.read_mentions` with the first concepts of each, as `LINKED_TYPE`."""
     queries, types, errors = _checked(linker, rows)
-    golds, _ = _gold_concepts(linker, rows)
+    golds, known = _gold_concepts(linker, rows)
     described = partial(linker.described_column, top=top)
     lists = linker.lists(queries, types)
-    return ranked_rows(linker.reranker, rows, lists, errors, golds, described)
+    ranked = ranked_rows(linker.reranker, rows, lists, errors, golds, described)
+    in_index = {*compress(known.values(), linker.concepts.has([*known.values()]))}
+    of_index = sum(not in_index.isdisjoint(gold) for gold in golds)
+    return ranked._replace(counts={**ranked.counts, "gold_in_index": of_index})
 
 
 def _with_reviewed(

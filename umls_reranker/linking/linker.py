@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.arrays import list_offsets, number_distinct
-from ..core.errors import UserError, warn_caller
+from ..core.errors import UserError
 from ..corpora.corpus import find_abbreviations, text_around
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import TEXT, ColumnChecker, MentionColumns, require_lists
@@ -176,9 +176,8 @@ class ConceptLinker:
         """Open a model and an index folder.
 
         The index decides how mentions are read and candidates retrieved (its ``index.json``).
-        Scores are probabilities only for such lists, so the model must have been calibrated with
-        this index. A model that was calibrated with none, such as ``built-in``, ranks without
-        tiers: ``tier`` and ``accepted`` are None.
+        A model that was not calibrated on lists of this index, such as ``built-in``, ranks without
+        tiers, and says so: ``tier`` and ``accepted`` are None.
 
         Args:
             id_or_path: as for `UMLSReranker.from_pretrained`.
@@ -192,10 +191,6 @@ class ConceptLinker:
         Raises:
             UserError: the index lacks a required file, or has files of different runs or of another
                 encoder; and as for `UMLSReranker.from_pretrained`.
-
-        Warns:
-            UserWarning: the model was calibrated on lists of another index, so the scores of this
-                index do not count.
 
         >>> linker = ConceptLinker.from_pretrained("runs/quickstart/model", "runs/quickstart")
         >>> linker.is_calibrated
@@ -212,12 +207,6 @@ class ConceptLinker:
         if verify:
             settings.verify(folder)
         retriever = load_retriever(folder, options.get("device") or "auto", concepts, settings)
-        if reranker.calibration.index_key not in ("", retriever.index_key):
-            warn_caller(
-                f"{folder} is not the index that this model was calibrated with (another release "
-                "or encoder), so the scores of its retrievers are ignored and a fallback model "
-                "decides. Calibrate on this index"
-            )
         return cls(reranker, retriever, concepts, settings)
 
     def link(
@@ -408,24 +397,18 @@ class ConceptLinker:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether the model was calibrated on lists of an index; otherwise no tier is given."""
-        return bool(self.reranker.calibration.index_key)
+        """Whether the model was calibrated on lists of this index; otherwise no tier is given."""
+        return self.reranker.calibration.index_key == self.retriever.index_key != ""
 
     def described(self, ranked: Sequence[Sequence[RankedCandidate]]) -> list[list[LinkedConcept]]:
         """Convert ranked candidates of `candidates` to concepts."""
-        concepts = [[LinkedConcept(*item) for item in items] for items in ranked]
-        if self.is_calibrated:
-            return concepts
-        return [[item._replace(tier=None, accepted=None) for item in items] for items in concepts]
+        return [[LinkedConcept(*item) for item in items] for items in ranked]
 
     def described_column(self, ranked: pa.ListArray, top: int) -> pa.ListArray:
         """The first `top` of each list of `rows.ranked_column`, as `LinkedConcept.as_row`."""
         ranked = pc.list_slice(ranked, 0, top)
         items = ranked.flatten()
         fields = dict(zip(RANKED_FIELDS, items.flatten(), strict=True))
-        if not self.is_calibrated:
-            for name in ("tier", "accepted"):
-                fields[name] = pa.nulls(len(items), RANKED_TYPE.field(name).type)
         rows = self.concepts.rows(fields["cui"])
         fields["preferred_name"] = self.concepts.column("name", rows)
         fields["semantic_types"] = self.concepts.column("semantic_types", rows)

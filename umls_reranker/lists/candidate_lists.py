@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import RepeatedTexts, list_offsets, list_owner, number_distinct, values_at
+from ..core.arrays import (
+    RepeatedTexts,
+    list_offsets,
+    list_owner,
+    lists_with_any,
+    number_distinct,
+    values_at,
+)
 from ..vocab.types import TypeHierarchy, TypeSets
 from .columns import (
     FIELDS,
@@ -120,7 +127,7 @@ class CandidateLists:
         index_keys: for n mentions the ``index_key`` (index.json) of the index that retrieved their
             candidates; "" if it is unknown, as for user-provided lists.
         unknown_types: types of mentions that the model does not know.
-        unread_scores: where all candidates lack a score, keys of further scores that they have.
+        unread_scores: key of each further score of candidates -> mentions with it, (n,) bool.
     """
 
     mentions: Sequence[str]
@@ -138,7 +145,7 @@ class CandidateLists:
     are_scored: np.ndarray
     index_keys: Sequence[str]
     unknown_types: Sequence[str] = ()
-    unread_scores: Sequence[str] = ()
+    unread_scores: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def from_columns(
@@ -188,9 +195,7 @@ class CandidateLists:
             key: item_checker.column(key, values.get(key), NUMBER).to_numpy(zero_copy_only=False)
             for key in score_keys
         }
-        unread_scores: list[str] = []
-        if any(np.isnan(column).all() for column in numbers.values()):
-            unread_scores = [key for key in candidates.score_keys if key not in numbers]
+        unread = (key for key in candidates.score_keys if key not in numbers)
         return cls(
             mentions=checker.filled_texts("entity", columns.mentions),
             lefts=checker.texts_or_empty("left", columns.lefts),
@@ -207,7 +212,7 @@ class CandidateLists:
             are_scored=candidates.are_scored,
             index_keys=[""] * count if columns.index_keys is None else columns.index_keys,
             unknown_types=unknown_types,
-            unread_scores=unread_scores,
+            unread_scores={key: candidates.lists_with(key) for key in unread},
         )
 
     @classmethod
@@ -288,6 +293,13 @@ class CandidateLists:
         """Whether the candidates of each mention were retrieved with this key, (n,) bool."""
         return np.array([key == index_key for key in self.index_keys], bool)
 
+    def have_score(self, name: str) -> np.ndarray:
+        """Whether any candidate of each mention has the score, (n,) bool."""
+        column = self.scores.get(name)
+        if column is None:
+            return self.unread_scores.get(name + SUFFIX, np.zeros(len(self), bool))
+        return lists_with_any(np.isfinite(column), self.offsets)
+
     @property
     def partial_scores(self) -> dict[str, float]:
         """The lowest of each score that is missing for candidates that a retriever did not find."""
@@ -355,6 +367,7 @@ class CandidateLists:
             lefts=[self.lefts[row] for row in numbers],
             rights=[self.rights[row] for row in numbers],
             index_keys=[self.index_keys[row] for row in numbers],
+            unread_scores={key: has[rows] for key, has in self.unread_scores.items()},
             types=self.types.take(rows),
             are_scored=self.are_scored[rows],
             offsets=list_offsets(np.diff(self.offsets)[rows]),

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import RepeatedTexts, list_offsets
+from ..core.arrays import RepeatedTexts, list_offsets, lists_with_any
 from ..vocab.types import TYPE_LISTS, type_lists
 
 # Fields of a candidate that a template may show in addition to its name.
@@ -250,16 +250,17 @@ class CandidateColumns(NamedTuple):
     values: Mapping[str, Sequence[Any] | pa.Array]
     score_keys: list[str]
 
+    def lists_with(self, key: str) -> np.ndarray:
+        """Whether any candidate of each mention has a value under a score's key, (n,) bool."""
+        lacking = missing_rows(self.values[key])
+        return lists_with_any(~np.isin(np.arange(len(self.items)), lacking), self.offsets)
+
     @property
     def are_scored(self) -> np.ndarray:
         """(n,) bool, whether any candidate of a mention has a score of a retriever."""
-        is_scored = np.zeros(len(self.items), bool)
-        for key in self.score_keys:
-            if key != SYNONYM_SCORE:
-                lacks_it = np.zeros(len(self.items), bool)
-                lacks_it[missing_rows(self.values[key])] = True
-                is_scored |= ~lacks_it
-        return np.diff(list_offsets(is_scored)[self.offsets]) > 0
+        retrievers = (key for key in self.score_keys if key != SYNONYM_SCORE)
+        nothing = np.zeros(len(self.offsets) - 1, bool)
+        return np.logical_or.reduce([nothing, *map(self.lists_with, retrievers)])
 
 
 def candidate_columns(

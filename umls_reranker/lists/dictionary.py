@@ -23,7 +23,9 @@ TEXT_LISTS = pa.list_(pa.string())
 class Dictionary:
     """Names and semantic types of concepts, from a UMLS release or a file of names (`load`)."""
 
-    def __init__(self, concepts: ConceptColumns, columns: Mapping[str, str]) -> None:
+    def __init__(self, concepts: ConceptColumns, columns: Mapping[str, str], name: str) -> None:
+        #: The name of its file or folder.
+        self.name = name
         # A concept without a name has the name "".
         self._concepts = concepts
         # What was read -> its column of the concepts.
@@ -54,7 +56,7 @@ class Dictionary:
         all_ids = zip(lists.ids.to_pylist(), lists.alternates.to_pylist(), strict=True)
         further = [[*others, *map(bare_id, [cui, *others])] for cui, others in all_ids]
         lists = lists._replace(alternates=pa.array(further, TEXT_LISTS))
-        return cls(ConceptColumns(table_of_lists(lists)), columns)
+        return cls(ConceptColumns(table_of_lists(lists)), columns, Path(path).name)
 
     @classmethod
     def from_umls_dir(
@@ -98,7 +100,8 @@ class Dictionary:
         names = lists.names.take(pc.index_in(ids, lists.ids))
         names = pc.coalesce(names, pa.scalar([""], TEXT_LISTS))
         types = types.take(pc.index_in(ids, typed))
-        return cls(ConceptColumns(table_of_lists(NameLists(ids, names, types))), columns)
+        concepts = ConceptColumns(table_of_lists(NameLists(ids, names, types)))
+        return cls(concepts, columns, folder.name)
 
     def add_to(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return rows whose candidates with a CUI have these keys added, unless they have them.

@@ -6,7 +6,7 @@ Documents of equal or nearly equal content, such as notes copied forward, count 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, compress
@@ -423,14 +423,33 @@ def with_joined_documents(lists: AnnotatedLists) -> AnnotatedLists:
     ``doc_ids`` stay. Documents are compared by the texts around their mentions, or where no mention
     has any by their mentions and candidates.
     """
-    names, owner = number_distinct(lists.annotations.doc_ids.tolist())
+    content = partial(_content, lists, lists.cuis.to_list())
+    documents = _joined(lists.annotations.doc_ids.tolist(), content)
+    return replace(lists, annotations=replace(lists.annotations, documents=documents))
+
+
+def joined_by_mentions(documents: Sequence[str], mentions: Sequence[str]) -> np.ndarray:
+    """The document of each of n mentions, the first of those whose mentions are nearly the same.
+
+    Args:
+        documents: (n,) their names.
+        mentions: (n,) texts of the mentions, in the order of the documents.
+    """
+
+    def content(rows: Sequence[int]) -> Content:
+        return _pieces([*dict.fromkeys(mentions[row] for row in rows)], MENTIONS), 1
+
+    return _joined(documents, content)
+
+
+def _joined(documents: Sequence[str], content: Callable[[Sequence[int]], Content]) -> np.ndarray:
+    """The name of the first document like that of each row, (n,), by `content` of its rows."""
+    names, owner = number_distinct(documents)
     rows: list[list[int]] = [[] for _ in names]
     for row, document in enumerate(owner.tolist()):
         rows[document].append(row)
-    ids = lists.cuis.to_list()
-    first = _first_alike([_content(lists, ids, rows_of_document) for rows_of_document in rows])
-    documents = np.array(names, object)[np.array(first, np.int64)[owner]]
-    return replace(lists, annotations=replace(lists.annotations, documents=documents))
+    first = _first_alike([*map(content, rows)])
+    return np.array(names, object)[np.array(first, np.int64)[owner]]
 
 
 def _content(lists: AnnotatedLists, ids: Sequence[str], rows: Sequence[int]) -> Content:

@@ -85,11 +85,21 @@ class Rows(NamedTuple):
 
     @classmethod
     def of_mappings(cls, rows: Iterable[Mapping[str, Any]]) -> Rows:
-        """Rows of a program; in messages the first is ``rows:1``."""
-        content = [dict(row) for row in rows]
-        return cls(
-            [RowPosition(Path("rows"), number + 1) for number in range(len(content))], content
-        )
+        """Rows of a program, also those of a DataFrame; in messages the first is ``rows:1``.
+
+        Raises:
+            UserError: a row is no mapping (it is named).
+        """
+        if hasattr(rows, "itertuples"):
+            # An empty cell is a NaN in columns of any type.
+            frame: Any = rows
+            rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+        content = list(rows)
+        for number, row in enumerate(content, start=1):
+            if not isinstance(row, Mapping):
+                raise UserError(f"rows:{number}: {row!r:.60} is no row; give mappings by key")
+        positions = [RowPosition(Path("rows"), number + 1) for number in range(len(content))]
+        return cls(positions, [dict(row) for row in content])
 
     def mappings(self) -> list[dict[str, Any]]:
         """The rows as Python objects."""

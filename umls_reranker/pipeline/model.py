@@ -190,7 +190,8 @@ def make_report(recipe: Recipe, run: RunFolder, stage: Stage, reranker: UMLSRera
         outcomes = replace(outcomes, entity=np.full(len(outcomes), None))
         dev = read_manifest(run.path / "checkpoints")["summary"]["dev"]
         metrics["figures"] |= {name: {"value": dev[name]} for name in ("f1", "roc_auc")}
-        save_report(metrics, outcomes, reranker, recipe.run.run_name, folder)
+        title = f"the model {recipe.run.run_name} on its test split"
+        save_report(metrics, outcomes, reranker, title, folder)
         histogram = Histogram.of_outcomes(outcomes)
         write_json(folder / REFERENCE, reference_content(metrics["figures"], histogram))
         summary |= {"acc@1": metrics["figures"]["acc@1"]["value"]}

@@ -5,6 +5,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..calibration.certificate import CertificateHistory
 from ..core.errors import UserError
 from ..core.files import read_json
@@ -81,7 +83,29 @@ def monitor(
         drift = reference.drift_to(Histogram.of(tops.probabilities, is_fallback, new))
         state["drift"] = drift._asdict()
         state["alarm"] |= drift.p_value <= alpha and drift.psi >= SMALLEST_PSI
-    return state, figures
+    wider = np.sqrt(1.0 + reference.documents / max(1, state["documents"]))
+    return state, figures_of_samples(figures, float(wider))
+
+
+def figures_of_samples(
+    figures: Mapping[str, Mapping[str, Any]], wider: float
+) -> dict[str, dict[str, float | None]]:
+    """Expected figures with the ends between which those of 95 % of samples lie.
+
+    A sample and the reference both vary: their difference has the sum of the two variances, of
+    which each falls with the number of documents.
+
+    Args:
+        figures: value and 95 % interval in the reference.
+        wider: how much wider the interval is.
+    """
+    return {
+        name: {
+            key: None if end is None else figure["value"] + wider * (end - figure["value"])
+            for key, end in figure.items()
+        }
+        for name, figure in figures.items()
+    }
 
 
 def monitor_table(state: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
@@ -96,11 +120,11 @@ def monitor_table(state: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
             "that the model was fitted on"
         )
     lines += [f"decided by {name}: {count:,}" for name, count in state["models"].items()]
-    lines += ["", f"{'metric':<24}{'here':>8}{'expected':>10}{'95 % interval':>20}"]
+    lines += ["", f"{'metric':<24}{'here':>8}{'expected':>10}{'95 % of such samples':>22}"]
     for name, expected in figures.items():
         measured = _figure(state[name])
         interval = f"{_figure(expected['low'])} .. {_figure(expected['high'])}"
-        lines.append(f"{name:<24}{measured:>8}{_figure(expected['value']):>10}{interval:>21}")
+        lines.append(f"{name:<24}{measured:>8}{_figure(expected['value']):>10}{interval:>22}")
     drift = state["drift"]
     if drift is None:
         lines += [

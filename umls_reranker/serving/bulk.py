@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -35,14 +36,14 @@ from ..core.files import (
     require_writable,
     written,
 )
-from ..hub.model_folder import BUILT_IN
 from ..lists.candidate_lists import CandidateLists, row_errors
+from ..lists.columns import first_values
 from ..lists.dictionary import Dictionary
 from ..lists.labels import candidate_cuis, gold_ids
 from ..lists.read import STDIN, Rows, mention_files, read_rows
 from ..vocab.text import normalize_texts
 from .outputs import OUTPUT_FORMATS, format_of
-from .reranker import UMLSReranker
+from .reranker import NO_TIERS, UMLSReranker
 from .rows import (
     RANKED,
     RANKED_TYPE,
@@ -150,6 +151,8 @@ class FileJob(ABC):
 
     def main(self, worker: Any, processes: PartialState | OneProcess) -> int:
         """Run the job and print what became of it; return 1 if a row has an error, else 0."""
+        # Said at the end, with counts.
+        warnings.filterwarnings("ignore", NO_TIERS)
         counts = self.run(worker, processes)
         # A launcher kills the other processes when one ends with an error: only the process that
         # wrote the output tells.
@@ -178,7 +181,8 @@ class FileJob(ABC):
 
         Returns:
             Of the main process, counts of the mentions: ``ranked``, and with an ``error`` instead;
-            of those ranked by tier, ``accepted``, with a ``gold`` concept and ``correct``; and of
+            of those ranked by tier, or ``untiered``, ``accepted``, with a ``gold`` concept,
+            ``correct``, and with a gold concept in documents that the model was ``fitted`` on; of
             ``candidates``, and of those with a ``known`` concept, which the model has counted. Of
             the mentions, those of which the model has counted a string (``seen``); and of their
             ``scores``, those ``outside`` the range of calibration. Of others nothing.
@@ -295,12 +299,10 @@ class BulkJob(FileJob):
         return ranked_rows(worker, rows, lists, errors, gold_ids(rows))
 
     def said(self, worker: UMLSReranker, counts: Mapping[str, int]) -> Iterator[str]:
-        yield from said_of_counts(counts, worker.calibration.counts)
-        if self.format.settings.model == BUILT_IN and counts["ranked"]:
-            yield (
-                "scores and tiers are not calibrated for your lists: umls-reranker calibrate "
-                f"{BUILT_IN} --lists FILE"
-            )
+        model = self.format.settings.model
+        yield from said_of_counts(
+            counts, worker.calibration, f"umls-reranker calibrate {model} --lists FILE"
+        )
 
     def _lists(
         self, reranker: UMLSReranker, rows: list[dict[str, Any]] | pa.Table
@@ -359,11 +361,14 @@ def ranked_rows(
     decisions = reranker.decide(lists)
     ranked = described(ranked_column(lists, decisions, reranker.model_names))
     is_ranked = np.array([error is None for error in errors], bool)
+    documents = zip(first_values(rows.content, "doc_id"), golds, strict=True)
+    is_fitted = ~reranker.calibration.history.is_new(str(name) for name, gold in documents if gold)
     return RankedRows(
         content=rows.content,
         ranked=ranked.take(pa.array(np.cumsum(is_ranked) - 1, mask=~is_ranked)),
         errors=errors,
-        counts=counts_of(lists, decisions, golds, errors, reranker.calibration),
+        counts=counts_of(lists, decisions, golds, errors, reranker.calibration)
+        + Counter(fitted=int(is_fitted.sum())),
         first_error=first_error(rows, errors),
     )
 
@@ -399,7 +404,9 @@ def counts_of(
         known=int(calibration.counts.known(lists.ids)[lists.cuis.codes].sum()),
         seen=int(calibration.counts.have_seen(normalize_texts(lists.mentions)).sum()),
     )
-    counts.update(TIERS[tier] for tier in tops.tiers[tops.sizes > 0].tolist())
+    tiers = tops.tiers[(tops.sizes > 0) & decisions.has_tiers]
+    counts.update(TIERS[tier] for tier in tiers.tolist())
+    counts["untiered"] = int(np.count_nonzero(tops.sizes)) - len(tiers)
     for name, score_range in calibration.score_ranges.items():
         given = lists.scores[name][np.isfinite(lists.scores[name])]
         counts["scores"] += len(given)
@@ -414,21 +421,31 @@ def first_error(rows: Rows, errors: Sequence[str | None]) -> str | None:
 
 
 def said_of_counts(
-    counts: Mapping[str, int], strings: StringCounts, *, has_tiers: bool = True
+    counts: Mapping[str, int], calibration: Calibration, remedy: str
 ) -> Iterator[str]:
     """Lines about a finished file.
 
     Args:
         counts: those of `FileJob.run`.
-        strings: the strings that the model has counted.
-        has_tiers: whether tiers were given.
+        calibration: that of the model.
+        remedy: how to calibrate a model for lists that get no tiers.
     """
+    strings = calibration.counts
     yield f"{counts['ranked']:,} mentions ranked, {counts['error']:,} with an error"
     if counts["ranked"]:
-        yield summary_of(counts, has_tiers)
+        yield summary_of(counts)
+    if counts["untiered"]:
+        yield (
+            f"{NO_TIERS} for {counts['untiered']:,} mentions: this model gives them to "
+            f"{calibration.source}; for these lists: {remedy}"
+        )
+    elif counts["ranked"] and calibration.list_scores is None and not calibration.index_key:
+        yield f"scores and tiers are not calibrated for your lists: {remedy}"
+    elif counts["ranked"]:
+        yield f"tiers are for {calibration.source}"
     if distance := distance_from_calibration(counts, strings):
         yield f"caution: {distance}; scores and tiers hold for text and lists like those"
-    if has_tiers and counts["candidates"] and not counts["known"] and len(strings):
+    if counts["candidates"] and not (counts["known"] or counts["untiered"]) and len(strings):
         yield (
             "caution: the model has counted no concept of these candidates; "
             "are ids missing, or of another kind?"
@@ -453,21 +470,24 @@ def distance_from_calibration(counts: Mapping[str, int], strings: StringCounts) 
     )
 
 
-def summary_of(counts: Mapping[str, int], has_tiers: bool = True) -> str:
+def summary_of(counts: Mapping[str, int]) -> str:
     """Share of each tier and of what is accepted, and accuracy where gold concepts are known."""
     ranked = counts["ranked"]
-    shown = {tier: counts[tier] for tier in TIERS if has_tiers}
-    without = ranked - sum(counts[tier] for tier in TIERS)
-    if without or not has_tiers:
-        shown["no candidates"] = without
+    tiered = sum(counts[tier] for tier in TIERS)
+    shown = {"no tier": counts["untiered"], "no candidates": ranked - tiered - counts["untiered"]}
+    shown = {name: count for name, count in shown.items() if count}
+    if tiered:
+        shown = {tier: counts[tier] for tier in TIERS} | shown
     summary = ", ".join(f"{name} {count / ranked:.1%}" for name, count in shown.items())
-    if has_tiers:
+    if tiered:
         summary += f"; accepted {counts['accepted'] / ranked:.1%}"
     if counts["gold"]:
         summary += (
             f"; acc@1 {counts['correct'] / counts['gold']:.3f} "
             f"of {counts['gold']:,} with a gold concept"
         )
+    if counts["fitted"]:
+        summary += f", {counts['fitted']:,} of them of documents that the model was fitted on"
     return summary
 
 

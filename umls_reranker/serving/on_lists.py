@@ -25,14 +25,38 @@ from ..calibration.features import (
     is_missing,
     refuse_feature_names,
 )
-from ..calibration.fitting import CrossEncoderLogits, FitOptions, Fitted, fit_calibration
+from ..calibration.fitting import (
+    MOST_NATS_LOST,
+    STANDARD_ERRORS,
+    CrossEncoderLogits,
+    FitOptions,
+    Fitted,
+    fit_calibration,
+)
 from ..calibration.probabilities import Calibration
+from ..calibration.reliability import document_folds
 from ..calibration.string_counts import StringCounts
 from ..core.errors import TooLittleData, UserError, warn_caller
 from ..core.files import portable_locator, write_json, written
 from ..evaluation.metrics import OUTCOMES_FILE, Documents, Outcomes
-from ..evaluation.render import card_charts, percent, report_page, systems_text
-from ..evaluation.report import System, baselines, best_row, measure, measure_model, verdict
+from ..evaluation.render import (
+    card_charts,
+    cell,
+    percent,
+    report_page,
+    systems_text,
+    title_of,
+)
+from ..evaluation.report import (
+    System,
+    at_same_coverage,
+    baselines,
+    best_row,
+    free_baselines,
+    measure,
+    measure_model,
+    verdict,
+)
 from ..hub.model_folder import (
     BUILT_IN,
     CARD,
@@ -190,6 +214,7 @@ def calibrate_lists(
         UserError: there is too little data.
     """
     refuse_feature_names(lists)
+    _require_one_source(lists)
     data = _labelled_lists(source, lists, each_row_is_a_document)
     features = settings.features
     if features is None:
@@ -218,6 +243,9 @@ def calibrate_lists(
     systems = systems_of_lists(data.whole_lists, settings, seed) | _models_compared(
         source, data, fit
     )
+    whole = data.whole_lists.take(is_measured)
+    free = free_baselines(whole, document_folds(whole.annotations.documents, seed))
+    systems |= free
     documents = Documents.of(measured.annotations.documents, RESAMPLES, seed)
     metrics, outcomes = measure(
         measured, fit.decisions.take(is_measured), logits, systems, documents, SPLIT
@@ -228,9 +256,28 @@ def calibrate_lists(
     metrics["notes"] = []
     if have_own_documents(data.lists):
         metrics["notes"].append(ROWS_COUNTED if data.may_certify else NOTHING_CERTIFIED)
+    for name, system in free.items():
+        difference = at_same_coverage(outcomes, system, documents)
+        metrics["figures"][f"systems/{name}/model_at_same_coverage"] = difference
+        metrics["notes"].append(_beside(title_of(name), difference))
+        if difference["value"] <= 0:
+            metrics["verdict"] = (
+                f"no better than {title_of(name)}, which costs nothing, on as many answers; "
+                + metrics["verdict"]
+            )
     if not fit.is_held_out:
         metrics["notes"].append(NOT_HELD_OUT)
-    return Calibrated(settings, seed, fit.calibration, fit.facts, outcomes, metrics)
+    facts = fit.facts | {
+        "dictionary": lists.dictionary and lists.dictionary.name,
+        "ids": [*dict.fromkeys(filter(None, lists.ids))][:2],
+    }
+    filled = lists.take(np.diff(lists.offsets) > 0)
+    calibration = replace(
+        fit.calibration,
+        list_scores={name: bool(filled.have_score(name).all()) for name in lists.scores},
+        fitted_on=facts,
+    )
+    return Calibrated(settings, seed, calibration, facts, outcomes, metrics)
 
 
 def _labelled_lists(
@@ -263,6 +310,26 @@ def _labelled_lists(
     )
 
 
+def _beside(name: str, difference: Mapping[str, Any]) -> str:
+    """A baseline and the model, as by `at_same_coverage`, in a sentence."""
+    gain, ends = cell(difference, "points")
+    return (
+        f"{name}: answers {percent(difference['coverage'])}, {percent(difference['system'])} of "
+        f"them correct; of as many answers of this model, the surest, "
+        f"{percent(difference['model'])} ({gain} points{f', {ends}' if ends else ''})"
+    )
+
+
+def _require_one_source(lists: AnnotatedLists) -> None:
+    """Refuse lists of several indexes, for which no one certificate could hold."""
+    others = np.flatnonzero(~lists.are_of(lists.index_keys[0]))
+    if len(others):
+        raise UserError(
+            f"{lists.annotations.positions[others[0]]}: index_key is another than that of "
+            f"{lists.annotations.positions[0]}; calibrate a model for the lists of each index"
+        )
+
+
 def _are_repeated(values: np.ndarray) -> np.ndarray:
     """Whether each of some values occurs more than once, (m,) bool."""
     _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
@@ -281,7 +348,10 @@ def _models_compared(source: ModelSource, data: LabelledLists, fit: Fitted) -> d
             before = source.reranker.decide(measured)
         for warning in caught:
             warn_caller(f"the model before, {source.name}: {warning.message}")
-        systems["model_before"] = System.of(Outcomes.of(measured, before))
+        former = System.of(Outcomes.of(measured, before))
+        # About lists of another source it decides nothing.
+        accepted = former.accepted if before.has_tiers.any() else None
+        systems["model_before"] = former._replace(accepted=accepted)
     if fit.compared is not None:
         name = "list_fusion" if fit.calibration.uses_cross_encoder else "all_features"
         systems[name] = System.of(Outcomes.of(measured, fit.compared.take(is_measured)))
@@ -447,6 +517,7 @@ def _about_acceptance(new: Calibrated) -> str:
 def _about_high(new: Calibrated) -> Iterator[str]:
     """The certificates; that of all inputs with its result on held-out documents."""
     table = new.calibration.thresholds
+    yield f"Tiers and decisions are for {new.calibration.source}"
     yield (
         f"High tier (precision of at least {table.target_precision:.0%} "
         f"with {table.confidence:.0%} confidence), threshold on all documents:"
@@ -469,8 +540,9 @@ def _about_cross_encoder(fitted: dict[str, Any]) -> Iterator[str]:
     gain = "too few documents to tell"
     if choice["nats_gained"] is not None:
         gain = (
-            f"{choice['nats_gained']:+.3f} nats per list, "
-            f"standard error {choice['standard_error']:.3f}"
+            f"it lowers the log loss of held-out lists by {choice['nats_gained']:.3f} nats, with a "
+            f"standard error of {choice['standard_error']:.3f}; it helps if this less "
+            f"{STANDARD_ERRORS} standard errors is above {MOST_NATS_LOST}"
         )
     if choice["kept"]:
         yield f"the cross-encoder is kept ({gain})"
@@ -575,6 +647,11 @@ def evaluate_lists(
             "cross-fitted by document"
         )
     notes += _notes_on_answers(metrics, reranker.model_names[0])
+    if untiered := metrics["untiered"]:
+        notes.append(
+            f"{untiered:,} mentions get no tier, and none of their answers is accepted: this model "
+            f"gives tiers to {reranker.calibrated_on}; calibrate it on lists like these"
+        )
     decided = "inconclusive: the model was calibrated on all of these documents; evaluate on others"
     if is_new.any():
         decided = verdict(metrics["figures"]["gain"], len(outcomes), documents.count)

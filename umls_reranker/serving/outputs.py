@@ -78,7 +78,11 @@ class Csv(OutputFormat):
                     concepts = ranked + [{}] * depth
                     cells = (
                         *(row.get(name) for name in columns),
-                        *answer.values(),
+                        *(
+                            # Six digits of a score are enough for a sheet.
+                            float(f"{value:.6g}") if isinstance(value, float) else value
+                            for value in answer.values()
+                        ),
                         *self.codes(answer["answer"]).values(),
                         *(concepts[at].get(name) for at in range(2, depth) for name in FURTHER),
                     )

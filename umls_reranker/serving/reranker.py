@@ -25,13 +25,14 @@ from ..hub.model_folder import (
     verify_model,
 )
 from ..lists.candidate_lists import CandidateLists
-from ..lists.columns import SYNONYM_SCORE, MentionColumns
-from ..lists.index_scores import INDEX_SCORES
+from ..lists.columns import SUFFIX, SYNONYM_SCORE, MentionColumns
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pairs import PairTemplate
 from .rows import RankedCandidate, ranked_candidates
 from .statistics import Statistics
 
+# How a message about lists without tiers begins.
+NO_TIERS = "no tiers"
 # Number of unknown types, or of other scores, that a warning names.
 NAMED_TEXTS = 3
 # Maximum number of different warnings about them per instance.
@@ -47,11 +48,13 @@ class UMLSReranker:
 
     >>> reranker = UMLSReranker.from_pretrained("runs/quickstart/model")
     >>> best = reranker.rerank("cold", ["Common Cold", "Cold Temperature"])[0]
-    >>> best.name, best.tier, best.accepted
-    ('Common Cold', 'medium', True)
+    >>> best.name
+    'Common Cold'
 
     Attributes:
         accept_tier (str): lowest tier accepted at rank 1: ``medium`` or ``high``.
+        calibrated_on (str): the lists that get tiers and decisions, in words; others get scores,
+            and their ``tier`` and ``accepted`` are None.
         exhaustive (bool): whether the cross-encoder scores all candidates.
         folder (Path): the model's folder.
         info (dict): contents of the model's ``reranker.json``.
@@ -82,6 +85,7 @@ class UMLSReranker:
         self.calibration = calibration
         self.model_names = [model.name for model in calibration.models]
         self.thresholds = calibration.thresholds
+        self.calibrated_on = calibration.source
         self.folder = folder
         self.info = info
         self.statistics = Statistics()
@@ -98,7 +102,7 @@ class UMLSReranker:
             high = f"certified from a score of {certificate.threshold:.3f} on"
         arguments = f"{str(self.folder)!r}, accept_tier={self.accept_tier!r}"
         target = f"the high tier, of precision {self.thresholds.target_precision:g}"
-        return f"UMLSReranker({arguments}); {target}, is {high}"
+        return f"UMLSReranker({arguments}) for {self.calibrated_on}; {target}, is {high}"
 
     @classmethod
     def from_pretrained(
@@ -362,6 +366,14 @@ class UMLSReranker:
         )
         if lists.unknown_types:
             self._warn_of_types(lists.unknown_types)
+        if (~decisions.has_tiers & (np.diff(lists.offsets) > 0)).any():
+            has_dictionary = SYNONYM_SCORE.removesuffix(SUFFIX) in self.calibration.scores
+            warn_caller(
+                f"{NO_TIERS}: this model gives them to {self.calibrated_on}"
+                f"{f' ({SYNONYM_SCORE}: added by rerank --dictionary)' if has_dictionary else ''}; "
+                "these lists are others, so they get scores alone; label some, then "
+                "umls-reranker calibrate MODEL --lists FILE --output my_model"
+            )
         self._warn_of_missing(lists, decisions)
         lowest = self.calibration.lowest
         if names := [f"{name}_score" for name in lists.partial_scores if name not in lowest]:
@@ -381,7 +393,8 @@ class UMLSReranker:
         """Tier of a calibrated probability, one of ``thresholds.TIERS``.
 
         Args:
-            score: probability of the model that reads all inputs.
+            score: probability by the model that reads all inputs, of a candidate in a list of the
+                source that it was calibrated on (`calibrated_on`); that of another has no tier.
             entity_type: as for `rerank`.
 
         Raises:
@@ -448,8 +461,8 @@ class UMLSReranker:
         return publish(self.folder, repo_id, tag, **options).url
 
     def _warn_of_missing(self, lists: CandidateLists, decisions: Decisions) -> None:
-        """Warn once of the inputs that any mention with candidates lacks."""
-        has_candidates = np.diff(lists.offsets) > 0
+        """Warn once of the inputs that any mention with candidates and tiers lacks."""
+        is_tiered = (np.diff(lists.offsets) > 0) & decisions.has_tiers
         spans = {
             f"{name}_score": " (from {:.3g} to {:.3g})".format(*known.bounds)
             for name, known in self.calibration.score_ranges.items()
@@ -457,13 +470,13 @@ class UMLSReranker:
         named = [
             name + spans.get(name, "")
             for name, is_missing in decisions.missing.items()
-            if (is_missing & has_candidates).any()
+            if (is_missing & is_tiered).any()
         ]
         if not named:
             return
-        if any(name.endswith("_score") for name in decisions.missing) and lists.unread_scores:
-            named[-1] += f"; other scores of the candidates: {self._named(lists.unread_scores)}"
-        lacking = has_candidates & np.logical_or.reduce([*decisions.missing.values()])
+        if any(name.endswith(SUFFIX) for name in decisions.missing) and lists.unread_scores:
+            named[-1] += f"; other scores of the candidates: {self._named([*lists.unread_scores])}"
+        lacking = is_tiered & np.logical_or.reduce([*decisions.missing.values()])
         # The first model decides if no fallback model exists.
         certified = {
             number
@@ -477,26 +490,7 @@ class UMLSReranker:
         ]
         warn_caller(
             f"missing inputs: {', '.join(named)}; using the fallback model {'; '.join(used)}. "
-            f"{self._remedy(lists, decisions)}`model_name` of a result says which decided"
-        )
-
-    def _remedy(self, lists: CandidateLists, decisions: Decisions) -> str:
-        """What to do about scores of a dictionary, or of another index."""
-        is_other = ~lists.are_of(self.calibration.index_key)[lists.owner]
-        names = [
-            f"{name}_score"
-            for name in INDEX_SCORES
-            if f"{name}_score" in decisions.missing
-            and name in lists.scores
-            and np.isfinite(lists.scores[name][is_other]).any()
-        ]
-        if not names:
-            by = f"{SYNONYM_SCORE}: added by rerank --dictionary, and by umls_reranker.Dictionary. "
-            return by if SYNONYM_SCORE in decisions.missing else ""
-        return (
-            f"{', '.join(names)}: used only in lists of ConceptLinker with the index that the "
-            "model was calibrated with; name your own scores NAME_score, such as sapbert_score, "
-            "and calibrate the model on your lists: umls-reranker calibrate MODEL --lists. "
+            "`model_name` of a result says which decided"
         )
 
     def _warn_of_types(self, unknown: Sequence[str]) -> None:

@@ -57,7 +57,8 @@ class RankedCandidate(NamedTuple):
             by name. It is negative below the top concept, and the score itself for a lone concept.
         tier: ``high``, ``medium``, ``low`` or ``reject``. The certificate of the model that decided
             sets ``high``, the thresholds of the mention's semantic type set the others.
-            None if a `ConceptLinker` has a model that was calibrated with no index.
+            None where the candidates are not of the source that the model was calibrated on
+            (`UMLSReranker.calibrated_on`).
         accepted: whether to map the mention to this candidate: it has rank 1, reaches the type's
             threshold, and is in a tier that the deployment accepts (`UMLSReranker.accept_tier`).
             None as for `tier`.
@@ -127,11 +128,12 @@ def ranked_column(
     lists: CandidateLists, decisions: Decisions, model_names: Sequence[str]
 ) -> pa.ListArray:
     """Like `ranked_candidates`, without the objects: n lists of `RANKED_TYPE`."""
+    columns = _columns(lists, decisions, model_names)
     arrays = [
         as_arrow(column)
         if isinstance(column, RepeatedTexts)
-        else pa.array(column, from_pandas=True)
-        for column in _columns(lists, decisions, model_names).values()
+        else pa.array(column, field.type, from_pandas=True)
+        for field, column in zip(RANKED_TYPE, columns.values(), strict=True)
     ]
     rows = pa.StructArray.from_arrays(arrays, fields=list(RANKED_TYPE))
     return pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), rows)
@@ -144,6 +146,9 @@ def _columns(
     order = decisions.order
     owner = lists.owner
     scores = decisions.scores
+    accepted = decisions.accepted[order]
+    if not decisions.has_tiers.all():
+        accepted = np.where(decisions.has_tiers[owner], accepted, np.array(None))
     return {
         "name": lists.names[order],
         "cui": lists.cuis[order],
@@ -151,8 +156,9 @@ def _columns(
         "logit": scores.logits[order].astype(np.float64),
         "score": scores.probabilities[order],
         "margin": decisions.margins[order],
-        "tier": RepeatedTexts(TIERS, decisions.tiers[order]),
-        "accepted": decisions.accepted[order],
+        # The last is that of mentions without tiers, whose code is -1.
+        "tier": RepeatedTexts((*TIERS, None), decisions.tiers[order]),
+        "accepted": accepted,
         "model_name": RepeatedTexts(model_names, decisions.models[owner]),
         "scored": decisions.scored[owner],
     }

@@ -93,10 +93,11 @@ class Statistics:
             truncated_pairs: number of the pairs.
         """
         tiers = Counter(tops.tiers.tolist())
-        counts = {("tier", tier): tiers[number] for tier, number in TIER_NUMBERS.items()}
+        counts = {("tier", tier): tiers[number] for number, tier in enumerate(TIERS)}
         models = Counter(("model", model_names[number]) for number in tops.models.tolist())
         sums: dict[str, float] = {
             "mentions": len(tops.sizes),
+            "without_candidates": int((tops.sizes == 0).sum()),
             "candidates": int(tops.sizes.sum()),
             "accepted": int(tops.accepted.sum()),
             "scores": float(np.nansum(tops.probabilities)),
@@ -110,16 +111,16 @@ class Statistics:
     def to_dict(self) -> dict[str, Any]:
         """Counts, shares of all mentions, and means over those with candidates or None.
 
-        A mention without candidates counts as not accepted. ``models`` counts mentions by the model
-        that decided.
+        A mention without candidates or tiers counts as not accepted. ``models`` counts mentions by
+        the model that decided.
         """
         with self._lock:
             sums = self._sums.copy()
         mentions = sums["mentions"]
-        ranked = mentions - sums["tier", None]
+        ranked = mentions - sums["without_candidates"]
         return {
             "mentions": mentions,
-            "without_candidates": sums["tier", None],
+            "without_candidates": sums["without_candidates"],
             "candidates": sums["candidates"],
             "truncated_pairs": sums["truncated_pairs"],
             "models": {key[1]: count for key, count in sums.items() if key[0] == "model"},

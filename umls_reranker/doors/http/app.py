@@ -327,6 +327,7 @@ class Service:
             "manifest_sha256": self.reranker.info["sha256"][MANIFEST],
             "weights_sha256": self.reranker.info["sha256"].get(WEIGHTS),
             "links": self.linker is not None,
+            "calibrated_on": self.reranker.calibrated_on,
         }
 
     async def failed(self, request: Request, error: Exception) -> JSONResponse:
