@@ -103,6 +103,11 @@ MALFORMED = [
         "offsets outside the document: 0-99 in 20 characters",
     ),
     (HEAD + "1\t4\t4\t\tT047\tC9000004\n", 3, "offsets outside the document: 4-4"),
+    (
+        f"1|t|{'a' * 1_001}\n1|a|a\n1\t0\t1001\t{'a' * 1_001}\tT047\tC9000004\n",
+        3,
+        "mention too long: 0-1001 has 1,001 characters",
+    ),
     (HEAD + "1\t0\t" + "9" * 5000 + "\tCold\tT047\tC9000004\n", 3, "offsets are not integers"),
     (HEAD + "1\t0\t4\tCold\tT047,\tC9000004\n", 3, "empty semantic type: 'T047,'"),
     (
@@ -322,9 +327,9 @@ TEN = "acute biologic care decision effort for good health in joint"
         # The text in parentheses is not an abbreviation.
         ("in patients (n = 24) and mice (see Figure 3)", {}),
         ("(HSP) alone, and an open bracket (HSP", {}),
-        # A long form may begin 2,000 characters before its parenthesis, and no earlier.
-        (f"heart {'x' * 1988} rate (HR)", {"HR": f"heart {'x' * 1988} rate"}),
-        (f"heart {'x' * 1989} rate (HR)", {}),
+        # A long form may begin 1,000 characters before its parenthesis, and no earlier.
+        (f"heart {'x' * 988} rate (HR)", {"HR": f"heart {'x' * 988} rate"}),
+        (f"heart {'x' * 989} rate (HR)", {}),
         # Every parenthesis ends a clause, also one that is never closed.
         ("heart (some rate (HR)", {}),
         ("heart rate (a) (HR)", {}),

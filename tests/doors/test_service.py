@@ -424,6 +424,17 @@ def test_link_answers_for_each_mention(reranker):
     assert refused(missing) == (422, "Validation", "the mention 'fever' is not in its document")
 
 
+@pytest.mark.parametrize("path", ["/link", "/rank"])
+def test_a_mention_that_is_too_long_is_an_error_in_its_place(reranker, path):
+    sizes = (1_001, 1_000, 28_000)
+    mentions = [{"mention": "a" * size, "candidates": NAMES} for size in sizes]
+    bodies = [(path, {"mentions": some}) for some in (mentions, mentions[1:2])]
+    whole, alone, info = ask(reranker, *bodies, "/info", linker=OneConcept(reranker))
+    first, second, third = whole.json()
+    assert [second] == alone.json() and [*first] == [*third] == ["error"]
+    assert "28,000" in third["error"] and info.json()["max_mention_chars"] == 1_000
+
+
 def test_the_limit_of_candidates_is_of_requests_not_of_what_the_index_finds(reranker):
     request = {"mentions": [{"mention": "cold"}]}
     answer = ask(

@@ -99,21 +99,26 @@ def test_entities_get_their_concepts(linker):
 
 def test_an_abstention_takes_back_what_was_linked_before(linker):
     nlp = pipeline()
-    doc = nlp.make_doc(TEXT + " \n ")
+    doc = nlp.make_doc(TEXT + " \n " + "x" * 1_001)
     nlp.get_pipe("entity_ruler")(doc)
-    blank = spacy.tokens.Span(doc, len(doc) - 1, len(doc), label="T047")
-    assert blank.text.isspace()
-    doc.ents = [*doc.ents, blank]
+    blank, long = (
+        spacy.tokens.Span(doc, len(doc) - back, len(doc) - back + 1, label="T047")
+        for back in (2, 1)
+    )
+    assert blank.text.isspace() and len(long.text) == 1_001
+    doc.ents = [*doc.ents, blank, long]
     for entity in doc.ents:
         entity._.umls = [{"cui": "C0"}]
         for token in entity:
             token.ent_kb_id_ = "C0"
-    nlp.get_pipe("umls_reranker")(doc)
-    assert [entity.kb_id_ for entity in doc.ents] == ["C4", "", "C4", ""]
+    with pytest.warns(UserWarning, match="^1 entities are not linked: .* 1,000 characters$"):
+        nlp.get_pipe("umls_reranker")(doc)
+    assert [entity.kb_id_ for entity in doc.ents] == ["C4", "", "C4", "", ""]
     assert [[row["cui"] for row in entity._.umls] for entity in doc.ents] == [
         ["C4"] * 2,
         ["C13"] * 2,
         ["C4"] * 2,
+        [],
         [],
     ]
 

@@ -159,6 +159,8 @@ def test_a_mention_that_cannot_be_linked_is_written_with_its_error(tmp_path, lin
         {"mention": "asthma", "entity_type": 7},
         {"text": TEXT, "spans": [7]},
         {"mention": 5, "left": "a"},
+        {"mention": "a" * 1_001},
+        {"text": "a" * 1_001, "spans": [[0, 1_001]]},
     ]
     write_lists(tmp_path / "in.jsonl", [*bad[:3], {"mention": "asthma", "x": [1]}, *bad[3:]])
     with (tmp_path / "in.jsonl").open("a") as stream:
@@ -167,10 +169,11 @@ def test_a_mention_that_cannot_be_linked_is_written_with_its_error(tmp_path, lin
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert (counts["ranked"], counts["error"]) == (
         1,
-        7,
+        9,
     ) and "in.jsonl:1: mention" in job.first_error
     assert rows[3]["x"] == [1] and rows[3]["ranked"][0]["cui"] == "C9000012"
-    named = ["mention", "character 3", "start", None, "entity_type", "span 0", "mention", "object"]
+    named = ["mention", "character 3", "start", None, "entity_type", "span 0", "mention"]
+    named += ["1,001 characters", "span 0 has 1,001 characters", "object"]
     for row, part in zip(rows, named, strict=True):
         assert part is None or part in row["error"]
 

@@ -74,6 +74,10 @@ def test_a_service_trusts_the_scores_of_its_own_index(linker):
         warnings.simplefilter("ignore")
         (linked,) = client.post("/link", json={"mentions": [asked], "top": 99}).json()
         ranked = client.post("/rank", json={"mentions": sent}).json()
+        # One that is too long has an error of its own; the number of the other is of the request.
+        absent = [{"mention": "a" * 1_001}, {"mention": "fever"}]
+        answer = client.post("/link", json={"document": "a cold", "mentions": absent}).json()
+        assert answer["error"] == "mention 1: the mention 'fever' is not in its document"
     assert {row["model_name"] for row in linked} == {"all"}
     assert [{row["model_name"] for row in rows} for rows in ranked] == [{"names"}] * 2
     assert "retrieval_score" not in json.dumps(client.get("/openapi.json").json())
@@ -99,6 +103,11 @@ def test_text_around_a_mention_is_that_of_the_corpus_reader(linker):
     assert queries == linker.read(
         ["cold"] * 2, lefts=[queries.lefts[0]] * 2, rights=[queries.rights[0]] * 2
     )
+    # As of a document, no more is read of the text that is given.
+    sides = ("cold " * 100, " or flu" * 100)
+    assert linker.read(["fever"], lefts=sides[:1], rights=sides[1:]) == linker.read(
+        ["fever"], ["fever".join(sides)]
+    )
     with pytest.raises(ValueError, match="'fever' is not in its document$"):
         linker.read(["fever"], [document])
     with pytest.raises(ValueError, match="'cold' is not in its document at character 3"):
@@ -114,6 +123,7 @@ def test_text_around_a_mention_is_that_of_the_corpus_reader(linker):
     [
         ((["a", 5],), TypeError, "mention 1: mention"),
         ((["a", " "],), ValueError, "mention 1: mention"),
+        ((["a" * 1_000, "a" * 1_001],), ValueError, "mention 1: mention has 1,001 characters"),
         ((["\ud800"],), ValueError, "mention"),
         (("cold",), TypeError, "mentions must be a list, not str"),
         ((["a"], "a"), TypeError, "documents must be a list, not str"),

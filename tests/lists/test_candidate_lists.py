@@ -10,7 +10,7 @@ from list_fixtures import make_lists, write_lists
 from trigram_encoder import make_concepts
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.lists.candidate_lists import CandidateLists
+from umls_reranker.lists.candidate_lists import CandidateLists, row_errors
 from umls_reranker.lists.columns import InvalidRow, MentionColumns
 from umls_reranker.lists.dictionary import Dictionary
 from umls_reranker.lists.labels import (
@@ -623,3 +623,15 @@ def test_files_are_read_for_their_cuis_first_whatever_their_rows_are(tmp_path, r
         "synonym"
     ]
     assert len(scores) == 5 and np.isfinite(scores).all()
+
+
+def test_a_row_in_error_is_found_without_reading_each_row_alone():
+    sizes = []
+
+    def read(rows):
+        sizes.append(len(rows))
+        if 700 in rows:
+            raise ValueError("bad")
+
+    assert row_errors(read, range(1_024)) == [None] * 700 + ["bad"] + [None] * 323
+    assert len(sizes) == 21 and sum(sizes) < 4_096

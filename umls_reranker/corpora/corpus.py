@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from ..core.errors import Malformed, UserError
 from ..core.files import excerpt, read_lines, start_of
+from ..lists.columns import MAX_MENTION_CHARS, length_fault
 
 # MedMentions writes UnknownType for a concept without a type.
 TYPE = re.compile(r"T[0-9]{3}|UnknownType")
@@ -363,6 +364,8 @@ def _mention(document: Document, long_forms: dict[str, str], annotation: Annotat
         start += text.index(bare)
         end = start + len(bare)
         text = bare
+    if fault := length_fault(len(text)):
+        raise Malformed("mention too long", f": {start}-{end} {fault}")
     left, right = text_around(document.text, start, end)
     return Mention(
         doc_id=document.doc_id,
@@ -427,8 +430,8 @@ def conjuncts(text: str) -> list[str]:
 PARENTHESES = re.compile(r"[(\[]([^()\[\]]{1,200})[)\]]")
 # What ends a clause; no long form starts before it.
 CLAUSE_END = re.compile(r"[.;:!?](?=\s)|[()\[\]]")
-# Characters read before a parenthesis: far more than the 15 words of a long form.
-WINDOW = 2_000
+# Characters read before a parenthesis: a long form is a mention, and has at most 15 words.
+WINDOW = MAX_MENTION_CHARS
 
 
 def find_abbreviations(text: str) -> dict[str, str]:

@@ -20,9 +20,10 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.util import minibatch
 
-from ..core.errors import UserError
+from ..core.errors import UserError, warn_caller
 from ..corpora.corpus import text_around
 from ..linking.linker import ConceptLinker
+from ..lists.columns import MAX_MENTION_CHARS
 from ..serving.reranker import UMLSReranker
 from ..serving.rows import RankedCandidate
 from ..vocab.types import TypeHierarchy
@@ -110,7 +111,13 @@ class EntityLinks:
         # A Doc joins its text from its tokens on every access.
         texts = {id(doc): doc.text for doc in docs if doc.ents}
         entities = [entity for doc in docs for entity in doc.ents]
-        named = [entity for entity in entities if not entity.text.isspace()]
+        filled = [entity for entity in entities if not entity.text.isspace()]
+        named = [entity for entity in filled if len(entity.text) <= MAX_MENTION_CHARS]
+        if too_long := len(filled) - len(named):
+            warn_caller(
+                f"{too_long} entities are not linked: a mention has at most "
+                f"{MAX_MENTION_CHARS:,} characters"
+            )
         ranked = self.rank(
             named,
             [texts[id(entity.doc)] for entity in named],

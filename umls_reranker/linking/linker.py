@@ -225,7 +225,8 @@ class ConceptLinker:
             document: text of its document, for context and for abbreviations defined there.
             start: the mention's offset in ``document``, in characters; None: the first occurrence.
             entity_type: as for `UMLSReranker.rerank`.
-            left: text before the mention, if there is no ``document``.
+            left: text before the mention, if there is no ``document``; as of a document, only the
+                128 characters next to the mention are read.
             right: text after the mention, if there is no ``document``.
 
         Returns:
@@ -234,7 +235,7 @@ class ConceptLinker:
         Raises:
             TypeError: the mention, its document, context or type is not text, or ``start`` is not
                 an integer.
-            ValueError: the mention is blank, or is not in ``document`` at ``start``.
+            ValueError: the mention is blank or too long, or is not in ``document`` at ``start``.
 
         >>> linker = ConceptLinker.from_run("runs/quickstart")
         >>> document = "A cold evening, and then a common cold."
@@ -296,35 +297,37 @@ class ConceptLinker:
 
         Raises:
             TypeError: a mention or a document is not text, or a start is not an integer.
-            ValueError: a mention is blank, or is not in its document.
+            ValueError: a mention is blank, too long, or not in its document.
         """
         require_lists(
             mentions=mentions, documents=documents, starts=starts, lefts=lefts, rights=rights
         )
-        count = len(mentions)
-        checker = ColumnChecker(count)
+        checker = ColumnChecker(len(mentions))
         queries = MentionQueries(
-            texts=checker.filled_texts("mention", mentions),
-            lefts=checker.texts_or_empty("left", lefts),
-            rights=checker.texts_or_empty("right", rights),
+            texts=checker.mention_texts("mention", mentions),
+            lefts=[
+                text_around(text, len(text), len(text))[0]
+                for text in checker.texts_or_empty("left", lefts)
+            ],
+            rights=[text_around(text, 0, 0)[1] for text in checker.texts_or_empty("right", rights)],
         )
-        # Only checked: a column of texts would hold that of each mention's document.
-        checker.column("document", documents, TEXT)
         long_forms: dict[str, dict[str, str]] = {}
         for row, document in enumerate(documents or ()):
             if document is None:
                 continue
+            # A column would hold the document of each mention.
+            if not isinstance(document, str) or document not in long_forms:
+                checker.require("document", row, document, TEXT)
+                long_forms[document] = (
+                    find_abbreviations(document) if self.expands_abbreviations else {}
+                )
             mention = mentions[row]
-            name = f"mention {row}: " if count > 1 else ""
             start = None if starts is None else starts[row]
-            first = _first_character(name, mention, document, start)
+            first = _first_character(checker, row, mention, document, start)
             queries.lefts[row], queries.rights[row] = text_around(
                 document, first, first + len(mention)
             )
-            if self.expands_abbreviations:
-                if document not in long_forms:
-                    long_forms[document] = find_abbreviations(document)
-                queries.texts[row] = long_forms[document].get(mention, mention)
+            queries.texts[row] = long_forms[document].get(mention, mention)
         return queries
 
     def candidates(self, queries: MentionQueries) -> pa.ListArray:
@@ -418,14 +421,15 @@ class ConceptLinker:
         )
 
 
-def _first_character(name: str, mention: str, document: str, start: int | None) -> int:
-    """Offset of a mention in its document; errors begin with `name`."""
+def _first_character(
+    checker: ColumnChecker, row: int, mention: str, document: str, start: int | None
+) -> int:
+    """Offset of the mention of a row in its document."""
     if not isinstance(start, int | np.integer | None):
-        raise TypeError(
-            f"{name}start must be an int (a character offset) or None, not {type(start).__name__}"
-        )
+        kind = type(start).__name__
+        checker.refuse("start", row, f"must be an int (a character offset) or None, not {kind}")
     first = document.find(mention) if start is None else start
     if first < 0 or document[first : first + len(mention)] != mention:
         where = "" if start is None else f" at character {start}"
-        raise ValueError(f"{name}the mention {mention!r} is not in its document{where}")
+        checker.refuse(f"the mention {mention!r}", row, f"is not in its document{where}")
     return int(first)

@@ -24,7 +24,7 @@ from ..core.files import start_of
 from ..corpora.corpus import Annotation, CorpusReader, Document, Faults, text_around
 from ..corpora.formats import corpus_files, reader_of
 from ..lists.answers import Answer, term_of
-from ..lists.columns import CUI_LESS, first_values
+from ..lists.columns import CUI_LESS, first_values, length_fault
 from ..lists.read import (
     ENDINGS,
     ERROR,
@@ -301,8 +301,11 @@ def _mentions_of(position: Any, row: dict[str, Any]) -> Iterator[Item]:
             offsets = [_whole_number(span.get(key)) for key in ("start", "end")]
             text = _text_of_span(document, *offsets)
             if text is None:
-                fault = f"span {number} from {offsets[0]} to {offsets[1]} is not in its text"
-                yield f"{position}.{number}", about | {ERROR: fault}, None
+                fault = f"from {offsets[0]} to {offsets[1]} is not in its text"
+            else:
+                fault = length_fault(len(text))
+            if fault:
+                yield f"{position}.{number}", about | {ERROR: f"span {number} {fault}"}, None
                 continue
         of_span = {key: value for key, value in span.items() if key != "text"}
         mention = about | {"mention": text} | of_span

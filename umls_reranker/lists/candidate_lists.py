@@ -162,8 +162,8 @@ class CandidateLists:
             scores: retrievers whose scores to read: "bm25" for the key ``bm25_score``; None: all.
 
         Raises:
-            InvalidRow: a value is of the wrong type, or a mention or a name is blank; names its
-                position, and its mention if there are several.
+            InvalidRow: a value is of the wrong type, a mention or a name is blank, or a mention is
+                too long; names its position, and its mention if there are several.
             TypeError: a column is not a list.
             ValueError: columns are of different lengths.
         """
@@ -197,7 +197,7 @@ class CandidateLists:
         }
         unread = (key for key in candidates.score_keys if key not in numbers)
         return cls(
-            mentions=checker.filled_texts("entity", columns.mentions),
+            mentions=checker.mention_texts("entity", columns.mentions),
             lefts=checker.texts_or_empty("left", columns.lefts),
             rights=checker.texts_or_empty("right", columns.rights),
             types=types,
@@ -497,11 +497,15 @@ def _require_names(
 def row_errors(
     read: Callable[[Any], Any], rows: Sequence[Mapping[str, Any]] | pa.Table
 ) -> list[str | None]:
-    """Why a function that reads rows cannot read each of n, None if it can."""
-    errors: list[str | None] = [None] * len(rows)
-    for row in range(len(errors)):
-        try:
-            read(rows[row : row + 1])
-        except (TypeError, ValueError) as error:
-            errors[row] = str(error)
-    return errors
+    """Why a function that reads rows cannot read each of n, None if it can.
+
+    Halves are read until one holds a single row: mostly, few rows have an error.
+    """
+    try:
+        read(rows)
+        return [None] * len(rows)
+    except (TypeError, ValueError) as error:
+        if len(rows) < 2:
+            return [str(error)] * len(rows)
+    middle = len(rows) // 2
+    return row_errors(read, rows[:middle]) + row_errors(read, rows[middle:])

@@ -30,6 +30,8 @@ SUFFIX = "_score"
 FOUND = "_found"
 # The score that a `dictionary.Dictionary` gives.
 SYNONYM_SCORE = "synonym_score"
+# Longest mention. A name in text is shorter; of a longer one, the search would take seconds.
+MAX_MENTION_CHARS = 1_000
 # What the conversion of a value raises that will not do, such as half of a surrogate pair.
 CONVERSION_ERRORS = (TypeError, ValueError, OverflowError)
 
@@ -68,6 +70,13 @@ class MentionColumns:
     lefts: Sequence[str | None] | pa.Array | None = None
     rights: Sequence[str | None] | pa.Array | None = None
     index_keys: Sequence[str] | None = None
+
+
+def length_fault(characters: int) -> str:
+    """What is wrong with a mention of this length; "" if it is not too long."""
+    if characters <= MAX_MENTION_CHARS:
+        return ""
+    return f"has {characters:,} characters; a mention has at most {MAX_MENTION_CHARS:,}"
 
 
 def require_lists(**columns: Any) -> None:
@@ -159,12 +168,14 @@ class ColumnChecker:
         candidate = position - self.offsets[row]
         raise InvalidRow(row, f"candidate {candidate}: {key} {reason}", self.mentions) from None
 
-    def filled_texts(self, key: str, values: Sequence[Any] | pa.Array) -> list[str]:
-        """The values as texts, none of which may be missing or blank."""
+    def mention_texts(self, key: str, values: Sequence[Any] | pa.Array) -> list[str]:
+        """The values as texts, none of which may be missing, blank or too long."""
         texts = self.column(key, values, TEXT).to_pylist()
         for row, text in enumerate(texts):
             if text is None or not text.strip():
                 self.refuse(key, row, "is missing or blank")
+            if fault := length_fault(len(text)):
+                self.refuse(key, row, fault)
         return texts
 
     def texts_or_empty(self, key: str, values: Sequence[Any] | pa.Array | None) -> list[str]:
@@ -185,11 +196,15 @@ class ColumnChecker:
             return kind.convert(values)
         except CONVERSION_ERRORS:
             for position, value in enumerate(values):
-                try:
-                    kind.convert([value])
-                except CONVERSION_ERRORS:
-                    self.refuse(key, position, f"is {reprlib.repr(value)}, not {kind.expected}")
+                self.require(key, position, value, kind)
             raise
+
+    def require(self, key: str, position: int, value: Any, kind: Kind) -> None:
+        """Refuse a value that is not of a kind."""
+        try:
+            kind.convert([value])
+        except CONVERSION_ERRORS:
+            self.refuse(key, position, f"is {reprlib.repr(value)}, not {kind.expected}")
 
 
 def encoded_texts(texts: pa.StringArray) -> RepeatedTexts:

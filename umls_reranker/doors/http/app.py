@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +33,13 @@ from starlette.routing import Route
 from ...core.errors import UserError
 from ...core.version import __version__
 from ...hub.model_folder import MANIFEST, WEIGHTS, version_digits
+from ...lists.columns import MAX_MENTION_CHARS, InvalidRow, length_fault
 from ...serving.arguments import ServingArguments
 from ...serving.reranker import UMLSReranker
+from ...serving.rows import RankedCandidate
 from ...serving.statistics import StatisticsCollector
 from .batching import Batcher, Call, QueueFull
-from .requests import LIMITS, LinkRequest, RankRequest, RerankRequest, request_bodies
+from .requests import LIMITS, LinkRequest, Mention, RankRequest, RerankRequest, request_bodies
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -197,11 +199,19 @@ class Service:
             yield
 
     @contextmanager
-    def admitted(self, mentions: int) -> Iterator[None]:
-        """Admit a request of so many mentions; exceptions of what answers it become refusals."""
+    def admitted(self, mentions: int, numbers: Sequence[int] = (0,)) -> Iterator[None]:
+        """Admit a request of so many mentions; exceptions of what answers it become refusals.
+
+        Args:
+            mentions: how many.
+            numbers: the numbers of those that are read, for messages.
+        """
         try:
             with self.batcher.admitted(mentions):
                 yield
+        except InvalidRow as error:
+            row = InvalidRow(numbers[error.row], error.reason, mentions)
+            raise HTTPException(422, str(row)) from None
         except QueueFull as error:
             raise HTTPException(429, str(error), {"Retry-After": "1"}) from None
         except (TypeError, ValueError) as error:
@@ -250,6 +260,7 @@ class Service:
 
     async def rank(self, request: RankRequest) -> JSONResponse:
         """Candidates of each mention, the top candidate first, with their decisions."""
+        short = _short(request.mentions)
         calls = [
             Call(
                 one.mention,
@@ -258,11 +269,12 @@ class Service:
                 one.left,
                 one.right,
             )
-            for one in request.mentions
+            for one in short.values()
         ]
-        with self.admitted(len(calls)):
+        with self.admitted(len(request.mentions), [*short]):
             ranked = await self.batcher.rank(calls)
-        return JSONResponse([[item.as_row() for item in items] for items in ranked])
+        answers = dict(zip(short, ranked, strict=True))
+        return await run_in_threadpool(_in_place, request.mentions, answers)
 
     async def link(self, request: LinkRequest) -> JSONResponse:
         """Concepts of each mention, the top candidate first, with their decisions."""
@@ -272,8 +284,9 @@ class Service:
                 424,
                 "this service has no index to link with; it only ranks given candidates",
             )
-        mentions = request.mentions
-        with self.admitted(len(mentions)):
+        short = _short(request.mentions)
+        mentions = list(short.values())
+        with self.admitted(len(request.mentions), [*short]):
             queries = await run_in_threadpool(
                 linker.read,
                 [one.mention for one in mentions],
@@ -293,7 +306,8 @@ class Service:
             ranked = await self.batcher.rank(calls)
             top = [items[: request.top] for items in ranked]
             linked = await run_in_threadpool(linker.described, top)
-        return JSONResponse([[item.as_row() for item in items] for items in linked])
+        answers = dict(zip(short, linked, strict=True))
+        return await run_in_threadpool(_in_place, request.mentions, answers)
 
     async def health(self) -> Response:
         """200 while requests are accepted."""
@@ -321,6 +335,7 @@ class Service:
             "max_batch_tokens": cross_encoder.token_budget if cross_encoder else MAX_BODY_BYTES,
             "max_batch_requests": serving.batch_mentions,
             "max_client_batch_size": serving.max_candidates,
+            "max_mention_chars": MAX_MENTION_CHARS,
             "auto_truncate": serving.auto_truncate,
             "tokenization_workers": 1,
             "version": __version__,
@@ -361,6 +376,23 @@ def create_app(
         RequestMiddleware, registry=service.registry, paths=paths, header=service.header
     )
     return app
+
+
+def _short(mentions: Sequence[Mention]) -> dict[int, Any]:
+    """Number in the request -> mention, of those that are not too long."""
+    return {
+        number: one for number, one in enumerate(mentions) if not length_fault(len(one.mention))
+    }
+
+
+def _in_place(
+    mentions: Sequence[Mention], ranked: Mapping[int, Sequence[RankedCandidate]]
+) -> JSONResponse:
+    """The rows of each mention, by its number; or ``{"error": reason}`` if it is too long."""
+    rows: list[Any] = [{"error": f"mention {length_fault(len(one.mention))}"} for one in mentions]
+    for number, items in ranked.items():
+        rows[number] = [item.as_row() for item in items]
+    return JSONResponse(rows)
 
 
 def _taking(body: type[BaseModel], answer: Callable[..., Any]) -> Callable[..., Any]:

@@ -82,7 +82,7 @@ class Candidate(_Body):
         return self
 
 
-class _Mention(_Body):
+class Mention(_Body):
     """A row of lists: a mention in its context; its text is ``entity`` or ``mention``."""
 
     mention: NotBlank = Field(validation_alias=AliasChoices("mention", "entity"))
@@ -91,7 +91,7 @@ class _Mention(_Body):
     right: Context = ""
 
 
-class RankedMention(_Mention):
+class RankedMention(Mention):
     """A row with its candidates in retrieval order."""
 
     candidates: list[Candidate]
@@ -103,7 +103,7 @@ class RankRequest(_Body):
     mentions: list[RankedMention] = Field(min_length=1)
 
 
-class LinkedMention(_Mention):
+class LinkedMention(Mention):
     """A mention to link; ``start`` is its offset in characters, null: the first occurrence."""
 
     start: int | None = Field(default=None, ge=0)
