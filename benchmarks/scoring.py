@@ -230,7 +230,8 @@ def random_cross_encoder(folder: Path) -> Path:
 def our_reranker(model: Path, dtype: str) -> Any:
     from umls_reranker import UMLSReranker
 
-    return UMLSReranker.from_pretrained(model, device="cpu", dtype=dtype)
+    # Each round must score.
+    return UMLSReranker.from_pretrained(model, device="cpu", dtype=dtype, remembered_pairs=0)
 
 
 def their_encoder(model: Path, dtype: str) -> Any:

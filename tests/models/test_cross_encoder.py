@@ -27,7 +27,7 @@ from transformers import (
 from umls_reranker.core import devices
 from umls_reranker.core.errors import UserError
 from umls_reranker.models.bi_encoder import BiEncoder, PaddedLayers
-from umls_reranker.models.cross_encoder import PairScorer
+from umls_reranker.models.cross_encoder import PairScorer, RememberedLogits
 from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.models.pretrained import PackedBert, PackedLayers, load_base_model
 
@@ -458,3 +458,43 @@ def test_ids_beyond_the_vocabulary_are_refused(tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match="model: tokenizer.json .*999999"):
         load(tmp_path / "model")
+
+
+# What is remembered from call to call
+
+
+def test_a_pair_is_computed_once_in_all_calls(model, pairs):
+    fresh = PairScorer.from_folder(model, TEMPLATE, "cpu", "float32")
+    scorer = PairScorer.from_folder(model, TEMPLATE, "cpu", "float32", remembered_pairs=100)
+    mentions, names = pairs
+    first = scorer.score(mentions[:40], names[:40])
+    second = scorer.score(mentions * 2, names * 2)
+    assert (first.computed, second.computed) == (40, 20)
+    expected = fresh.score(mentions * 2, names * 2)
+    assert (expected.computed, expected.truncated) == (60, second.truncated)
+    np.testing.assert_allclose(second.logits, expected.logits, atol=1e-6)
+    assert fresh.score(mentions, names).computed == 60
+    # What would be more than a hundred takes the place of all.
+    assert len(scorer.remembered) == 60
+    assert scorer.score(names, mentions).computed == len(scorer.remembered) > 40
+    context = PairTemplate(max_length=32, context_tokens=4)
+    in_context = PairScorer.from_folder(model, context, "cpu", "float32", remembered_pairs=100)
+    assert [in_context.score(mentions, names).computed for _ in range(2)] == [60, 60]
+
+
+def test_what_is_remembered_stays_within_its_bound_from_several_threads():
+    memory = RememberedLogits(1_000)
+
+    def fill(thread):
+        for start in range(0, 250_000, 250):
+            keys = [(thread, b"%d" % number) for number in range(start, start + 250)]
+            numbers = np.arange(start, start + 250, dtype=np.float32)
+            memory.add(keys, numbers)
+            known = memory.recall(keys)
+            assert np.isnan(known).all() or np.array_equal(known, numbers)
+            assert len(memory) <= 1_000
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(fill, range(4)))
+    memory.add([(0, b"%d" % number) for number in range(2_000)], np.zeros(2_000, np.float32))
+    assert len(memory) == 1_000

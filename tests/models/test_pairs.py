@@ -186,7 +186,7 @@ def test_distinct_pairs_are_those_of_all_pairs(tokenizer, context_tokens):
     order = np.random.default_rng(0).integers(0, 20, 300)
     columns = [[column[i] for i in order] for column in columns]
     every, _ = encoder.encode(*columns)
-    pairs, rows = every.distinct()
+    pairs, rows, _ = every.distinct()
     ids, types = listed(pairs)
     everything = listed(every)
     assert ([ids[row] for row in rows], [types[row] for row in rows]) == everything
@@ -201,7 +201,7 @@ def test_pairs_that_the_limit_makes_equal_are_one(tokenizer):
     encoded, is_truncated = make_encoder(tokenizer, 16).encode(
         ["m", "m", "m"], ["x " * 20, "x " * 30, "x"]
     )
-    pairs, rows = encoded.distinct()
+    pairs, rows, _ = encoded.distinct()
     assert (len(pairs), rows.tolist(), is_truncated.tolist()) == (2, [0, 0, 1], [True, True, False])
     assert pairs.take(rows).ids.tolist() == encoded.ids.tolist()
 

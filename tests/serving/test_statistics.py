@@ -50,7 +50,7 @@ ROWS = [
 def test_figures_by_hand():
     statistics = Statistics()
     assert statistics.to_dict()["mentions"] == 0 and statistics.to_dict()["mean_margin"] is None
-    statistics.add(*tops_of_rows(ROWS[:2]), truncated_pairs=2)
+    statistics.add(*tops_of_rows(ROWS[:2]), truncated_pairs=2, scored_pairs=3)
     statistics.add(*tops_of_rows([]))
     statistics.add(*tops_of_rows(ROWS[2:]))
     assert statistics.to_dict() == {
@@ -58,6 +58,8 @@ def test_figures_by_hand():
         "without_candidates": 1,
         "candidates": 4,
         "truncated_pairs": 2,
+        "scored_pairs": 3,
+        "computed_pairs": 0,
         "models": {"all": 3, "names": 1},
         "tiers": {"high": 1, "medium": 1, "low": 0, "reject": 1},
         "high_confidence_coverage": 0.25,
@@ -99,11 +101,12 @@ def test_what_prometheus_scrapes():
         }
 
     assert samples()["umls_reranker_mentions_total",] == 0
-    statistics.add(*tops_of_rows(ROWS), 3)
+    statistics.add(*tops_of_rows(ROWS), truncated_pairs=3, computed_pairs=2)
     found = samples()
     assert (
         found["umls_reranker_mentions_total",] == 4
         and found["umls_reranker_truncated_pairs_total",] == 3
+        and found["umls_reranker_computed_pairs_total",] == 2
     )
     assert found["umls_reranker_answers_total", "high"] == 1
     assert {name: found[f"umls_reranker_{name}",] for name in DAILY} == {

@@ -478,6 +478,7 @@ class Decisions:
             (`Calibration.gives_tiers_to`); others have scores alone.
         accept_tier: lowest tier accepted at rank 1.
         truncated: number of pairs whose mention or name was truncated to the model's length.
+        computed: number of pairs that the cross-encoder computed; others were equal or remembered.
     """
 
     offsets: np.ndarray
@@ -490,6 +491,7 @@ class Decisions:
     has_tiers: np.ndarray
     accept_tier: str = "medium"
     truncated: int = 0
+    computed: int = 0
 
     @property
     def probabilities(self) -> np.ndarray:

@@ -455,6 +455,7 @@ def rank(
     choice = calibration.model_for(lists, cross_encoder_inputs)
     edges = np.empty((len(lists), len(TIERS) - 1))
     truncated = 0 if callable(score) else score.truncated
+    computed = 0
     parts = []
     for number in np.unique(choice.models).tolist():
         model = calibration.models[number]
@@ -473,6 +474,7 @@ def rank(
             scores = score(read, retained)
             logits = scores.logits
             truncated += scores.truncated
+            computed += scores.computed
         logits = np.where(retained, logits, np.float32(np.nan))
         parts.append((rows, model.scores(table, logits, list_utilities)))
         edges[mentions] = model.thresholds.edges(read.types)
@@ -485,6 +487,7 @@ def rank(
         has_tiers=has_tiers,
         accept_tier=accept_tier,
         truncated=truncated,
+        computed=computed,
     )
 
 

@@ -6,9 +6,12 @@ Its networks are of two backends, PyTorch (`pretrained`) and ONNX Runtime.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +21,7 @@ from ..core.arrays import openmp_threads, progress, usable_cores
 from ..core.errors import UserError
 from ..core.files import read_json
 from .arguments import BACKENDS
-from .pairs import PairBatch, PairEncoder, PairTemplate, divide_by_length
+from .pairs import PairBatch, PairEncoder, PairKey, PairTemplate, divide_by_length
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 # For fewer tokens, the overhead of a forward pass on a CPU exceeds the gain of a second core.
 LEAST_TOKENS = 64
+# Pairs whose logits a reranker remembers, of some 150 bytes each.
+REMEMBERED_PAIRS = 100_000
 INSTALLED_BY = {"torch": "umls_reranker again", "onnx": "the extra onnx"}
 
 
@@ -38,10 +43,48 @@ class Scores:
     Attributes:
         logits: (n,) float32, raw log-odds of the model, in input order.
         truncated: number of pairs whose mention or name was truncated to ``max_length``.
+        computed: number of pairs that the network ran on; repeated and remembered ones are not
+            among them.
     """
 
     logits: np.ndarray
     truncated: int
+    computed: int = 0
+
+
+class RememberedLogits:
+    """Logits of pairs, from call to call; safe to use from several threads.
+
+    Before it remembers more than `most` pairs, it forgets all. It holds hashes: no text of a call
+    outlives it.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._logits: dict[bytes, float] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._logits)
+
+    def recall(self, keys: Sequence[PairKey]) -> np.ndarray:
+        """(n,) float32, NaN for unknown pairs."""
+        known = self._logits
+        logits = (known.get(_hash(key), np.nan) for key in keys)
+        return np.fromiter(logits, np.float32, len(keys))
+
+    def add(self, keys: Sequence[PairKey], logits: np.ndarray) -> None:
+        """Remember the (n,) logits of pairs, or of the first `most`."""
+        with self._lock:
+            if len(self._logits) + len(keys) > self.most:
+                self._logits = {}
+            pairs = zip(map(_hash, keys), logits.tolist(), strict=True)
+            self._logits.update(islice(pairs, self.most))
+
+
+def _hash(key: PairKey) -> bytes:
+    first_length, ids = key
+    return blake2b(b"%d " % first_length + ids, digest_size=16).digest()
 
 
 class PairScorer:
@@ -51,6 +94,8 @@ class PairScorer:
         network: maps batches to logits.
         encoder: tokenizer and template.
         token_budget: maximum tokens per forward pass, padding included; by default the network's.
+        remembered_pairs: number of pairs whose logits are remembered from call to call, if the
+            template has no context; the weights must not change. 0: none.
 
     Attributes:
         dtype: number format of the network: float32, bfloat16 or float16.
@@ -66,12 +111,15 @@ class PairScorer:
         network: TorchNetwork | OnnxNetwork,
         encoder: PairEncoder,
         token_budget: int | None = None,
+        remembered_pairs: int = 0,
     ) -> None:
         self.network = network
         self.dtype = network.dtype
         self.backend = network.backend
         self.encoder = encoder
         self.template = encoder.template
+        # Contexts rarely recur.
+        self.remembered = RememberedLogits(0 if self.template.context_tokens else remembered_pairs)
         self.token_budget = network.token_budget if token_budget is None else token_budget
         if not isinstance(self.token_budget, int | np.integer) or self.token_budget < 1:
             raise UserError(
@@ -88,6 +136,7 @@ class PairScorer:
         dtype: str | None = None,
         backend: str = "torch",
         token_budget: int | None = None,
+        remembered_pairs: int = 0,
     ) -> PairScorer:
         """Load network and tokenizer from a local folder.
 
@@ -115,7 +164,7 @@ class PairScorer:
                 f"{folder}: tokenizer.json has the id {last}, but the model only {known:,} tokens; "
                 "download both again"
             )
-        return cls(network, PairEncoder(tokenizer, template), token_budget)
+        return cls(network, PairEncoder(tokenizer, template), token_budget, remembered_pairs)
 
     def score(
         self,
@@ -136,12 +185,16 @@ class PairScorer:
             rights: n texts after the mentions.
             desc: title of a progress bar, or a function that is called with the number of pairs
                 just scored; None shows nothing.
-            chunk_pairs: number of pairs that are encoded together.
+            chunk_pairs: number of pairs that are encoded together. Of a call with more than these,
+                nothing is remembered.
         """
+        remembers = self.remembered.most > 0 and len(mentions) <= chunk_pairs
+        keys: list[PairKey] = []
         pair_of = np.empty(len(mentions), np.int64)
         truncated = 0
         count = 0
-        batches = []
+        recalled = [np.empty(0, np.float32)]
+        batches = [np.empty(0, np.int64)]
         outputs = []
         title = desc if isinstance(desc, str) else None
         with progress(total=len(mentions), desc=title, unit=" pairs") as bar:
@@ -153,24 +206,33 @@ class PairScorer:
                     mentions[chunk], names[chunk], *contexts
                 )
                 truncated += int(is_truncated.sum())
-                pairs, numbers = encoded.distinct()
+                pairs, numbers, keys = encoded.distinct()
                 pair_of[chunk] = count + numbers
+                known = np.full(len(pairs), np.nan, np.float32)
+                if remembers:
+                    known = self.remembered.recall(keys)
+                recalled.append(known)
+                new = np.flatnonzero(np.isnan(known))
                 repeats = np.bincount(numbers, minlength=len(pairs))
-                for batch, output in self._run(pairs):
-                    batches.append(count + batch)
+                report(len(numbers) - int(repeats[new].sum()))
+                for batch, output in self._run(pairs.take(new)):
+                    batches.append(count + new[batch])
                     outputs.append(output)
-                    report(int(repeats[batch].sum()))
+                    report(int(repeats[new[batch]].sum()))
                 count += len(pairs)
-        logits_of_pairs = np.empty(count, np.float32)
-        if count:
+        logits_of_pairs = np.concatenate(recalled)
+        computed = np.concatenate(batches)
+        if len(computed):
             # Synchronize with the GPU only after everything was sent to it.
-            logits_of_pairs[np.concatenate(batches)] = self.network.collect(outputs)
+            logits_of_pairs[computed] = self.network.collect(outputs)
         logits = logits_of_pairs[pair_of]
         if not np.isfinite(logits).all():
             raise UserError(
                 "the model gave non-finite scores; its weights are damaged or overflow float16"
             )
-        return Scores(logits, truncated)
+        if remembers:
+            self.remembered.add([keys[row] for row in computed], logits_of_pairs[computed])
+        return Scores(logits, truncated, len(computed))
 
     def _run(self, pairs: PairBatch) -> Iterator[tuple[np.ndarray, Any]]:
         """Yield row numbers and logits of each batch of distinct pairs."""
@@ -184,7 +246,7 @@ class PairScorer:
         def forward(batch: np.ndarray) -> Any:
             return self.network(pairs.take(batch))
 
-        mapper = map if len(batches) == 1 else self.network.map
+        mapper = map if len(batches) < 2 else self.network.map
         yield from zip(batches, mapper(forward, batches), strict=True)
 
 
@@ -209,7 +271,7 @@ def score_lists(
         scores = score_lists(cross_encoder, lists.with_candidates(retained), desc=desc)
         logits = np.full(len(retained), np.nan, np.float32)
         logits[retained] = scores.logits
-        return Scores(logits, scores.truncated)
+        return Scores(logits, scores.truncated, scores.computed)
     mentions = cross_encoder.template.mention_texts(lists)
     owner = lists.owner.tolist()
     return cross_encoder.score(

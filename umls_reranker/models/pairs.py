@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -78,6 +78,10 @@ def divide_by_length(lengths: np.ndarray, token_budget: int, is_padded: bool) ->
         batches.append(order[start:end])
         start = end
     return batches
+
+
+# All that a network reads of a pair: the number of tokens of type 0, and its ids as bytes.
+PairKey: TypeAlias = tuple[int, bytes]
 
 
 class TextGroup(NamedTuple):
@@ -178,13 +182,13 @@ class PairBatch(PackedTexts):
         _, tokens = expand_ranges(self.offsets[rows], self.offsets[rows] + self.lengths[rows])
         return PairBatch(self.ids[tokens], self.lengths[rows], self.first_lengths[rows])
 
-    def distinct(self) -> tuple[PairBatch, np.ndarray]:
-        """The distinct pairs, and the index of each pair among them, (n,) int64."""
+    def distinct(self) -> tuple[PairBatch, np.ndarray, list[PairKey]]:
+        """The distinct pairs, the index of each pair among them, (n,) int64, and their keys."""
         content = self.ids.tobytes()
         texts = (content[start:end] for start, end in pairwise((4 * self.offsets).tolist()))
-        _, numbers = number_distinct(list(zip(self.first_lengths.tolist(), texts, strict=True)))
+        keys, numbers = number_distinct(list(zip(self.first_lengths.tolist(), texts, strict=True)))
         _, first = np.unique(numbers, return_index=True)
-        return self.take(first), numbers
+        return self.take(first), numbers, keys
 
     @property
     def types(self) -> np.ndarray:

@@ -26,7 +26,7 @@ from ..hub.model_folder import (
 )
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import SUFFIX, SYNONYM_SCORE, MentionColumns
-from ..models.cross_encoder import PairScorer, score_lists
+from ..models.cross_encoder import REMEMBERED_PAIRS, PairScorer, score_lists
 from ..models.pairs import PairTemplate
 from .rows import RankedCandidate, ranked_candidates
 from .statistics import Statistics
@@ -120,6 +120,7 @@ class UMLSReranker:
         subfolder: str = "",
         local_files_only: bool = False,
         force_download: bool = False,
+        remembered_pairs: int = REMEMBERED_PAIRS,
     ) -> UMLSReranker:
         """Load a reranker from the Hub or a local folder.
 
@@ -149,6 +150,8 @@ class UMLSReranker:
             subfolder: folder of the reranker in the repo or local folder.
             local_files_only: download nothing.
             force_download: download even what is in the cache.
+            remembered_pairs: number of pairs of texts whose logits are remembered from call to
+                call, some 150 bytes each; a model that reads context remembers none. 0: none.
 
         Raises:
             UserError: the model is not found or not accessible, or a file is missing, damaged,
@@ -181,6 +184,7 @@ class UMLSReranker:
                 dtype,
                 backend,
                 token_budget,
+                remembered_pairs,
             )
             # By default the hardware decides, which changes a few tiers and would always be said.
             is_chosen = dtype not in (None, "auto") or backend != "torch"
@@ -378,7 +382,13 @@ class UMLSReranker:
         lowest = self.calibration.lowest
         if names := [f"{name}_score" for name in lists.partial_scores if name not in lowest]:
             warn_caller(f"{', '.join(names)}: candidates that lack it get the lowest of their list")
-        self.statistics.add(decisions.tops, self.model_names, decisions.truncated)
+        self.statistics.add(
+            decisions.tops,
+            self.model_names,
+            truncated_pairs=decisions.truncated,
+            scored_pairs=int(np.isfinite(decisions.scores.logits).sum()),
+            computed_pairs=decisions.computed,
+        )
         return decisions
 
     @property

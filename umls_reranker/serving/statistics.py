@@ -37,6 +37,9 @@ SMALLEST_PSI = 0.02
 FEWEST_DOCUMENTS = 20
 
 
+# Counts of pairs: whose mention or name was cut to the model's length; that have a logit; for which
+# the cross-encoder computed it, while it knew those of the others.
+PAIRS = ("truncated_pairs", "scored_pairs", "computed_pairs")
 # Tier of a top candidate, None without one, -> its index in `TIERS`, or -1.
 TIER_NUMBERS: dict[str | None, int] = {
     None: -1,
@@ -84,13 +87,13 @@ class Statistics:
         with self._lock:
             self._sums: Counter = Counter()
 
-    def add(self, tops: Tops, model_names: Sequence[str], truncated_pairs: int = 0) -> None:
-        """Count mentions, and pairs whose mention or name was cut to the model's length.
+    def add(self, tops: Tops, model_names: Sequence[str], **pairs: int) -> None:
+        """Count mentions and pairs.
 
         Args:
             tops: what was decided about the mentions.
             model_names: names of the models, by their index in `tops`.
-            truncated_pairs: number of the pairs.
+            pairs: numbers of `PAIRS`.
         """
         tiers = Counter(tops.tiers.tolist())
         counts = {("tier", tier): tiers[number] for number, tier in enumerate(TIERS)}
@@ -102,7 +105,7 @@ class Statistics:
             "accepted": int(tops.accepted.sum()),
             "scores": float(np.nansum(tops.probabilities)),
             "margins": float(np.nansum(tops.margins)),
-            "truncated_pairs": truncated_pairs,
+            **pairs,
         }
         with self._lock:
             for more in (sums, counts, models):
@@ -122,7 +125,7 @@ class Statistics:
             "mentions": mentions,
             "without_candidates": sums["without_candidates"],
             "candidates": sums["candidates"],
-            "truncated_pairs": sums["truncated_pairs"],
+            **{name: sums[name] for name in PAIRS},
             "models": {key[1]: count for key, count in sums.items() if key[0] == "model"},
             "tiers": {tier: sums["tier", tier] for tier in TIERS},
             "high_confidence_coverage": sums["tier", "high"] / mentions if mentions else None,
@@ -143,7 +146,7 @@ class StatisticsCollector:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         figures = self.statistics.to_dict()
-        for name in ("mentions", "truncated_pairs"):
+        for name in ("mentions", *PAIRS):
             yield CounterMetricFamily(
                 f"umls_reranker_{name}", name.replace("_", " "), figures[name]
             )
