@@ -262,7 +262,7 @@ def calibrate_lists(
         metrics["notes"].append(_beside(title_of(name), difference))
         if difference["value"] <= 0:
             metrics["verdict"] = (
-                f"no better than {title_of(name)}, which costs nothing, on as many answers; "
+                f"no more precise than {title_of(name)}, which costs nothing, where that answers; "
                 + metrics["verdict"]
             )
     if not fit.is_held_out:
