@@ -401,25 +401,23 @@ def read_table(
     """
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE
     reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
+    number = 1
     size = None
-    while True:
-        number = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise UserError(
-                f"{path}:{number}: {error}; a quotation mark inside a cell is doubled, in quotes"
-            ) from None
-        if cells is None:
-            return
-        if not any(cells):
-            continue
-        size = size or len(cells)
-        if len(cells) != size:
-            raise UserError(
-                f"{path}:{number}: the row has {len(cells)} cells, but the first line {size}"
-            )
-        yield number, cells
+    try:
+        for cells in reader:
+            if any(cells):
+                size = size or len(cells)
+                if len(cells) != size:
+                    raise UserError(
+                        f"{path}:{number}: the row has {len(cells)} cells, but the first line "
+                        f"{size}"
+                    )
+                yield number, cells
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(
+            f"{path}:{number}: {error}; a quotation mark inside a cell is doubled, in quotes"
+        ) from None
 
 
 def start_of(path: Path) -> bytes:

@@ -71,17 +71,8 @@ class UsagiSheets:
         header = start_of(path).decode(errors="replace").splitlines()[:1]
         return {*SHEET_COLUMNS} <= {*next(csv.reader(header), ())}
 
-    def mentions(self, path: Path) -> Iterator[tuple[RowPosition, dict[str, Any]]]:
-        """Yield place and mention of each source code, which is a document of its own.
-
-        An approved mention has its gold concepts as ``cui``; errors are those of `answers`.
-        """
-        for row, answer in self.answers(path):
-            gold = {} if answer.gold is None else {"cui": answer.gold}
-            yield answer.position, row | gold
-
     def answers(self, path: Path) -> Iterator[tuple[dict[str, Any], Answer]]:
-        """Yield the mention of each source code and its answer.
+        """Yield the mention of each source code, a document of its own, and its answer.
 
         The gold concepts of an approved mention are the answer that we had suggested
         (`formats.Usagi`) if it is still the target, or else the concepts with the code of the
@@ -220,9 +211,11 @@ def read_mentions(path: Path, batch_rows: int, sheets: UsagiSheets | None = None
     """
     sheets = sheets or UsagiSheets()
     if sheets.recognizes(path):
-        yield from _batches(
-            ((place, row, None) for place, row in sheets.mentions(path)), batch_rows
+        sheet = (
+            (answer.position, row if answer.gold is None else row | {"cui": answer.gold}, None)
+            for row, answer in sheets.answers(path)
         )
+        yield from _batches(sheet, batch_rows)
         return
     files = input_files(path)
     if path != STDIN and files[0].suffix not in ENDINGS:

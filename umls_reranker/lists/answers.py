@@ -137,7 +137,7 @@ def _one(answers: Sequence[Answer]) -> Answer:
     """The one answer; those that are open say nothing."""
     closed = [answer for answer in answers if answer.gold is not None] or answers
     first = closed[0]
-    for other in closed[1:]:
+    for other in closed:
         if gold_parts(other.gold) != gold_parts(first.gold):
             raise UserError(
                 f"{other.position}: {other.term.text!r} is {other.gold}, but {first.gold} in "
@@ -161,8 +161,17 @@ def read_sheet(path: Path) -> Iterator[tuple[dict[str, str], Answer]]:
             raise UserError(
                 f"{position}: reviewed_on is {day!r}; write the day as 2026-12-31"
             ) from None
-        answer = Answer(position, term_of(cells), gold, cells.get("reviewer", ""), day)
-        yield cells, answer._replace(comment=cells.get("comment", ""))
+        yield (
+            cells,
+            Answer(
+                position,
+                term_of(cells),
+                gold,
+                reviewer=cells.get("reviewer", ""),
+                reviewed_on=day,
+                comment=cells.get("comment", ""),
+            ),
+        )
 
 
 def answered(rows: Rows, answers: Answers) -> Rows:

@@ -59,6 +59,10 @@ MARKS = dict.fromkeys(("1", "1.0", "true", "yes", "y", "x"), True) | dict.fromke
 )
 
 
+# The ids of document and mention in a row of CSV.
+Key = tuple[str | None, str | None]
+
+
 class RowPosition(NamedTuple):
     """A row of a file, for messages: the number of its line, or in a table of its row, from 1."""
 
@@ -138,10 +142,8 @@ def read_rows(
         UserError: a file cannot be read; names it, and of CSV the line.
     """
     # Of all files of a folder: a mention's rows may have been parted between two.
-    read: list[Path] = []
-    mentions: set[int] = set()
+    mentions: dict[Key, RowPosition] = {}
     for file in mention_files(path):
-        read.append(file)
         with naming(file):
             if file.suffix in TABLES:
                 start = 1
@@ -153,7 +155,7 @@ def read_rows(
                 numbered = _json_rows(file)
             else:
                 numbered = (
-                    _candidate_rows(read, mentions) if has_candidates else _mention_rows(file)
+                    _candidate_rows(file, mentions) if has_candidates else _mention_rows(file)
                 )
             while batch := list(itertools.islice(numbered, batch_rows)):
                 yield Rows(
@@ -266,54 +268,34 @@ def _decoded(table: pa.Table) -> pa.Table:
 
 
 def _candidate_rows(
-    paths: Sequence[Path], mentions: set[int]
+    path: Path, mentions: dict[Key, RowPosition]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The mentions of the last file; hashes of those of all files are kept, to find repeated ones.
+    """The mentions of a file; `mentions` has where those of all files begin, to find repeated ones.
 
     Raises:
         UserError: a mention has no id, or its rows do not follow or contradict each other.
     """
-    path = paths[-1]
     without_gold = 0
-    for lines in _lines_of_mentions(path):
-        number = lines[0][0]
-        key = _mention_key(lines[0])
+    for key, group in itertools.groupby(_cells(path), _mention_key):
+        lines = list(group)
+        position = RowPosition(path, lines[0][0])
         if not key[1]:
-            raise UserError(f"{path}:{number}: mention_id is missing; give each mention its own")
-        if hash(key) in mentions:
-            first = _first_position(paths, key)
-            if first != (path, number):
-                raise UserError(
-                    f"{path}:{number}: mention_id {key[1]!r} was already used in {first}; sort "
-                    "the rows so that those of a mention follow each other in one file, and give "
-                    "each mention an id of its own"
-                )
-        mentions.add(hash(key))
+            raise UserError(f"{position}: mention_id is missing; give each mention its own")
+        first = mentions.setdefault(key, position)
+        if first is not position:
+            raise UserError(
+                f"{position}: mention_id {key[1]!r} was already used in {first}; sort the rows so "
+                "that those of a mention follow each other in one file, and give each mention an "
+                "id of its own"
+            )
         mention = _mention(path, lines)
         without_gold += mention.get("cui") == CUI_LESS and lines[0][1].get("gold_cui") == ""
-        yield number, mention
+        yield position.number, mention
     if without_gold:
         warn_caller(
             f"{path}: a blank gold_cui counts as {CUI_LESS}: {without_gold:,} mentions; "
             "leave out the rows of mentions that nobody labelled"
         )
-
-
-def _first_position(paths: Sequence[Path], key: tuple[str | None, str | None]) -> RowPosition:
-    """The first row of a mention in several files."""
-    return next(
-        RowPosition(path, lines[0][0])
-        for path in paths
-        if path.suffix in DELIMITERS
-        for lines in _lines_of_mentions(path)
-        if _mention_key(lines[0]) == key
-    )
-
-
-def _lines_of_mentions(path: Path) -> Iterator[list[tuple[int, dict[str, Any]]]]:
-    """The lines of each mention, with their numbers."""
-    for _, group in itertools.groupby(_cells(path), _mention_key):
-        yield list(group)
 
 
 def sheet_rows(
@@ -370,9 +352,8 @@ def _columns_found(columns: Sequence[str], delimiter: str) -> str:
     return f"; it has {reprlib.repr(list(columns))}, separated by {delimiter!r}"
 
 
-def _mention_key(numbered: tuple[int, Mapping[str, Any]]) -> tuple[str | None, str | None]:
-    cells = numbered[1]
-    return cells.get("doc_id"), cells.get("mention_id")
+def _mention_key(numbered: tuple[int, Mapping[str, Any]]) -> Key:
+    return numbered[1].get("doc_id"), numbered[1].get("mention_id")
 
 
 def _cells(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -14,6 +14,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
@@ -60,7 +61,7 @@ class ConceptTally:
         """Count an answer; that of a reviewer has neither score nor tier."""
         self.count += 1
         self.score_sum += answer.get("score", 0.0)
-        tiers = [tier for tier in (self.tier, answer.get("tier")) if tier is not None]
+        tiers = filter(None, (self.tier, answer.get("tier")))
         self.tier = max(tiers, key=TIERS.index, default=None)
 
     @property
@@ -109,18 +110,6 @@ class StringTally:
         return f"{text}; others: {', '.join(others)}" if others else text
 
 
-@dataclass(frozen=True)
-class Unused(Iterable[RankedRows]):
-    """The rows of some parts without an accepted answer, to be iterated over several times."""
-
-    parts: Iterable[RankedRows]
-
-    def __iter__(self) -> Iterator[RankedRows]:
-        for rows in self.parts:
-            answers = [next(iter(concepts), {}) for concepts in rows.concepts(1)]
-            yield rows.take([at for at, each in enumerate(answers) if not each.get("accepted")])
-
-
 class Mappings(OutputFormat):
     """A format of what is accepted or reviewed; a sheet of the rest lies beside it."""
 
@@ -129,7 +118,9 @@ class Mappings(OutputFormat):
 
     def write_beside(self, path: Path, parts: Iterable[RankedRows]) -> None:
         """Write the sheet."""
-        ReviewSheet(self.settings).write(path, Unused(parts))
+        sheet = ReviewSheet(self.settings)
+        sheet.only_open = True
+        sheet.write(path, parts)
 
 
 class FormatByString(Mappings):
@@ -188,11 +179,9 @@ def cells(values: Iterable[object], delimiter: str = ",") -> str:
 
 def source_of(term: Term) -> list[Code]:
     """The source's code of a term, if it has one; without a vocabulary, its prefix tells that."""
-    if not term.code:
-        return []
-    if not term.vocabulary:
-        return [code_of(term.code)]
-    return [Code(SOURCE_OF_VOCABULARY.get(term.vocabulary, term.vocabulary), term.code)]
+    if term.code and term.vocabulary:
+        return [Code(SOURCE_OF_VOCABULARY.get(term.vocabulary, term.vocabulary), term.code)]
+    return [code_of(term.code)] if term.code else []
 
 
 SOURCE_OF_VOCABULARY = {system.omop: source for source, system in SYSTEMS.items() if system.omop}
@@ -241,27 +230,25 @@ class Sssom(FormatByString):
         self.depth = self.settings.top or 1
 
     def lines(self) -> Iterator[str]:
-        codes: set[Code] = set()
+        namespaces: dict[str, str] = {}
         lines = [cells(COLUMNS, "\t")]
         for term, tally in self.strings.items():
             for concept in tally.ranked[: self.depth]:
                 for code in self.settings.codes.of(concept):
                     row = self._row(term, tally, concept, code)
-                    codes.update([code, *source_of(term)])
                     lines.append(cells([row.get(column, "") for column in COLUMNS], "\t"))
-        yield from self._metadata(codes, "".join(lines))
-        yield from lines
-
-    def _metadata(self, codes: set[Code], content: str) -> Iterator[str]:
-        yield f"#mapping_set_id: urn:uuid:{uuid5(NAMESPACE_URL, content)}\n"
-        yield "#license: https://w3id.org/sssom/license/unspecified\n"
+                    systems = (system_of(each.source) for each in (code, *source_of(term)))
+                    namespaces |= {system.prefix: system.namespace for system in systems}
         description = f"Answers of the model {self.settings.model} for mentions in text"
-        yield f"#mapping_set_description: {json.dumps(description)}\n"
-        yield "#curie_map:\n"
-        systems = sorted({system_of(code.source) for code in codes})
-        namespaces = NAMESPACES | {system.prefix: system.namespace for system in systems}
-        for prefix, namespace in namespaces.items():
+        yield (
+            f"#mapping_set_id: urn:uuid:{uuid5(NAMESPACE_URL, ''.join(lines))}\n"
+            "#license: https://w3id.org/sssom/license/unspecified\n"
+            f"#mapping_set_description: {json.dumps(description)}\n"
+            "#curie_map:\n"
+        )
+        for prefix, namespace in (NAMESPACES | dict(sorted(namespaces.items()))).items():
             yield f"#  {prefix}: {json.dumps(namespace)}\n"
+        yield from lines
 
     def _row(self, term: Term, tally: StringTally, cui: str, code: Code) -> dict[str, object]:
         concept = tally.concepts[cui]
@@ -294,7 +281,6 @@ class Sssom(FormatByString):
 
 
 EXTENSIONS = "urn:umls-reranker:"
-IDS = ("doc_id", "mention_id")
 
 
 class Fhir(Mappings, LinesFormat):
@@ -314,12 +300,17 @@ class Fhir(Mappings, LinesFormat):
 
     def _concept(self, row: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
         score = "uncalibrated-score" if answer.get("tier") is None else "score"
-        values = [(key.replace("_", "-"), "valueString", row.get(key)) for key in IDS]
-        if "score" in answer:
-            values.append((score, "valueDecimal", round(answer["score"], 6)))
-        values.append(("tier", "valueCode", answer.get("tier")))
+        values = (
+            ("doc-id", "valueString", row.get("doc_id")),
+            ("mention-id", "valueString", row.get("mention_id")),
+            (score, "valueDecimal", answer.get("score")),
+            ("tier", "valueCode", answer.get("tier")),
+        )
         extensions = [
-            {"url": EXTENSIONS + name, kind: value if kind == "valueDecimal" else _text(str(value))}
+            {
+                "url": EXTENSIONS + name,
+                kind: round(value, 6) if kind == "valueDecimal" else _text(str(value)),
+            }
             for name, kind, value in values
             if value not in (None, "")
         ]
@@ -331,9 +322,8 @@ class Fhir(Mappings, LinesFormat):
 
     def _codings(self, cui: str, name: str) -> list[dict[str, str]]:
         own = code_of(cui, self.settings.codes.sources)
-        codes = [*self.settings.codes.of(cui)]
-        if own not in codes and own.source != LOCAL:
-            codes.append(own)
+        others = [own] if own.source != LOCAL else []
+        codes = dict.fromkeys([*self.settings.codes.of(cui), *others])
         return [_coding(code, name if code == own else "") for code in codes]
 
 
@@ -389,11 +379,11 @@ class OmopVocabulary:
             UserError: a file is missing or cannot be read, or lacks a column.
         """
         wanted = {f"{system_of(code.source).omop}\t{code.code}": code for code in codes}
-        concepts = self._concepts_with(
+        concepts = self.concepts_of(
+            wanted,
             lambda block: pc.binary_join_element_wise(
                 block["vocabulary_id"], block["concept_code"], "\t"
             ),
-            wanted,
         )
         pairs = self._pairs("concept_id_1", concepts)
         standard = self.concepts_of({target for _, target in pairs})
@@ -429,14 +419,12 @@ class OmopVocabulary:
             )
         return pairs
 
-    def concepts_of(self, ids: Collection[str]) -> dict[str, OmopConcept]:
-        """Id -> concept, of those that are in the vocabulary; errors are those of `targets`."""
-        return self._concepts_with(lambda block: block["concept_id"], ids)
-
-    def _concepts_with(
-        self, keys_of: Callable[[pa.RecordBatch], pa.Array], keys: Iterable[str]
+    def concepts_of(
+        self,
+        keys: Iterable[str],
+        keys_of: Callable[[pa.RecordBatch], pa.Array] = itemgetter("concept_id"),
     ) -> dict[str, OmopConcept]:
-        """Id -> concept, of those with one of the keys."""
+        """Id -> concept, of those with one of the keys (ids); errors are those of `targets`."""
         wanted = pa.array([*keys], pa.string())
         return {
             row["concept_id"]: OmopConcept(**row | {"concept_id": int(row["concept_id"])})
@@ -514,15 +502,12 @@ class Omop(FormatByString):
             for best in {tally.best for tally in self.strings.values()}
         }
         targets = self.vocabulary.targets(chain.from_iterable(codes_of.values()))
-        approved = {
-            term: tally.reviewed.get("reviewed_targets") or []
-            for term, tally in self.strings.items()
-        }
-        known = self.vocabulary.concepts_of({*chain.from_iterable(approved.values())})
+        reviewed = [tally.reviewed.get("reviewed_targets", ()) for tally in self.strings.values()]
+        known = self.vocabulary.concepts_of({*chain.from_iterable(reviewed)})
         yield cells(self.header)
-        for term, tally in self.strings.items():
+        for (term, tally), approved in zip(self.strings.items(), reviewed, strict=True):
             mapped = next((targets[code] for code in codes_of[tally.best] if code in targets), [])
-            mapped = [known[target] for target in approved[term] if target in known] or mapped
+            mapped = [known[target] for target in approved if target in known] or mapped
             self.counts["unmapped"] += not mapped
             for target in mapped or [NO_CONCEPT]:
                 yield cells(map(self.cell, self.row(term, tally, target, mapped)))

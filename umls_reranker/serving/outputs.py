@@ -35,6 +35,15 @@ CODES = "codes"
 # Columns of text tables about the concepts after the second.
 FURTHER = ("cui", "name", "score")
 LARGEST_INTEGER = 2**63
+# The Arrow types of columns whose values are of some Python types.
+PLAIN_TYPES: dict[frozenset[type], pa.DataType] = {
+    frozenset(): pa.null(),
+    frozenset({bool}): pa.bool_(),
+    frozenset({int}): pa.int64(),
+    frozenset({float}): pa.float64(),
+    frozenset({int, float}): pa.float64(),
+    frozenset({list}): pa.list_(pa.string()),
+}
 
 
 class JsonLines(LinesFormat):
@@ -125,8 +134,7 @@ class Parquet(OutputFormat):
         for name, kind in ANSWER_TYPES.items():
             columns[name] = pa.array([answer[name] for answer in answers], kind)
         for source in self.settings.codes.sources:
-            lists = [codes_of_answer[source] for codes_of_answer in codes]
-            columns[f"{CODES}_{source}"] = pa.array(lists, CODE_LISTS)
+            columns[f"{CODES}_{source}"] = pa.array([each[source] for each in codes], CODE_LISTS)
         return pa.table(columns, metadata=schema.metadata)
 
     def _writer(self, path: Path, schema: pa.Schema) -> Any:
@@ -211,12 +219,10 @@ def output_names(columns: Sequence[str], counts: Counter[str]) -> dict[str, str]
     `counts` says which have another name.
     """
     added = {*ANSWER_TYPES, RANKED}
-    names = {}
-    for column in columns:
-        name = column
-        while name in added or (name != column and name in columns):
-            name = INPUT + name
-        names[column] = name
+    names = {column: column for column in columns}
+    for column in added.intersection(columns):
+        while names[column] in {*added, *columns}:
+            names[column] = INPUT + names[column]
     if renamed := [name for name in names.values() if name.removeprefix(INPUT) in {*names, *added}]:
         counts[f"columns of the input under other names ({', '.join(renamed)})"] = len(renamed)
     return names
@@ -224,27 +230,21 @@ def output_names(columns: Sequence[str], counts: Counter[str]) -> dict[str, str]
 
 def _common_type(former: pa.DataType, kind: pa.DataType) -> pa.DataType:
     """A type for the values of both."""
-    if pa.types.is_null(former):
-        return kind
-    if kind == former or pa.types.is_null(kind):
-        return former
-    return pa.float64() if {kind, former} == {pa.int64(), pa.float64()} else pa.string()
+    kinds = {former, kind} - {pa.null()}
+    if len(kinds) < 2:
+        return next(iter(kinds), pa.null())
+    return pa.float64() if kinds == {pa.int64(), pa.float64()} else pa.string()
 
 
 def _type_of(values: Sequence[Any]) -> pa.DataType:
     """The Arrow type of values; text for those that are no plain values of one type."""
-    kinds = {type(value) for value in values} - {type(None)}
-    if not kinds:
-        return pa.null()
-    if kinds == {bool}:
-        return pa.bool_()
-    if kinds == {int} and all(abs(value or 0) < LARGEST_INTEGER for value in values):
-        return pa.int64()
-    if float in kinds and kinds <= {int, float}:
-        return pa.float64()
-    if kinds == {list} and all(isinstance(item, str) for value in values for item in value or ()):
-        return pa.list_(pa.string())
-    return pa.string()
+    kind = PLAIN_TYPES.get(frozenset(map(type, values)) - {type(None)}, pa.string())
+    if kind == pa.int64():
+        is_plain = all(abs(value or 0) < LARGEST_INTEGER for value in values)
+    else:
+        lists = values if pa.types.is_list(kind) else ()
+        is_plain = all(isinstance(item, str) for value in lists for item in value or ())
+    return kind if is_plain else pa.string()
 
 
 def _column(content: list[dict[str, Any]] | pa.Table, key: str, kind: pa.DataType) -> pa.Array:

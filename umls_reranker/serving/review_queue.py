@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -113,17 +114,18 @@ class ListLines(LinesFormat):
 
 
 class ReviewSheet(OutputFormat):
-    """A line for each mention: its first candidates, and columns for the answer."""
+    """A line for each mention: its first candidates, and columns for the answer.
 
+    Attributes:
+        only_open: whether mentions with an accepted answer are left out.
+    """
+
+    only_open = False
     name = "csv"
     endings = (".csv",)
     help = "a sheet to label, a line for each mention"
     beside = ".lists.jsonl"
     about_beside = "the lists of the sheet"
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.top = self.settings.top or SHEET_TOP
 
     def write_beside(self, path: Path, parts: Iterable[RankedRows]) -> None:
         """Write the lists."""
@@ -135,42 +137,33 @@ class ReviewSheet(OutputFormat):
         """Write the lines of all rows, with the columns of mentions that any row fills."""
         filled = {
             column
-            for rows in parts
-            for row in rows.mappings()
+            for row, _ in self._lines(parts)
             for column, value in _about_mention(row).items()
             if value not in ("", None)
         }
+        top = self.settings.top or SHEET_TOP
         candidates = [
-            f"{column}_{rank}"
-            for rank in range(1, self.top + 1)
-            for column in ("name", "id", "about")
+            f"{column}_{rank}" for rank in range(1, top + 1) for column in ("name", "id", "about")
         ]
         about = [column for column in ABOUT_MENTION if column in filled]
         columns = [*about, ANSWER, "comment", "reviewer", "reviewed_on", *candidates]
         with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as stream:
             sheet = csv.DictWriter(stream, columns, extrasaction="ignore")
             sheet.writeheader()
-            for rows in parts:
-                for row, ranked in zip(rows.mappings(), rows.ranked.to_pylist(), strict=True):
-                    line = _about_mention(row) | {ANSWER: _gold_cell(row)}
-                    line |= self._about_candidates(row, ranked or row.get(RANKED) or [])
-                    sheet.writerow({key: self.cell(value) for key, value in line.items()})
+            for row, items in self._lines(parts):
+                line = _about_mention(row) | {ANSWER: _gold_cell(row)}
+                line |= _about_candidates(items, top)
+                sheet.writerow({key: self.cell(value) for key, value in line.items()})
 
-    def _about_candidates(
-        self, row: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]]
-    ) -> dict[str, Any]:
-        """The cells of the first concepts of a row's list, or else of its answers."""
-        concepts: dict[Any, Mapping[str, Any]] = {}
-        for item in row.get("candidates") or ranked:
-            candidate = {"name": item} if isinstance(item, str) else item
-            concepts.setdefault(concept_id(candidate) or candidate.get("name"), candidate)
-        cells = {}
-        for rank, candidate in enumerate([*concepts.values()][: self.top], start=1):
-            name = candidate.get("preferred_name") or candidate.get("name")
-            cells[f"name_{rank}"] = name
-            cells[f"id_{rank}"] = concept_id(candidate)
-            cells[f"about_{rank}"] = "; ".join(_apart(candidate, name))
-        return cells
+    def _lines(
+        self, parts: Iterable[RankedRows]
+    ) -> Iterator[tuple[Mapping[str, Any], Sequence[Any]]]:
+        """The rows of the lines, each with its list, or else its ranked candidates."""
+        for rows in parts:
+            ranked = rows.ranked.to_pylist()
+            for row, items, answers in zip(rows.mappings(), ranked, rows.concepts(1), strict=True):
+                if not (self.only_open and answers and answers[0]["accepted"]):
+                    yield row, row.get("candidates") or items or row.get(RANKED) or []
 
 
 LIST_FORMATS: dict[str, type[OutputFormat]] = {kind.name: kind for kind in (ListLines, ReviewSheet)}
@@ -233,6 +226,21 @@ def _about_mention(row: Mapping[str, Any]) -> dict[str, Any]:
     kind = about["entity_type"]
     about["entity_type"] = "|".join(map(str, kind)) if isinstance(kind, list) else kind
     return about
+
+
+def _about_candidates(items: Iterable[Any], top: int) -> dict[str, Any]:
+    """The cells of the first concepts of a list."""
+    concepts: dict[Any, Mapping[str, Any]] = {}
+    for item in items:
+        candidate = {"name": item} if isinstance(item, str) else item
+        concepts.setdefault(concept_id(candidate) or candidate.get("name"), candidate)
+    cells = {}
+    for rank, candidate in enumerate(islice(concepts.values(), top), start=1):
+        name = candidate.get("preferred_name") or candidate.get("name")
+        cells[f"name_{rank}"] = name
+        cells[f"id_{rank}"] = concept_id(candidate)
+        cells[f"about_{rank}"] = "; ".join(_apart(candidate, name))
+    return cells
 
 
 def _gold_cell(row: Mapping[str, Any]) -> str | None:

@@ -164,18 +164,19 @@ def _columns(
     }
 
 
-# Columns of tables about the top candidate, and about that of the next concept -> their fields.
-TOP_COLUMNS = {
-    "answer": "cui",
-    "answer_name": "name",
-    "answer_score": "score",
-    "tier": "tier",
-    "accepted": "accepted",
+# Columns of tables -> which of a row's concepts they are about, from 0, and their field.
+ANSWER_COLUMNS = {
+    "answer": (0, "cui"),
+    "answer_name": (0, "name"),
+    "answer_score": (0, "score"),
+    "tier": (0, "tier"),
+    "accepted": (0, "accepted"),
+    "second": (1, "cui"),
+    "second_name": (1, "name"),
+    "second_score": (1, "score"),
 }
-SECOND_COLUMNS = {"second": "cui", "second_name": "name", "second_score": "score"}
 ANSWER_TYPES = {
-    column: RANKED_TYPE.field(name).type
-    for column, name in [*TOP_COLUMNS.items(), *SECOND_COLUMNS.items()]
+    column: RANKED_TYPE.field(name).type for column, (_, name) in ANSWER_COLUMNS.items()
 } | {ERROR: pa.string()}
 # Keys of a row that a reviewer answered: the id, `columns.CUI_LESS` for none, and its name.
 REVIEWED = "reviewed_id"
@@ -212,13 +213,14 @@ class RankedRows(NamedTuple):
 
     def answers(self) -> list[dict[str, Any]]:
         """For each row the columns of `ANSWER_TYPES`, with preferred names where there are any."""
-        answers = []
-        for concepts, error in zip(self.concepts(2), self.errors, strict=True):
-            top, second = [*concepts, {}, {}][:2]
-            answer = {column: top.get(name) for column, name in TOP_COLUMNS.items()}
-            answer |= {column: second.get(name) for column, name in SECOND_COLUMNS.items()}
-            answers.append(answer | {ERROR: error})
-        return answers
+        return [
+            {
+                column: [*concepts, {}, {}][at].get(name)
+                for column, (at, name) in ANSWER_COLUMNS.items()
+            }
+            | {ERROR: error}
+            for concepts, error in zip(self.concepts(2), self.errors, strict=True)
+        ]
 
     def concepts(self, count: int) -> Iterator[list[dict[str, Any]]]:
         """For each row the first of its ranked concepts; the reviewer's alone, if one answered.
@@ -236,15 +238,6 @@ class RankedRows(NamedTuple):
                 known = None if cui == CUI_LESS else cui
                 concepts = {known: {"cui": known, "name": name, "accepted": True}}
             yield [*concepts.values()][:count]
-
-    def take(self, numbers: Sequence[int]) -> RankedRows:
-        """Some of the rows, by number, without counts."""
-        content = self.mappings()
-        return RankedRows(
-            [content[number] for number in numbers],
-            self.ranked.take(pa.array(numbers, pa.int64())),
-            [self.errors[number] for number in numbers],
-        )
 
     def save(self, path: Path) -> None:
         """Write the part, without what an earlier output of this package had added to the rows.
