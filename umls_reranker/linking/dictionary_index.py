@@ -25,11 +25,10 @@ from ..core.files import (
     write_json,
 )
 from ..corpora.arguments import ConceptArguments
-from ..corpora.concepts_and_mentions import join_sources, read_all_concepts
+from ..corpora.concepts_and_mentions import LEFT_OUT_FILE, join_sources, read_all_concepts
 from ..models.model_files import model_identity
 from ..retrieval.deployment import MANIFEST_FILE, IndexSettings, export_index
 from ..retrieval.retrievers import IndexSources, chosen_retrievers, index_folders
-from ..vocab.added_names import LEFT_OUT_FILE
 from ..vocab.codes import CODES_FOLDER, write_codes
 from ..vocab.concepts import ConceptTable
 

@@ -127,16 +127,13 @@ def _with_reviewed(
     Raises:
         UserError: as `Answers.of`, or the dictionary lacks the id of an answer; names its line.
     """
-    content = []
+    content = rows.mappings()
     counts = Counter(linked.counts)
-    for row, position, document in zip(
-        rows.mappings(), rows.positions, rows.documents, strict=True
-    ):
-        answer = answers.of(row, position, document)
+    for number, place in enumerate(zip(content, rows.positions, rows.documents, strict=True)):
+        answer = answers.of(*place)
         if answer is not None and answer.gold is not None:
-            row = row | _reviewed(linker, answer, position)
+            content[number] |= _reviewed(linker, answer, rows.positions[number])
             counts["reviewed"] += 1
-        content.append(row)
     return linked._replace(content=content, counts=counts)
 
 

@@ -82,30 +82,36 @@ class UsagiSheets:
         Raises:
             UserError: the vocabulary is needed and not given, or cannot be read.
         """
-        groups: dict[str, list[dict[str, str]]] = {}
-        positions: dict[str, RowPosition] = {}
+        groups: dict[str, tuple[RowPosition, list[dict[str, str]]]] = {}
         with naming(path):
             for number, row in table_rows(path):
-                groups.setdefault(row["sourceCode"], []).append(row)
-                positions.setdefault(row["sourceCode"], RowPosition(path, number))
+                group = groups.setdefault(row["sourceCode"], (RowPosition(path, number), []))
+                group[1].append(row)
         changed = {
-            target for rows in groups.values() if not _suggested(rows) for target in _targets(rows)
+            target
+            for _, rows in groups.values()
+            if not _suggested(rows)
+            for target in _targets(rows)
         }
-        concepts_of: dict[str, list[str]] = {}
-        if changed:
-            if self.vocabulary is None:
-                raise UserError(
-                    f"{path}: the approved target {min(changed)} is an integer of OMOP; add "
-                    "--omop_concepts CONCEPT.csv CONCEPT_RELATIONSHIP.csv, which have its codes"
-                )
-            concepts_of = self._concepts(changed, self.vocabulary)
-        for source_code, rows in groups.items():
+        if changed and self.vocabulary is None:
+            raise UserError(
+                f"{path}: the approved target {min(changed)} is an integer of OMOP; add "
+                "--omop_concepts CONCEPT.csv CONCEPT_RELATIONSHIP.csv, which have its codes"
+            )
+        concepts_of = (
+            self._concepts(changed, self.vocabulary) if changed and self.vocabulary else {}
+        )
+        for source_code, (position, rows) in groups.items():
             first = rows[0]
-            mention = {"doc_id": source_code, "mention_id": source_code}
-            mention |= {"mention": first["sourceName"], "source_code": source_code}
+            mention = {
+                "doc_id": source_code,
+                "mention_id": source_code,
+                "mention": first["sourceName"],
+                "source_code": source_code,
+            }
             if frequency := first.get("sourceFrequency"):
                 mention["frequency"] = frequency
-            answer = Answer(positions[source_code], term_of(mention), None)
+            answer = Answer(position, term_of(mention), None)
             if first["mappingStatus"] == APPROVED:
                 targets = _targets(rows)
                 parts = [concepts_of.get(target, [f"OMOP:{target}"]) for target in targets]

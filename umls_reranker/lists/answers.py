@@ -33,8 +33,11 @@ class Term(NamedTuple):
 
 def term_of(row: Mapping[str, Any]) -> Term:
     """The term of a row of a mention."""
-    text = row.get("mention") or row.get("entity") or ""
-    return Term(str(text), first_of(row, SOURCE_CODE), first_of(row, SOURCE_VOCABULARY))
+    return Term(
+        str(row.get("mention") or row.get("entity") or ""),
+        first_of(row, SOURCE_CODE),
+        first_of(row, SOURCE_VOCABULARY),
+    )
 
 
 def first_of(row: Mapping[str, Any], keys: Sequence[str]) -> str:

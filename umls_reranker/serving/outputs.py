@@ -203,8 +203,7 @@ def brought(parts: Iterable[RankedRows]) -> pa.Schema:
             metadata = metadata or content.schema.metadata
             kinds = dict(zip(content.column_names, content.schema.types, strict=True))
         else:
-            keys = dict.fromkeys(chain.from_iterable(content))
-            keys.pop(CANDIDATES, None)
+            keys = dict.fromkeys(key for row in content for key in row if key != CANDIDATES)
             kinds = {key: _type_of([row.get(key) for row in content]) for key in keys}
         for key, kind in kinds.items():
             types[key] = _common_type(types.get(key, pa.null()), kind)

@@ -65,12 +65,12 @@ def select_for_review(
     drawn = (
         np.random.default_rng(seed).permutation(len(rows))[: round(count * random_share)].tolist()
     )
-    strings = {normalize_name(_entity(rows[number])) for number in drawn}
+    strings = {normalize_name(term_of(rows[number]).text) for number in drawn}
     doubtful: list[int] = []
     for number in sorted(
         set(range(len(rows))) - set(drawn), key=lambda number: _margin(rows[number])
     ):
-        string = normalize_name(_entity(rows[number]))
+        string = normalize_name(term_of(rows[number]).text)
         if len(drawn) + len(doubtful) < count and string not in strings:
             strings.add(string)
             doubtful.append(number)
@@ -196,36 +196,32 @@ def write_queue(
     """
     selected = [*map(dict, rows)]
     for number, row in enumerate(selected, start=1):
-        with_document(row, repr(_entity(row)), each_row_is_a_document)
+        with_document(row, repr(term_of(row).text), each_row_is_a_document)
         if id_text(row.get("mention_id")) is None:
             row["mention_id"] = f"review-{number}"
-    parts = [RankedRows(selected, pa.nulls(len(rows)), [None] * len(rows))]
-    if path.suffix != ".csv":
-        with written(path) as partial:
-            ListLines().write(partial, parts)
-        return None
-    has_candidates = all("candidates" in row for row in selected)
-    sheet = ReviewSheet(FormatSettings(top=top, for_spreadsheet=for_spreadsheet))
-    lists = path.with_name(path.stem + (sheet.beside if has_candidates else MENTIONS))
-    with written(lists) as partial:
-        sheet.write_beside(partial, parts)
-    with written(path) as partial:
-        sheet.write(partial, parts)
+    lists = None
+    outputs: dict[Path, OutputFormat] = {path: ListLines()}
+    if path.suffix == ".csv":
+        has_candidates = all("candidates" in row for row in selected)
+        lists = path.with_name(path.stem + (ReviewSheet.beside if has_candidates else MENTIONS))
+        sheet = ReviewSheet(FormatSettings(top=top, for_spreadsheet=for_spreadsheet))
+        outputs = {lists: ListLines(), path: sheet}
+    for file, kind in outputs.items():
+        with written(file) as partial:
+            kind.write(partial, [RankedRows(selected, pa.nulls(len(rows)), [None] * len(rows))])
     return lists
 
 
 def _about_mention(row: Mapping[str, Any]) -> dict[str, Any]:
-    term = term_of(row)
-    about = {column: row.get(column) for column in ABOUT_MENTION}
-    about |= {
-        "source_code": term.code,
-        "source_vocabulary": term.vocabulary,
+    text, code, vocabulary = term_of(row)
+    types = row.get("entity_type")
+    return {column: row.get(column) for column in ABOUT_MENTION} | {
+        "source_code": code,
+        "source_vocabulary": vocabulary,
         "frequency": first_of(row, FREQUENCY),
-        "mention": term.text,
+        "entity_type": "|".join(map(str, types)) if isinstance(types, list) else types,
+        "mention": text,
     }
-    kind = about["entity_type"]
-    about["entity_type"] = "|".join(map(str, kind)) if isinstance(kind, list) else kind
-    return about
 
 
 def _about_candidates(items: Iterable[Any], top: int) -> dict[str, Any]:
@@ -260,10 +256,6 @@ def _apart(candidate: Mapping[str, Any], name: str | None) -> Iterator[str]:
     yield from _hierarchy().names([types] if isinstance(types, str) else types)
     if definition := candidate.get("definition"):
         yield shorten(definition, LONGEST_DEFINITION, placeholder=" ...")
-
-
-def _entity(row: Mapping[str, Any]) -> str:
-    return str(row.get("entity") or row.get("mention"))
 
 
 def _margin(row: Mapping[str, Any]) -> float:

@@ -416,8 +416,9 @@ class LinesFormat(OutputFormat):
 
 def json_line(value: Any) -> bytes:
     """A value as JSON, without a line break."""
-    text = json.dumps(strict(value), ensure_ascii=False, default=as_text)
-    return text.encode(errors="backslashreplace")
+    return json.dumps(strict(value), ensure_ascii=False, default=as_text).encode(
+        errors="backslashreplace"
+    )
 
 
 def as_text(value: Any) -> str:
