@@ -67,7 +67,7 @@ class ConceptSource(NamedTuple):
         hierarchy: hierarchy of their semantic types.
         relations: relations for `rrf.write_relations`; those of MRREL are read lazily.
         report: the reader's counts, and the source: ``release``, or other files' ``vocabularies``.
-        left_out: names that could not be added (`add_names`); None: none were to be.
+        left_out: what `with_names` could not add, of `LEFT_OUT_SCHEMA`; None: nothing was to be.
     """
 
     concepts: pa.Table
@@ -77,11 +77,51 @@ class ConceptSource(NamedTuple):
     left_out: pa.Table | None = None
 
     def with_names(self, paths: Sequence[Path]) -> ConceptSource:
-        """The concepts with the names of files (`add_names`); without files, the same."""
+        """The concepts with further names, but none that another has; normalized ones are compared.
+
+        The report gets the numbers of ``added_names``, and of ``left_out_names`` by reason. Names
+        that their concept has already count as neither.
+
+        Args:
+            paths: files of names (`read_name_rows`); of the ids of a row the first counts. Without
+                any, nothing changes.
+
+        Raises:
+            UserError: a file cannot be read, or the dictionary lacks an id (names the line).
+        """
         if not paths:
             return self
-        concepts, left_out, report = add_names(self.concepts, paths)
-        return self._replace(concepts=concepts, left_out=left_out, report=self.report | report)
+        columns = ConceptColumns(self.concepts)
+        names = [name for path in paths for name in _names_of(path, columns)]
+        forms = normalize_names(pa.array([name["name"] for name in names], pa.string()))
+        rows, offsets = StringRows(rows_by_name(self.concepts)).find(forms)
+        ids = columns.column("cui", rows).to_pylist()
+        in_files: defaultdict[str, set[str]] = defaultdict(set)
+        for name, form in zip(names, forms.to_pylist(), strict=True):
+            in_files[form].add(name["id"])
+        added: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        left_out = []
+        for number, (name, form) in enumerate(zip(names, forms.to_pylist(), strict=True)):
+            in_dictionary = ids[offsets[number] : offsets[number + 1]]
+            if name["id"] in in_dictionary:
+                continue
+            if others := in_dictionary or sorted(in_files[form] - {name["id"]}):
+                owner = "the dictionary has" if in_dictionary else "the files have"
+                reason = f"{owner} it for another concept"
+                left_out.append(name | {"reason": reason, "ids_of_others": "|".join(others)})
+            else:
+                added[name["id"]][name["name"]] = None
+        further = [Concept(cui, name, (*rest,)) for cui, (name, *rest) in added.items()]
+        joined, _ = join_concepts([self.concepts, concept_table(further)])
+        report = {
+            "added_names": sum(map(len, added.values())),
+            "left_out_names": dict(Counter(name["reason"] for name in left_out)),
+        }
+        return self._replace(
+            concepts=joined,
+            left_out=pa.Table.from_pylist(left_out, LEFT_OUT_SCHEMA),
+            report=self.report | report,
+        )
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Write the folder of the concepts (`write_concepts`); returns the report with counts."""
@@ -164,52 +204,6 @@ def join_sources(sources: Sequence[ConceptSource]) -> ConceptSource:
         (),
         {"dictionaries": [source.report for source in sources], **report},
     )
-
-
-def add_names(
-    concepts: pa.Table, paths: Sequence[Path]
-) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
-    """Add names to concepts, but none that another concept has; normalized names are compared.
-
-    Args:
-        concepts: the dictionary, of `CONCEPT_SCHEMA`.
-        paths: files of names (`read_name_rows`); of the ids of a row the first counts.
-
-    Returns:
-        The concepts; the names that are left out, of `LEFT_OUT_SCHEMA`; and the numbers of
-        ``added_names``, of ``known_names``, which the concept has already, and of
-        ``left_out_names`` by reason.
-
-    Raises:
-        UserError: a file cannot be read, or the dictionary lacks an id (names the line).
-    """
-    columns = ConceptColumns(concepts)
-    names = [name for path in paths for name in _names_of(path, columns)]
-    forms = normalize_names(pa.array([name["name"] for name in names], pa.string()))
-    rows, offsets = StringRows(rows_by_name(concepts)).find(forms)
-    ids = columns.column("cui", rows).to_pylist()
-    in_files: defaultdict[str, set[str]] = defaultdict(set)
-    for name, form in zip(names, forms.to_pylist(), strict=True):
-        in_files[form].add(name["id"])
-    added: defaultdict[str, dict[str, None]] = defaultdict(dict)
-    left_out = []
-    for number, (name, form) in enumerate(zip(names, forms.to_pylist(), strict=True)):
-        in_dictionary = ids[offsets[number] : offsets[number + 1]]
-        if name["id"] in in_dictionary:
-            continue
-        if others := in_dictionary or sorted(in_files[form] - {name["id"]}):
-            owner = "the dictionary has" if in_dictionary else "the files have"
-            reason = f"{owner} it for another concept"
-            left_out.append(name | {"reason": reason, "ids_of_others": "|".join(others)})
-        else:
-            added[name["id"]][name["name"]] = None
-    further = [Concept(cui, name, (*rest,)) for cui, (name, *rest) in added.items()]
-    report = {
-        "added_names": sum(map(len, added.values())),
-        "left_out_names": dict(Counter(name["reason"] for name in left_out)),
-    }
-    joined, _ = join_concepts([concepts, concept_table(further)])
-    return joined, pa.Table.from_pylist(left_out, LEFT_OUT_SCHEMA), report
 
 
 def _names_of(path: Path, columns: ConceptColumns) -> Iterator[dict[str, Any]]:

@@ -32,10 +32,10 @@ from .linker import LINKED_TYPE, ConceptLinker, MentionQueries
 from .mentions import (
     MENTION_KEYS,
     TEXT_KEYS,
-    SpanColumns,
     UsagiSheets,
     input_files,
     read_mentions,
+    require_ends,
     span_columns,
 )
 
@@ -163,18 +163,22 @@ def _checked(
     columns = span_columns(rows)
     # Blank in a table that was linked before.
     errors = [str(reason) if reason else None for reason in first_values(rows.content, ERROR)]
-    queries, types = read_valid(lambda numbers: _read(linker, columns.take(numbers)), errors)
+    queries, types = read_valid(
+        lambda numbers: _read(
+            linker, {name: [of[number] for number in numbers] for name, of in columns.items()}
+        ),
+        errors,
+    )
     return queries, types, errors
 
 
-def _read(linker: ConceptLinker, columns: SpanColumns) -> tuple[MentionQueries, list[Any]]:
+def _read(linker: ConceptLinker, columns: dict[str, list[Any]]) -> tuple[MentionQueries, list[Any]]:
     """The mentions and their types."""
-    ColumnChecker(len(columns.types)).column("entity_type", columns.types, TYPES)
-    queries = linker.read(
-        columns.mentions, columns.documents, columns.starts, columns.lefts, columns.rights
-    )
-    columns.require_ends()
-    return queries, columns.types
+    types = columns.pop("types")
+    ColumnChecker(len(types)).column("entity_type", types, TYPES)
+    queries = linker.read(**{name: columns[name] for name in columns if name != "ends"})
+    require_ends(columns)
+    return queries, types
 
 
 def _gold_concepts(linker: ConceptLinker, rows: Rows) -> tuple[list[set[str]], dict[str, str]]:

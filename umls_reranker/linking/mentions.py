@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -153,33 +153,6 @@ def _suggested(rows: Sequence[Mapping[str, str]]) -> str:
     return (rows[0].get(OUR_ANSWER) or "") if is_ours else ""
 
 
-class SpanColumns(NamedTuple):
-    """n mentions as `ConceptLinker.read` takes them, not yet checked, with their types."""
-
-    mentions: list[Any]
-    documents: list[str | None]
-    starts: list[Any]
-    ends: list[Any]
-    lefts: list[Any]
-    rights: list[Any]
-    types: list[Any]
-
-    def require_ends(self) -> None:
-        """Refuse an end that is not where the mention ends, up to spaces.
-
-        Raises:
-            ValueError: there is one.
-        """
-        for mention, document, start, end in zip(*self[:4], strict=True):
-            span = _text_of_span(document, start, end) if isinstance(document, str) else None
-            if isinstance(mention, str) and span is not None and span.strip() != mention.strip():
-                raise ValueError(f"end {end} is not where the mention ends")
-
-    def take(self, numbers: Sequence[int]) -> SpanColumns:
-        """Some of the mentions, by number."""
-        return SpanColumns(*([column[number] for number in numbers] for column in self))
-
-
 class FaultRows(Faults):
     """Malformed pieces of annotated text, as rows with an error; none stops the reading."""
 
@@ -243,8 +216,11 @@ def read_mentions(path: Path, batch_rows: int, sheets: UsagiSheets | None = None
         yield from _batches(items, batch_rows)
 
 
-def span_columns(mentions: Rows) -> SpanColumns:
-    """The columns of `read_mentions`; blank cells of CSV are missing, and "|" separates types."""
+def span_columns(mentions: Rows) -> dict[str, list[Any]]:
+    """The columns of `read_mentions`, not checked: arguments of `ConceptLinker.read`, ends, types.
+
+    Blank cells of CSV are missing, and "|" separates types.
+    """
     content = mentions.content
     texts = first_values(content, "mention", "entity")
     starts = [_whole_number(value) for value in first_values(content, "start")]
@@ -256,15 +232,28 @@ def span_columns(mentions: Rows) -> SpanColumns:
         value.split("|") if isinstance(value, str) and "|" in value else value or None
         for value in first_values(content, "entity_type")
     ]
-    return SpanColumns(
-        mentions=texts,
-        documents=[*mentions.documents],
-        starts=starts,
-        ends=ends,
-        lefts=[value or "" for value in first_values(content, "left")],
-        rights=[value or "" for value in first_values(content, "right")],
-        types=types,
-    )
+    return {
+        "mentions": texts,
+        "documents": [*mentions.documents],
+        "starts": starts,
+        "ends": ends,
+        "lefts": [value or "" for value in first_values(content, "left")],
+        "rights": [value or "" for value in first_values(content, "right")],
+        "types": types,
+    }
+
+
+def require_ends(columns: Mapping[str, list[Any]]) -> None:
+    """Refuse an end that is not where the mention ends, up to spaces.
+
+    Raises:
+        ValueError: there is one.
+    """
+    named = (columns[name] for name in ("mentions", "documents", "starts", "ends"))
+    for mention, document, start, end in zip(*named, strict=True):
+        span = _text_of_span(document, start, end) if isinstance(document, str) else None
+        if isinstance(mention, str) and span is not None and span.strip() != mention.strip():
+            raise ValueError(f"end {end} is not where the mention ends")
 
 
 def _batches(items: Iterator[Item], batch_rows: int) -> Iterator[Rows]:

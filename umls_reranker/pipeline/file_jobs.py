@@ -187,8 +187,7 @@ def link_file(options: argparse.Namespace) -> int:
     from ..linking.linker import ConceptLinker
 
     of_run = options.index / "model"
-    default = str(of_run) if of_run.is_dir() else BUILT_IN
-    recipe = load_served(options.model or default)
+    recipe = load_served(options.model or (str(of_run) if of_run.is_dir() else BUILT_IN))
     settings = model_settings(recipe, options)
     model = str(recipe.serving.served_model)
     sheets = usagi_sheets(options, options.reviewed)

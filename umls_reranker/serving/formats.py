@@ -130,11 +130,11 @@ class FormatByString(Mappings):
     counts, but a reviewer's before all.
 
     Attributes:
-        depth: number of concepts of a mention that count.
+        has_further: whether as many concepts of a mention count as the settings say, not one.
         strings: term -> its answers, in the order of first mentions.
     """
 
-    depth: int = 1
+    has_further: ClassVar[bool] = False
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -142,8 +142,9 @@ class FormatByString(Mappings):
 
     def write(self, path: Path, parts: Iterable[RankedRows]) -> None:
         """Count all answers, then write the lines of the strings."""
+        depth = self.settings.top or 1 if self.has_further else 1
         for rows in parts:
-            for row, answers in zip(rows.mappings(), rows.concepts(self.depth), strict=True):
+            for row, answers in zip(rows.mappings(), rows.concepts(depth), strict=True):
                 tally = self.strings.setdefault(term_of(row), StringTally())
                 is_reviewed = bool(row.get(REVIEWED))
                 if is_reviewed and not tally.reviewed:
@@ -224,16 +225,13 @@ class Sssom(FormatByString):
 
     name = "sssom"
     help = "SSSOM: TSV, a row for each string and source code"
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.depth = self.settings.top or 1
+    has_further = True
 
     def lines(self) -> Iterator[str]:
         namespaces: dict[str, str] = {}
         lines = [cells(COLUMNS, "\t")]
         for term, tally in self.strings.items():
-            for concept in tally.ranked[: self.depth]:
+            for concept in tally.ranked[: self.settings.top or 1]:
                 for code in self.settings.codes.of(concept):
                     row = self._row(term, tally, concept, code)
                     lines.append(cells([row.get(column, "") for column in COLUMNS], "\t"))
