@@ -76,7 +76,7 @@ class LinkJob(FileJob):
         answers: Answers | None = None,
         **options: Any,
     ) -> None:
-        self.sheets = sheets
+        self.sheets = sheets or UsagiSheets()
         self.answers = answers
         super().__init__(source, target, batch_rows, **options)
         self.top = top
@@ -205,7 +205,7 @@ class CandidatesJob(LinkJob):
 
     A row of the lists is one of user-provided lists, whose scores count with its ``index_key``. It
     has the ``entity`` that was searched for and the text around it in place of the document. The
-    lists of a sheet lie beside it (`review_queue.LISTS`).
+    lists of a sheet lie beside it (`ReviewSheet.beside`).
 
     Args:
         arguments: as for `LinkJob`.
@@ -299,7 +299,8 @@ class LinkBatches:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the rows with the column ``ranked``, null where a mention cannot be linked."""
-        return batch.append_column(RANKED, _linked_table(self.linker, batch, self.top))
+        rows = Rows(range(len(batch)), batch, first_values(batch, *TEXT_KEYS))
+        return batch.append_column(RANKED, linked_rows(self.linker, rows, self.top).ranked)
 
 
 class LinkPartitions:
@@ -309,21 +310,15 @@ class LinkPartitions:
     """
 
     def __init__(self, index: str, model: str = BUILT_IN, top: int = 5, **options: Any) -> None:
-        self.arguments = {"id_or_path": model, "index": index, **options}
-        self.top = top
+        self.arguments = {"index": index, "model": model, "top": top, **options}
 
     def __call__(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Yield each frame with the column ``ranked``, None where a mention cannot be linked."""
-        linker = _load(**self.arguments)
+        link = LinkBatches(**self.arguments)
         for frame in frames:
             read = [name for name in MENTION_KEYS if name in frame]
             table = pa.Table.from_pandas(frame[read], preserve_index=False)
-            yield frame.assign(ranked=_linked_table(linker, table, self.top).to_pylist())
-
-
-def _linked_table(linker: ConceptLinker, table: pa.Table, top: int) -> pa.ListArray:
-    documents = first_values(table, *TEXT_KEYS)
-    return linked_rows(linker, Rows(range(len(table)), table, documents), top).ranked
+            yield frame.assign(ranked=link(table)[RANKED].to_pylist())
 
 
 _load = cache(ConceptLinker.from_pretrained)

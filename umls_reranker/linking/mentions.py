@@ -177,18 +177,19 @@ def input_files(path: Path) -> list[Path]:
     return mention_files(path) if has_rows or not path.exists() else [*corpus_files(path)]
 
 
-def read_mentions(path: Path, batch_rows: int, sheets: UsagiSheets | None = None) -> Iterator[Rows]:
+def read_mentions(
+    path: Path, batch_rows: int, sheets: UsagiSheets = UsagiSheets()
+) -> Iterator[Rows]:
     """Yield the mentions of `input_files` in batches; those that cannot be read have ``error``.
 
     Args:
         path: file or folder, or `STDIN`.
         batch_rows: number of mentions of a batch, at most.
-        sheets: reads sheets of Usagi; None: without codes.
+        sheets: reads sheets of Usagi, by default without codes.
 
     Raises:
         UserError: a file cannot be read; names it.
     """
-    sheets = sheets or UsagiSheets()
     if sheets.recognizes(path):
         sheet = (
             (answer.position, row if answer.gold is None else row | {"cui": answer.gold}, None)

@@ -90,8 +90,7 @@ class Answers:
                 self._of_term[_key(answer.term)].append(answer)
             key = _mention_key(row, answer.term)
             if key[1] is not None:
-                former = self._of_mention.get(key, answer)
-                self._of_mention[key] = _one([former, answer])
+                self._of_mention[key] = _one([self._of_mention.get(key, answer), answer])
 
     def of(self, row: Mapping[str, Any], position: Any, context: object = None) -> Answer | None:
         """The answer to a row: of its mention_id, or of its term where it has no context.

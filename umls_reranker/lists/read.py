@@ -373,12 +373,9 @@ def _cells(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _mention_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a table of mentions, whose cells are texts but for those of gold concepts."""
     for number, row in table_rows(path, MENTION_COLUMNS):
-        gold = {
-            key: gold_of_cell(RowPosition(path, number), key, row[key])
-            for key in GOLD_KEYS
-            if key in row
-        }
-        yield number, row | gold
+        for key in (key for key in GOLD_KEYS if key in row):
+            row[key] = gold_of_cell(RowPosition(path, number), key, row[key])
+        yield number, row
 
 
 def gold_of_cell(position: RowPosition, column: str, cell: str) -> Any:

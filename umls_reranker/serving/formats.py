@@ -158,10 +158,14 @@ class FormatByString(Mappings):
                         tally.concepts.setdefault(answer["cui"], concept).add(answer)
         # What no text could be read of.
         self.strings = {term: tally for term, tally in self.strings.items() if term.text}
-        self.counts["strings"] = len(self.strings)
-        for tally in self.strings.values():
-            self.counts["without an answer"] += not tally.concepts
-            self.counts["with conflicting answers"] += len(tally.concepts) > 1
+        tallies = self.strings.values()
+        self.counts.update(
+            {
+                "strings": len(tallies),
+                "without an answer": sum(not tally.concepts for tally in tallies),
+                "with conflicting answers": sum(len(tally.concepts) > 1 for tally in tallies),
+            }
+        )
         with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
             stream.writelines(self.lines())
 
@@ -251,15 +255,13 @@ class Sssom(FormatByString):
     def _row(self, term: Term, tally: StringTally, cui: str, code: Code) -> dict[str, object]:
         concept = tally.concepts[cui]
         values = {
+            "subject_id": next((source.curie for source in source_of(term)), ""),
             "subject_label": term.text,
+            "subject_type": "" if term.code else "rdfs literal",
             "object_id": code.curie,
             "object_label": concept.name,
             "comment": tally.comment,
         }
-        for source in source_of(term):
-            values["subject_id"] = source.curie
-        if not term.code:
-            values["subject_type"] = "rdfs literal"
         if tally.reviewed:
             return values | {
                 "predicate_id": PREDICATES["high"],
