@@ -281,21 +281,18 @@ def _mentions_of(position: Any, row: dict[str, Any]) -> Iterator[Item]:
     for number, span in enumerate(spans):
         if isinstance(span, list) and len(span) >= 2:
             span = dict(zip(SPAN, span, strict=False))
-        if not isinstance(span, dict) or not isinstance(document, str):
-            fault = f"span {number} is no mapping or [start, end, type], or has no text around it"
-            yield f"{position}.{number}", about | {ERROR: fault}, None
-            continue
-        text = span.get("mention") or span.get("text")
-        if text is None:
-            offsets = [_whole_number(span.get(key)) for key in ("start", "end")]
-            text = _text_of_span(document, *offsets)
+        fault = "is no mapping or [start, end, type], or has no text around it"
+        if isinstance(span, dict) and isinstance(document, str):
+            fault = ""
+            text = span.get("mention") or span.get("text")
             if text is None:
-                fault = f"from {offsets[0]} to {offsets[1]} is not in its text"
-            else:
-                fault = length_fault(len(text))
-            if fault:
-                yield f"{position}.{number}", about | {ERROR: f"span {number} {fault}"}, None
-                continue
+                offsets = [_whole_number(span.get(key)) for key in ("start", "end")]
+                text = _text_of_span(document, *offsets)
+                outside = f"from {offsets[0]} to {offsets[1]} is not in its text"
+                fault = outside if text is None else length_fault(len(text))
+        if fault:
+            yield f"{position}.{number}", about | {ERROR: f"span {number} {fault}"}, None
+            continue
         of_span = {key: value for key, value in span.items() if key != "text"}
         mention = about | {"mention": text} | of_span
         if "label" in span:

@@ -276,7 +276,9 @@ def _candidate_rows(
         UserError: a mention has no id, or its rows do not follow or contradict each other.
     """
     without_gold = 0
-    for key, group in itertools.groupby(_cells(path), _mention_key):
+    for key, group in itertools.groupby(
+        _cells(path), lambda numbered: (numbered[1].get("doc_id"), numbered[1].get("mention_id"))
+    ):
         lines = list(group)
         position = RowPosition(path, lines[0][0])
         if not key[1]:
@@ -350,10 +352,6 @@ def _columns_found(columns: Sequence[str], delimiter: str) -> str:
     if columns[0][:1] in ("{", "["):
         return "; a file of JSON Lines must end in .jsonl"
     return f"; it has {reprlib.repr(list(columns))}, separated by {delimiter!r}"
-
-
-def _mention_key(numbered: tuple[int, Mapping[str, Any]]) -> Key:
-    return numbered[1].get("doc_id"), numbered[1].get("mention_id")
 
 
 def _cells(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

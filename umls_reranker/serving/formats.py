@@ -89,8 +89,9 @@ class StringTally:
     @property
     def ranked(self) -> list[str]:
         """The concepts, those that were the answer most often first, then by score."""
-        concepts = self.concepts
-        return sorted(concepts, key=lambda cui: (-concepts[cui].count, -concepts[cui].score))
+        return sorted(
+            self.concepts, key=lambda cui: (-self.concepts[cui].count, -self.concepts[cui].score)
+        )
 
     @property
     def best(self) -> str:
