@@ -101,10 +101,9 @@ def test_an_abstention_takes_back_what_was_linked_before(linker):
     nlp = pipeline()
     doc = nlp.make_doc(TEXT + " \n " + "x" * 1_001)
     nlp.get_pipe("entity_ruler")(doc)
-    blank, long = (
-        spacy.tokens.Span(doc, len(doc) - back, len(doc) - back + 1, label="T047")
-        for back in (2, 1)
-    )
+    end = len(doc)
+    blank = spacy.tokens.Span(doc, end - 2, end - 1, label="T047")
+    long = spacy.tokens.Span(doc, end - 1, end, label="T047")
     assert blank.text.isspace() and len(long.text) == 1_001
     doc.ents = [*doc.ents, blank, long]
     for entity in doc.ents:

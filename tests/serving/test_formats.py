@@ -57,8 +57,8 @@ def write(path, parts=PARTS):
 def test_a_table_of_text_has_what_the_input_brought_and_the_answer(tmp_path):
     path = write(tmp_path / "out.csv")
     assert path.read_text().splitlines() == [
-        "mention,start,entity_type,negated,x,input_tier,answer,answer_name,answer_score,tier,accepted,"
-        "second,second_name,second_score,error",
+        "mention,start,entity_type,negated,x,input_tier,answer,answer_name,answer_score,tier,"
+        "accepted,second,second_name,second_score,error",
         'cold,3,T047|T184,true,"{""a"": 1}",,C1,colds,0.9,high,true,C2,"chill, a",0.1,',
         "é\\ud800,,,,,former,,,,,,,,,no list",
     ]
