@@ -7,8 +7,8 @@ such as `bm25_score`. Behind a retriever, a ContextualCompressionRetriever calls
 
 prints
 
-    0.792 medium True C0027051 Myocardial Infarction
-    0.020 reject False C0018801 Heart Failure
+    0.824 medium True C0027051 Myocardial Infarction
+    0.002 reject False C0018801 Heart Failure
 """
 
 from langchain_core.documents import BaseDocumentCompressor, Document
