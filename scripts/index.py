@@ -33,7 +33,7 @@ INDEXING = (
 )
 
 
-def main() -> None:
+def _parser() -> CommandParser:
     parser = CommandParser(__doc__)
     parser.add_argument(
         "dictionaries", nargs="+", metavar="DICTIONARY", help="META, OBO file or URL, or names"
@@ -61,7 +61,11 @@ def main() -> None:
     )
     names = ("add_names", *READING, *INDEXING, "cache_dir", "device", "dry_run")
     add_options(parser, "Keys of recipes", pick(KEYS, names).values())
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = _parser().parse_args()
     from umls_reranker.core.files import require_new
     from umls_reranker.linking.dictionary_index import make_index, planned_folders
     from umls_reranker.pipeline.sources import named_dictionary

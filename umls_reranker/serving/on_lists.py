@@ -240,12 +240,10 @@ def calibrate_lists(
     logits = data.cross_encoder(retained=no_more)[is_measured[data.lists.owner]]
     if not fit.calibration.uses_cross_encoder:
         logits = np.full_like(logits, np.nan)
-    systems = systems_of_lists(data.whole_lists, settings, seed) | _models_compared(
-        source, data, fit
-    )
     whole = data.whole_lists.take(is_measured)
     free = free_baselines(whole, document_folds(whole.annotations.documents, seed))
-    systems |= free
+    of_lists = systems_of_lists(data.whole_lists, settings, seed)
+    systems = of_lists | _models_compared(source, data, fit) | free
     documents = Documents.of(measured.annotations.documents, RESAMPLES, seed)
     metrics, outcomes = measure(
         measured, fit.decisions.take(is_measured), logits, systems, documents, SPLIT
@@ -256,6 +254,17 @@ def calibrate_lists(
     metrics["notes"] = []
     if have_own_documents(data.lists):
         metrics["notes"].append(ROWS_COUNTED if data.may_certify else NOTHING_CERTIFIED)
+    _compare_with_free(free, metrics, outcomes, documents)
+    if not fit.is_held_out:
+        metrics["notes"].append(NOT_HELD_OUT)
+    calibration = _of_source(fit, lists)
+    return Calibrated(settings, seed, calibration, {**calibration.fitted_on}, outcomes, metrics)
+
+
+def _compare_with_free(
+    free: Mapping[str, Any], metrics: dict[str, Any], outcomes: Outcomes, documents: Documents
+) -> None:
+    """Add to figures, notes and verdict how precise the model is where a free baseline answers."""
     for name, system in free.items():
         difference = at_same_coverage(outcomes, system, documents)
         metrics["figures"][f"systems/{name}/model_at_same_coverage"] = difference
@@ -265,19 +274,20 @@ def calibrate_lists(
                 f"no more precise than {title_of(name)}, which costs nothing, where that answers; "
                 + metrics["verdict"]
             )
-    if not fit.is_held_out:
-        metrics["notes"].append(NOT_HELD_OUT)
-    facts = fit.facts | {
-        "dictionary": lists.dictionary and lists.dictionary.name,
-        "ids": [*dict.fromkeys(filter(None, lists.ids))][:2],
-    }
+
+
+def _of_source(fit: Fitted, lists: AnnotatedLists) -> Calibration:
+    """The fitted calibration, with what says of which lists it speaks."""
     filled = lists.take(np.diff(lists.offsets) > 0)
-    calibration = replace(
+    return replace(
         fit.calibration,
         list_scores={name: bool(filled.have_score(name).all()) for name in lists.scores},
-        fitted_on=facts,
+        fitted_on=fit.facts
+        | {
+            "dictionary": lists.dictionary and lists.dictionary.name,
+            "ids": [*dict.fromkeys(filter(None, lists.ids))][:2],
+        },
     )
-    return Calibrated(settings, seed, calibration, facts, outcomes, metrics)
 
 
 def _labelled_lists(
