@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from hashlib import blake2b
 from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.arrays import list_offsets, number_distinct
+from ..core.arrays import hash_texts, list_offsets, number_distinct
 from ..core.errors import UserError
 from ..corpora.corpus import find_abbreviations, text_around
 from ..lists.candidate_lists import CandidateLists
@@ -91,13 +90,13 @@ class RememberedSearch:
         self._retriever = retriever
         self._k = k
         self._most = most
-        self._found: dict[bytes, Candidates] = {}
+        self._found: dict[int, Candidates] = {}
 
     def search(self, texts: Sequence[str]) -> Candidates:
         """The k concepts nearest to each of n distinct strings, without ``lists``."""
         if not texts:
             return self._retriever.search(texts, self._k)
-        keys = [blake2b(text.encode(), digest_size=16).digest() for text in texts]
+        keys = hash_texts(texts).tolist()
         new = [number for number, key in enumerate(keys) if key not in self._found]
         if len(self._found) + len(new) > self._most:
             self._found.clear()
