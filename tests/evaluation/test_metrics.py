@@ -457,7 +457,9 @@ def test_baselines_by_hand():
         "most_frequent_cui": ([True, True, False, False], [0, -1, -1, -1]),
         "most_frequent_cui_else_order": ([True, True, False, True], [0, -1, -1, 0]),
     }
-    assert list(baselines(lists, [])) == ["exact_match"]
+    # Of unknown strings nothing is known but the order.
+    for known in ([], [("rash", "C9")]):
+        assert list(baselines(lists, known)) == ["exact_match"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
 from numpy.testing import assert_equal
@@ -103,6 +104,8 @@ def test_text_around_a_mention_is_that_of_the_corpus_reader(linker):
     assert queries == linker.read(
         ["cold"] * 2, lefts=[queries.lefts[0]] * 2, rights=[queries.rights[0]] * 2
     )
+    rows = pd.DataFrame({"mention": ["cold"], "text": [document], "start": [20]}, index=["a"])
+    assert linker.read(rows["mention"], rows["text"], rows["start"]).lefts == queries.lefts[:1]
     # As of a document, no more is read of the text that is given.
     sides = ("cold " * 100, " or flu" * 100)
     assert linker.read(["fever"], lefts=sides[:1], rights=sides[1:]) == linker.read(

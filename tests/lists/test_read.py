@@ -12,7 +12,8 @@ from processes import python
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
-from umls_reranker.lists.columns import InvalidRow
+from umls_reranker.lists.columns import InvalidRow, require_lists
+from umls_reranker.lists.dictionary import Dictionary
 from umls_reranker.lists.labels import gold_ids, labelled_lists, read_labelled_lists
 from umls_reranker.lists.read import Rows, read_rows
 from umls_reranker.vocab.types import TypeHierarchy
@@ -401,7 +402,7 @@ def test_gold_concepts_that_a_table_of_cells_lacks_are_named_as_its_columns(tmp_
         read_labelled_lists(path, TypeHierarchy.built_in())
 
 
-def test_a_frame_is_its_rows_and_anything_else_is_named():
+def test_a_frame_is_its_rows_and_anything_else_is_named(tmp_path):
     frame = pd.DataFrame([{"entity": "cold", "left": "a", "n": 1.5}, {"entity": "flu"}])
     assert Rows.of_mappings(frame).content == [
         {"entity": "cold", "left": "a", "n": 1.5},
@@ -409,3 +410,10 @@ def test_a_frame_is_its_rows_and_anything_else_is_named():
     ]
     with pytest.raises(UserError, match="rows:2: 'entity' is no row"):
         Rows.of_mappings([{}, "entity"])
+    names = tmp_path / "names.csv"
+    names.write_text("id,name\nC1,common cold\n")
+    known = Dictionary.load(names)
+    (row,) = known.add_to(pd.DataFrame([{"entity": "cold", "candidates": [{"cui": "C1"}]}]))
+    assert row["candidates"][0]["name"] == "common cold"
+    with pytest.raises(TypeError, match="mentions must be a list, not DataFrame"):
+        require_lists(mentions=frame)

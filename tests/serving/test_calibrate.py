@@ -87,7 +87,11 @@ def test_a_cross_encoder_that_adds_nothing_is_left_out(tmp_path, capsys):
     lists = write_lists(tmp_path / "own.jsonl", unordered_rows(120, 40))
     run_script("calibrate", model, "--lists", lists, "--output", tmp_path / "left_out")
     assert "the cross-encoder is left out" in capsys.readouterr().out
-    weights = state_of(tmp_path / "left_out")["models"][0]["fusion"]["weights"]
+    state = state_of(tmp_path / "left_out")
+    figures = json.loads((tmp_path / "left_out" / "metrics.json").read_text())["figures"]
+    choice = state["fitted_on"]["cross_encoder"]
+    assert figures["systems/all_features/nats"]["value"] == -choice["nats_gained"]
+    weights = state["models"][0]["fusion"]["weights"]
     assert "cross_encoder" not in weights and "bm25" in weights
     # Calibrated again on the same lists, it counts none of their mentions twice, and they do not
     # certify again.

@@ -84,6 +84,7 @@ SYSTEM_COLUMNS = [
     TableColumn("coverage", "accepted_coverage"),
     TableColumn("precision", "accepted_precision"),
     TableColumn("ECE of top candidates", "top1_ece", "number"),
+    TableColumn("log loss against this model (nats)", "nats", "nats"),
 ]
 COVERAGE_COLUMNS = [
     TableColumn(f"coverage at precision {p:.2f} *", f"coverage_at_{p:.2f}")
@@ -220,7 +221,7 @@ def is_there(value: float | None) -> TypeGuard[float]:
 
 
 def cell(figure: Mapping[str, Any] | None, format: str) -> Cell:
-    """Figure and interval as ``percent``, ``number``, ``fine`` or ``points``; or ``mentions``."""
+    """A figure in one of the formats of tables and its interval, or of ``mentions`` its number."""
     if format == "percent":
         return percent(figure), interval(figure)
     if format == "mentions":
@@ -228,6 +229,8 @@ def cell(figure: Mapping[str, Any] | None, format: str) -> Cell:
     if format == "points":
         gain = f"{100 * figure['value']:+.1f}" if figure else ""
         return gain, interval(figure, separator=" to ")
+    if format == "nats":
+        return f"{figure['value']:+.3f}" if figure else "", interval(figure, 3, 1.0, " to ")
     digits = 3 if format == "number" else 4
     return number(figure, digits), interval(figure, digits, 1.0)
 

@@ -288,24 +288,43 @@ def baselines(lists: AnnotatedLists, known: Iterable[tuple[str, str]]) -> dict[s
         known: text and gold CUI of the mentions that the model counts; none: only the first system.
 
     Returns:
-        Those that answer any mention: ``exact_match``, the concept with the mention as a name, if
-        only one has it; ``most_frequent_cui`` of the mention's string among known ones, of equally
-        frequent ones the smaller; and ``most_frequent_cui_else_order``, the strongest: it
-        knows the corpus and answers every list.
+        Those that answer any mention, and otherwise than the order and each other:
+        ``exact_match``, the concept with the mention as a name, if only one has it;
+        ``most_frequent_cui`` of the mention's string among known ones, of equally frequent ones the
+        smaller; and ``most_frequent_cui_else_order``, the strongest: it knows the corpus and
+        answers every list.
         Strings are compared normalized (`normalize_name`).
     """
-    gold = lists.annotations.alternatives
     cuis = lists.cuis.to_list()
-    systems = {"exact_match": System.answering(_exact_matches(lists), gold)}
-    if most_frequent := _most_frequent((normalize_name(text), cui) for text, cui in known):
-        frequent = [most_frequent.get(normalize_name(text)) for text in lists.mentions]
-        either = [
-            cui or (cuis[start] if start < end else None)
-            for cui, (start, end) in zip(frequent, pairwise(lists.offsets.tolist()), strict=True)
-        ]
-        systems["most_frequent_cui"] = System.answering(frequent, gold)
-        systems["most_frequent_cui_else_order"] = System.answering(either, gold)
-    return {name: system for name, system in systems.items() if np.any(system.accepted)}
+    most_frequent = _most_frequent((normalize_name(text), cui) for text, cui in known)
+    frequent = [most_frequent.get(normalize_name(text)) for text in lists.mentions]
+    first = [
+        cuis[start] if start < end else None for start, end in pairwise(lists.offsets.tolist())
+    ]
+    return _distinct(
+        {
+            "exact_match": _exact_matches(lists),
+            "most_frequent_cui": frequent,
+            "most_frequent_cui_else_order": [
+                cui or of_order for cui, of_order in zip(frequent, first, strict=True)
+            ],
+        },
+        lists,
+        first,
+    )
+
+
+def _distinct(
+    answers: dict[str, list[str | None]], lists: AnnotatedLists, *known: list[str | None]
+) -> dict[str, System]:
+    """The systems that answer something, and otherwise than those before them and `known` ones."""
+    distinct = {
+        tuple(ids): name for name, ids in reversed(answers.items()) if any(ids) and ids not in known
+    }
+    return {
+        name: System.answering(ids, lists.annotations.alternatives)
+        for ids, name in reversed(distinct.items())
+    }
 
 
 def _exact_matches(lists: AnnotatedLists) -> list[str | None]:
@@ -349,13 +368,8 @@ def free_baselines(lists: AnnotatedLists, folds: np.ndarray) -> dict[str, System
         most_frequent[fold].get(text, answer)
         for (text, _, fold), answer in zip(labels, exact, strict=True)
     ]
-    answers = {"label_else_exact_match": labelled, "exact_match": exact}
     # Without a label that helps, both are one.
-    distinct = {tuple(ids): name for name, ids in answers.items() if any(ids)}
-    return {
-        name: System.answering(ids, lists.annotations.alternatives)
-        for ids, name in distinct.items()
-    }
+    return _distinct({"exact_match": exact, "label_else_exact_match": labelled}, lists)
 
 
 def at_same_coverage(outcomes: Outcomes, system: System, documents: Documents) -> Measure:

@@ -314,7 +314,9 @@ class ConceptLinker:
             rights=[text_around(text, 0, 0)[1] for text in checker.texts_or_empty("right", rights)],
         )
         long_forms: dict[str, dict[str, str]] = {}
-        for row, document in enumerate(documents or ()):
+        # Columns of a data frame are numbered by its index.
+        starts = [None] * len(mentions) if starts is None else [*starts]
+        for row, document in enumerate(() if documents is None else documents):
             if document is None:
                 continue
             # A column would hold the document of each mention.
@@ -323,9 +325,8 @@ class ConceptLinker:
                 long_forms[document] = (
                     find_abbreviations(document) if self.expands_abbreviations else {}
                 )
-            mention = mentions[row]
-            start = None if starts is None else starts[row]
-            first = _first_character(checker, row, mention, document, start)
+            mention = queries.texts[row]
+            first = _first_character(checker, row, mention, document, starts[row])
             queries.lefts[row], queries.rights[row] = text_around(
                 document, first, first + len(mention)
             )

@@ -82,10 +82,15 @@ def length_fault(characters: int) -> str:
 def require_lists(**columns: Any) -> None:
     """Raise TypeError for a column that is a text or has no length, ValueError for unequal lengths.
 
-    A text would be read as the list of its letters. None is allowed.
+    A text would be read as the list of its letters, a data frame as that of the names of its
+    columns. None is allowed.
     """
     for name, values in columns.items():
-        if isinstance(values, str | bytes) or not isinstance(values, Sized | None):
+        if (
+            isinstance(values, str | bytes)
+            or hasattr(values, "columns")
+            or not isinstance(values, Sized | None)
+        ):
             raise TypeError(f"{name} must be a list, not {type(values).__name__}")
     lengths = {name: len(values) for name, values in columns.items() if values is not None}
     if len(set(lengths.values())) > 1:

@@ -16,6 +16,7 @@ from ..vocab.concepts import ConceptColumns, NameLists, read_name_lists, table_o
 from ..vocab.rrf import read_names, read_types, release_files
 from ..vocab.text import normal_forms, normalize_texts, shared_trigrams
 from .columns import SYNONYM_SCORE, bare_id, concept_id, standard_candidate
+from .read import Rows
 
 TEXT_LISTS = pa.list_(pa.string())
 
@@ -103,7 +104,7 @@ class Dictionary:
         concepts = ConceptColumns(table_of_lists(NameLists(ids, names, types)))
         return cls(concepts, columns, folder.name)
 
-    def add_to(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def add_to(self, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return rows whose candidates with a CUI have these keys added, unless they have them.
 
         * ``name`` and ``preferred_name``: the concept's preferred name.
@@ -124,10 +125,13 @@ class Dictionary:
         ('common cold', ['T047'], 1.0)
 
         Args:
-            rows: mappings with ``entity`` (or ``mention``) and ``candidates``, as in files;
-                candidates that are not mappings with a ``cui`` stay as they are.
+            rows: mappings or a DataFrame with ``entity`` (or ``mention``) and ``candidates``, as in
+                files; candidates that are not mappings with a ``cui`` stay as they are.
+
+        Raises:
+            UserError: a row is no mapping (it is named).
         """
-        new_rows = [dict(row) for row in rows]
+        new_rows = Rows.of_mappings(rows).mappings()
         # The candidates with a CUI, and the mention of each.
         items: list[dict[str, Any]] = []
         mentions: list[str] = []

@@ -248,13 +248,13 @@ def calibrate_lists(
     metrics, outcomes = measure(
         measured, fit.decisions.take(is_measured), logits, systems, documents, SPLIT
     )
-    metrics["lists"] = _facts(source, data, fit)
+    metrics |= {"lists": _facts(source, data, fit), "notes": []}
     gain = metrics["figures"]["gain"]
     metrics["verdict"] = verdict(gain, len(measured), documents.count) + best_row(metrics)
-    metrics["notes"] = []
     if have_own_documents(data.lists):
         metrics["notes"].append(ROWS_COUNTED if data.may_certify else NOTHING_CERTIFIED)
     _compare_with_free(free, metrics, outcomes, documents)
+    metrics["figures"] |= _nats_of_the_other(fit)
     if not fit.is_held_out:
         metrics["notes"].append(NOT_HELD_OUT)
     calibration = _of_source(fit, lists)
@@ -274,6 +274,17 @@ def _compare_with_free(
                 f"no more precise than {title_of(name)}, which costs nothing, where that answers; "
                 + metrics["verdict"]
             )
+
+
+def _nats_of_the_other(fit: Fitted) -> dict[str, Any]:
+    """The difference of log loss, in nats, by which the cross-encoder was kept or left out."""
+    choice = fit.facts.get("cross_encoder", {})
+    if fit.compared is None or choice["nats_gained"] is None:
+        return {}
+    name = "list_fusion" if choice["kept"] else "all_features"
+    value = choice["nats_gained"] if choice["kept"] else -choice["nats_gained"]
+    reach = STANDARD_ERRORS * choice["standard_error"]
+    return {f"systems/{name}/nats": {"value": value, "low": value - reach, "high": value + reach}}
 
 
 def _of_source(fit: Fitted, lists: AnnotatedLists) -> Calibration:
@@ -433,13 +444,18 @@ def usable_features(lists: CandidateLists, *, has_cross_encoder: bool) -> list[s
 
 def write_calibrated(source: ModelSource, new: Calibrated, folder: Path) -> None:
     """Write cross-encoder, calibration and recipe into an existing folder."""
-    template = None
-    dtype = None
-    if new.calibration.uses_cross_encoder and source.folder and source.cross_encoder:
+    has_cross_encoder = new.calibration.uses_cross_encoder and source.folder is not None
+    cross_encoder = source.cross_encoder if has_cross_encoder else None
+    if cross_encoder is not None and source.folder is not None:
         copy_cross_encoder(source.folder, folder)
-        template = source.cross_encoder.template
-        dtype = source.cross_encoder.dtype
-    write_model_files(folder, source.origin, template, dtype, new.calibration, new.fitted)
+    write_model_files(
+        folder,
+        source.origin,
+        cross_encoder.template if cross_encoder is not None else None,
+        cross_encoder.dtype if cross_encoder is not None else None,
+        new.calibration,
+        new.fitted,
+    )
 
 
 def save_calibrated(source: ModelSource, new: Calibrated, folder: Path) -> None:
@@ -547,20 +563,11 @@ def _about_cross_encoder(fitted: dict[str, Any]) -> Iterator[str]:
     choice = fitted.get("cross_encoder")
     if choice is None:
         return
-    gain = "too few documents to tell"
-    if choice["nats_gained"] is not None:
-        gain = (
-            f"it lowers the log loss of held-out lists by {choice['nats_gained']:.3f} nats, with a "
-            f"standard error of {choice['standard_error']:.3f}; it helps if this less "
-            f"{STANDARD_ERRORS} standard errors is above {MOST_NATS_LOST}"
-        )
-    if choice["kept"]:
-        yield f"the cross-encoder is kept ({gain})"
-    else:
-        yield (
-            f"the cross-encoder is left out: no significant improvement ({gain}); "
-            "--keep_cross_encoder keeps it"
-        )
+    yield (
+        f"the cross-encoder is {'kept' if choice['kept'] else 'left out'}: unless "
+        "--keep_cross_encoder is given, it must save log loss on held-out lists, more than "
+        f"{MOST_NATS_LOST} nats at the lower end of the interval"
+    )
     if pruning := fitted.get("pruning"):
         yield (
             f"it scores {pruning['scored']:.1%} of the candidates; pruning the others changes "
@@ -644,8 +651,7 @@ def evaluate_lists(
             lists = lists.take(is_new)
             outcome = "left out"
         notes.append(f"the model was calibrated on {fitted:,} of these documents: {outcome}")
-    systems = systems_of_lists(lists, CalibrationArguments(), seed)
-    systems |= baselines(lists, known)
+    systems = systems_of_lists(lists, CalibrationArguments(), seed) | baselines(lists, known)
     documents = Documents.of(lists.annotations.documents, resamples, seed)
     metrics, outcomes = measure_model(
         reranker.cross_encoder, reranker.calibration, lists, systems, documents, split, known
@@ -664,8 +670,8 @@ def evaluate_lists(
         )
     decided = "inconclusive: the model was calibrated on all of these documents; evaluate on others"
     if is_new.any():
-        decided = verdict(metrics["figures"]["gain"], len(outcomes), documents.count)
-        decided += best_row(metrics)
+        gain = metrics["figures"]["gain"]
+        decided = verdict(gain, len(outcomes), documents.count) + best_row(metrics)
     return metrics | {"verdict": decided, "notes": notes}, outcomes
 
 
