@@ -14,6 +14,7 @@ from umls_reranker.evaluation.render import (
     CURVE_POINTS,
     as_markdown,
     card_charts,
+    cell,
     reliability_points,
     report_page,
     report_tables,
@@ -123,6 +124,13 @@ def test_figures_that_could_not_be_measured_are_dashes(tmp_path):
 
 
 # Points of charts by hand; charts as separate files: complete, well-formed SVG that names its
+
+
+def test_a_zero_has_no_sign():
+    assert cell({"value": -1e-9, "low": -1e-8, "high": 0.0}, "percent") == (
+        "0.0\u00a0%",
+        "0.0 to 0.0",
+    )
 
 
 def test_the_charts_of_the_card_are_files_with_a_legend_of_what_they_show():

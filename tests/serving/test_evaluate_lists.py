@@ -120,6 +120,9 @@ def test_documents_of_the_calibration_are_left_out(tmp_path, calibrated):
     rest, _ = evaluated(calibrated, tmp_path, rows[90:])
     assert repr(metrics["figures"]) == repr(rest["figures"]) and metrics["mentions"] == 60
     assert metrics["verdict"] == rest["verdict"] and rest["verdict"].startswith("gain: ")
+    # Of an empty list nobody can say where it is from.
+    rows[95]["candidates"].clear()
+    assert rest["untiered"] == evaluated(calibrated, tmp_path, rows[90:])[0]["untiered"] == 0
     metrics, _ = evaluated(calibrated, tmp_path, rows[:90])
     assert metrics["verdict"].startswith("inconclusive: the model was calibrated on all")
 

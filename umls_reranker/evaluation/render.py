@@ -40,6 +40,8 @@ TITLES = {
     "lists_order": "original order",
     "calibrated_scores": "calibrated list scores",
     "exact_match": "exact name of one concept",
+    "most_frequent_cui": "most frequent CUI of the string",
+    "most_frequent_cui_else_order": "the same, else the first",
     "label_else_exact_match": "most frequent label, else exact name",
 }
 
@@ -147,7 +149,7 @@ def _figures_table(metrics: Mapping[str, Any]) -> Table:
     rows = [
         [(title_of(key), ""), cell(figure, formats.get(key, "fine")), (_over(figure, metrics), "")]
         for key, figure in metrics["figures"].items()
-        if "/" not in key
+        if "/" not in key and is_there(figure["value"])
     ]
     return Table("Figures of this model", ["figure", "value", "over"], rows)
 
@@ -238,13 +240,14 @@ def cell(figure: Mapping[str, Any] | None, format: str) -> Cell:
 def number(figure: Mapping[str, Any] | float | None, digits: int = 3) -> str:
     """A figure as text, a dash if there is none."""
     value = _value(figure)
-    return f"{value:.{digits}f}" if is_there(value) else "–"
+    # Adding 0 takes its sign from a zero.
+    return f"{round(value, digits) + 0.0:.{digits}f}" if is_there(value) else "–"
 
 
 def percent(figure: Mapping[str, Any] | float | None, digits: int = 1) -> str:
     """A figure in percent, a dash if there is none."""
     value = _value(figure)
-    return f"{100 * value:.{digits}f}\u00a0%" if is_there(value) else "–"
+    return f"{number(100 * value, digits)}\u00a0%" if is_there(value) else "–"
 
 
 def _value(figure: Mapping[str, Any] | float | None) -> float | None:
@@ -261,7 +264,7 @@ def interval(
         return ""
     if low < 0:
         separator = " to "
-    return f"{scale * low:.{digits}f}{separator}{scale * high:.{digits}f}"
+    return f"{number(scale * low, digits)}{separator}{number(scale * high, digits)}"
 
 
 def as_markdown(table: Table) -> str:

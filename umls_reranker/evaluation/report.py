@@ -135,7 +135,7 @@ def measure_model(
     counts = {
         "repeated_candidates": candidates - len(best),
         "decided_by": dict(decided_by),
-        "untiered": int((~decisions.has_tiers).sum()),
+        "untiered": int((~decisions.has_tiers & (np.diff(lists.offsets) > 0)).sum()),
     }
     return metrics | counts, outcomes
 
