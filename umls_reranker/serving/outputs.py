@@ -191,7 +191,7 @@ def format_of(
 
 
 def brought(parts: Iterable[RankedRows]) -> pa.Schema:
-    """The columns that a table repeats: all of any part, but for those of an earlier output.
+    """The columns that a table repeats: all of any part, but for errors, which are told again.
 
     Of the candidates of mappings it repeats none. A column of several types is text.
     """
@@ -207,9 +207,7 @@ def brought(parts: Iterable[RankedRows]) -> pa.Schema:
             kinds = {key: _type_of([row.get(key) for row in content]) for key in keys}
         for key, kind in kinds.items():
             types[key] = _common_type(types.get(key, pa.null()), kind)
-    left_out = {*ANSWER_TYPES} if types.keys() >= ANSWER_TYPES.keys() - {ERROR} else {ERROR}
-    fields = [field for field in types.items() if field[0] not in left_out]
-    return pa.schema(fields, metadata)
+    return pa.schema([field for field in types.items() if field[0] != ERROR], metadata)
 
 
 def output_names(columns: Sequence[str], counts: Counter[str]) -> dict[str, str]:
@@ -222,7 +220,8 @@ def output_names(columns: Sequence[str], counts: Counter[str]) -> dict[str, str]
     for column in added.intersection(columns):
         while names[column] in {*added, *columns}:
             names[column] = INPUT + names[column]
-    if renamed := [name for name in names.values() if name.removeprefix(INPUT) in {*names, *added}]:
+    # That of RANKED already has its prefix.
+    if renamed := [name for of, name in names.items() if name != of or of == INPUT + RANKED]:
         counts[f"columns of the input under other names ({', '.join(renamed)})"] = len(renamed)
     return names
 
