@@ -52,8 +52,8 @@ def main() -> None:
         nargs="+",
         default=(),
         metavar="SHEET",
-        help="sheets of reviewed mentions (.csv, .tsv), such as umls-reranker candidates wrote "
-        "beside LISTS; rows without an answer are left out",
+        help="sheets of reviewed mentions (.csv, .tsv, or of Usagi), such as umls-reranker "
+        "candidates wrote beside LISTS; rows without an answer are left out",
     )
     parser.add_argument(
         "--keep_cross_encoder",

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.linking.mentions import UsagiSheets, read_mentions
+from umls_reranker.linking.mentions import UsagiSheets, read_answers, read_mentions
 from umls_reranker.serving.formats import OmopVocabulary
 from umls_reranker.serving.outputs import OUTPUT_FORMATS, brought, format_of
 from umls_reranker.serving.rows import (
@@ -335,10 +335,16 @@ def test_source_codes_and_answers_of_reviewers_live_in_every_format(tmp_path, se
         ("L5", "1", "UNCHECKED", "", "12"),
     ]
     # As what was approved, with the reviewer and the day, it is read again.
-    read = [answer for _, answer in UsagiSheets().answers(tmp_path / "sheet.csv")]
+    read = [answer for _, answer in read_answers([tmp_path / "sheet.csv"])]
     answers = {answer.term.code: answer for answer in read}
     assert answers["L3"][2:] == ("C0000002", "ann", "2026-11-30", "seen", ("14",))
     assert (answers["none"].gold, answers["L1"].gold) == ("CUI-less", None)
+    # An approved target may be no concept of the dictionary.
+    far = REVIEWED | {"reviewed_id": "OMOP:9", "reviewed_name": None}
+    text, _ = write_format(
+        "fhir", tmp_path / "far.ndjson", settings, [("far", top("C1", 0.9), far)]
+    )
+    assert json.loads(text)["coding"][0].keys() == {"system", "code"}
     text, _ = write_format("fhir", tmp_path / "out.ndjson", settings, TERMS)
     concepts = [json.loads(line) for line in text.splitlines()]
     assert [concept.get("coding", [{}])[-1].get("code") for concept in concepts] == [

@@ -23,7 +23,7 @@ from ..core.errors import Malformed, UserError
 from ..core.files import start_of
 from ..corpora.corpus import Annotation, CorpusReader, Document, Faults, text_around
 from ..corpora.formats import corpus_files, reader_of
-from ..lists.answers import Answer, term_of
+from ..lists.answers import Answer, read_sheet, term_of
 from ..lists.columns import CUI_LESS, first_values, length_fault
 from ..lists.read import (
     ENDINGS,
@@ -95,8 +95,9 @@ class UsagiSheets:
         }
         if changed and self.vocabulary is None:
             raise UserError(
-                f"{path}: the approved target {min(changed)} is an integer of OMOP; add "
-                "--omop_concepts CONCEPT.csv CONCEPT_RELATIONSHIP.csv, which have its codes"
+                f"{path}: the approved target {min(changed)} is an integer of OMOP; give link or "
+                "candidates --omop_concepts CONCEPT.csv CONCEPT_RELATIONSHIP.csv, which have its "
+                "codes"
             )
         concepts_of = (
             self._concepts(changed, self.vocabulary) if changed and self.vocabulary else {}
@@ -151,6 +152,14 @@ def _suggested(rows: Sequence[Mapping[str, str]]) -> str:
     suggested = rows[0].get("sourceAutoAssignedConceptIds") or ""
     is_ours = suggested and {*_targets(rows)} == {*suggested.split(";")}
     return (rows[0].get(OUR_ANSWER) or "") if is_ours else ""
+
+
+def read_answers(
+    paths: Iterable[Path], sheets: UsagiSheets = UsagiSheets()
+) -> Iterator[tuple[Mapping[str, Any], Answer]]:
+    """The lines of sheets, ours (`answers.read_sheet`) or of Usagi, and their answers."""
+    for path in paths:
+        yield from sheets.answers(path) if sheets.recognizes(path) else read_sheet(path)
 
 
 class FaultRows(Faults):

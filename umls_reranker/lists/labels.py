@@ -22,7 +22,7 @@ from ..core.errors import UserError
 from ..vocab.concepts import ConceptTable
 from ..vocab.rrf import RelationTable
 from ..vocab.types import TypeHierarchy
-from .answers import Answers, answered, read_sheet
+from .answers import Answers, answered
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists, row_errors
 from .columns import (
     CUI_LESS,
@@ -55,7 +55,7 @@ def read_labelled_lists(
     *,
     concepts: ConceptTable | None = None,
     add: Path | None = None,
-    answers: Sequence[Path] = (),
+    answers: Answers | None = None,
     fitted_on: bool = True,
     each_row_is_a_document: bool = False,
 ) -> AnnotatedLists:
@@ -74,8 +74,8 @@ def read_labelled_lists(
         add: file or folder of further rows, such as corrected ones; one with the ``doc_id`` and
             ``mention_id`` of a row replaces it, and one with ``"is_random_sample": false`` may not
             count for a certificate.
-        answers: sheets of reviewed mentions (`answers.read_sheet`), whose gold concepts the rows
-            get; rows with none are left out.
+        answers: those of reviewers, which the rows get as gold concepts; rows with none are left
+            out.
         fitted_on: whether a model is to be fitted, which needs documents to fit on and others to
             measure on.
         each_row_is_a_document: whether a row without ``doc_id`` is a document, such as a term; rows
@@ -86,8 +86,8 @@ def read_labelled_lists(
             in a document, there are too few documents, or no list contains its gold concept.
     """
     rows = _with_added(path, list(read_rows(path)), [] if add is None else list(read_rows(add)))
-    if answers:
-        rows = answered(rows, Answers(chain.from_iterable(map(read_sheet, answers))))
+    if answers is not None:
+        rows = answered(rows, answers)
     return usable_lists(
         rows,
         path,

@@ -6,15 +6,14 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ..core.arrays import started_processes
 from ..core.files import portable_locator, require_another
 from ..hub.model_folder import BUILT_IN
-from ..linking.mentions import UsagiSheets
-from ..lists.answers import Answers, read_sheet
+from ..linking.mentions import UsagiSheets, read_answers
+from ..lists.answers import Answers
 from ..serving.formats import OmopVocabulary
 from ..serving.outputs import OUTPUT_FORMATS
 from ..serving.rows import FormatSettings
@@ -157,8 +156,10 @@ def usagi_sheets(options: argparse.Namespace, reviewed: Sequence[Path] = ()) -> 
     """How sheets of Usagi are read, with the codes of the index."""
     if not any(map(UsagiSheets.recognizes, (options.input, *reviewed))):
         return UsagiSheets()
-    vocabulary = OmopVocabulary(*options.omop_concepts) if options.omop_concepts else None
-    return UsagiSheets(ConceptCodes.load(options.index), vocabulary)
+    return UsagiSheets(
+        ConceptCodes.load(options.index),
+        OmopVocabulary(*options.omop_concepts) if options.omop_concepts else None,
+    )
 
 
 def rerank_file(options: argparse.Namespace) -> int:
@@ -191,16 +192,12 @@ def link_file(options: argparse.Namespace) -> int:
     settings = model_settings(recipe, options)
     model = str(recipe.serving.served_model)
     sheets = usagi_sheets(options, options.reviewed)
-    answers = chain.from_iterable(
-        sheets.answers(path) if sheets.recognizes(path) else read_sheet(path)
-        for path in options.reviewed
-    )
     job = LinkJob(
         options.input,
         options.output,
         options.batch_mentions,
         top=options.top or 5,
-        answers=Answers(answers) if options.reviewed else None,
+        answers=Answers(read_answers(options.reviewed, sheets)) if options.reviewed else None,
         overwrite=options.overwrite,
         format_name=options.format,
         format_settings=format_settings(options, model, index=options.index),

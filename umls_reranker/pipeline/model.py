@@ -27,6 +27,8 @@ from ..evaluation.comparison import (
 from ..evaluation.metrics import read_metrics
 from ..hub.model_folder import CARD, EVALUATED, METRICS, REFERENCE, Origin, changing, verify_files
 from ..hub.publish import compare_versions, folder_card
+from ..linking.mentions import read_answers
+from ..lists.answers import Answers
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.labels import (
     have_own_documents,
@@ -128,7 +130,7 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
         source.hierarchy,
         options.dictionary,
         add=options.add,
-        answers=options.answers,
+        answers=Answers(read_answers(options.answers)) if options.answers else None,
         each_row_is_a_document=options.each_row_is_a_document,
     )
     # Before anything is scored, which may take long.

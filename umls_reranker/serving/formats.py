@@ -321,11 +321,11 @@ class Fhir(Mappings, LinesFormat):
         concept = {"extension": extensions, "coding": codings, "text": _text(term.text)}
         return {key: value for key, value in concept.items() if value}
 
-    def _codings(self, cui: str, name: str) -> list[dict[str, str]]:
+    def _codings(self, cui: str, name: str | None) -> list[dict[str, str]]:
         own = code_of(cui, self.settings.codes.sources)
         others = [own] if own.source != LOCAL else []
         codes = dict.fromkeys([*self.settings.codes.of(cui), *others])
-        return [_coding(code, name if code == own else "") for code in codes]
+        return [_coding(code, (name or "") if code == own else "") for code in codes]
 
 
 def _coding(code: Code, display: str) -> dict[str, str]:
