@@ -4,6 +4,7 @@
     python benchmarks/certificate.py --draws 5000
     python benchmarks/certificate.py --choices 200
     python benchmarks/certificate.py --repeated 500
+    python benchmarks/certificate.py --labels 200
 
 Target precision 0.95 at confidence 0.95. The first form draws documents whose answers are correct a
 little less often than that, so that every certificate is wrong; "could be certified" are draws with
@@ -12,8 +13,9 @@ certified where 99 % of the answers are correct. LEC (arXiv 2512.01556, by its a
 target in expectation: the tier is granted if errors stay within it after one more is assumed. The
 second form draws lists with a score and logits of little worth, so that the cross-encoder may stay
 or be left out; the tier high as it is served is measured on new lists. The third draws notes that
-stand under several ids, with 5 % of the words changed. Coverage on calibrated scores is a part of
-golden.py.
+stand under several ids, with 5 % of the words changed. The fourth calls `certify`, without and with
+the texts of mentions, for notes that are copied or whose labels are partly wrong. Coverage on
+calibrated scores is a part of golden.py.
 """
 
 import argparse
@@ -28,7 +30,7 @@ import numpy as np
 from scipy.stats import binom
 
 from umls_reranker.calibration.arguments import CalibrationArguments
-from umls_reranker.calibration.certificate import PrecisionTest, find_certificate
+from umls_reranker.calibration.certificate import PrecisionTest, certify, find_certificate
 from umls_reranker.calibration.features import CROSS_ENCODER
 from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
 from umls_reranker.calibration.probabilities import rank
@@ -45,6 +47,17 @@ TARGET = 0.95
 CONFIDENCE = 0.95
 TRUE_PRECISION = 0.949
 HARMLESS_PRECISION = 0.99
+# Arguments of `labelled_notes`.
+LABELS = [
+    (300, 1, 0.0, 0.0),
+    (300, 1, 0.05, 0.0),
+    (300, 1, 0.1, 0.0),
+    (300, 1, 0.0, 0.05),
+    (300, 1, 0.0, 0.1),
+    (300, 1, 0.0, 0.25),
+    (60, 5, 0.0, 0.0),
+    (60, 5, 0.0, 0.1),
+]
 
 
 class Documents(NamedTuple):
@@ -360,6 +373,34 @@ def repeated_notes(notes: int, copies: int, rng: np.random.Generator) -> tuple[b
     return granted[0], granted[1]
 
 
+def labelled_notes(
+    notes: int, copies: int, wrong: float, passed: float, rng: np.random.Generator
+) -> tuple[bool, bool]:
+    """Whether `certify` grants a false certificate, without and with the texts of mentions.
+
+    Args:
+        notes: number of notes, of five mentions each, with a correlation of 0.3.
+        copies: number of ids that each note stands under, without one of its mentions.
+        wrong: share of all labels that are wrong.
+        passed: share of the incorrect answers that the annotator takes for correct.
+        rng: random numbers.
+    """
+    precision = rng.beta(TRUE_PRECISION * 7 / 3, (1 - TRUE_PRECISION) * 7 / 3, (notes, 1))
+    labels = (rng.random((notes, 5)) < precision) | (rng.random((notes, 5)) < passed)
+    labels ^= rng.random((notes, 5)) < wrong
+    texts = [[f"{note} {mention}" for mention in range(5)] for note in range(notes)]
+    rows = [
+        (f"{note}.{copy}", texts[note][mention], labels[note, mention])
+        for note, copy, mention in product(range(notes), range(copies), range(5))
+        if copies == 1 or mention != copy
+    ]
+    documents, mentions, correct = zip(*rows, strict=True)
+    scores = [0.96] * len(rows)
+    plain = certify(scores, correct, documents)
+    joined = certify(scores, correct, documents, mentions=mentions)
+    return plain.threshold is not None, joined.threshold is not None
+
+
 def print_row(title: str, shares: Iterable[float]) -> None:
     print(f"| {title} | {' | '.join(f'{share:.1%}' for share in shares)} |", flush=True)
 
@@ -373,6 +414,7 @@ def main() -> None:
         "--choices", type=int, help="run only calibrations that may leave the cross-encoder out"
     )
     parser.add_argument("--repeated", type=int, help="run only notes that stand under several ids")
+    parser.add_argument("--labels", type=int, help="run only copied notes and wrong labels")
     parser.add_argument("--seed", type=int, default=13)
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
@@ -397,6 +439,13 @@ def main() -> None:
         for notes, copies in ((20, 5), (60, 5)):
             results = [repeated_notes(notes, copies, rng) for _ in range(options.repeated)]
             print_row(f"{notes} x {copies}", np.mean(results, axis=0))
+        return
+    if options.labels:
+        print("| notes x ids, labels | broken | with mentions: broken |\n|---|---:|---:|")
+        for case in LABELS:
+            results = [labelled_notes(*case, rng) for _ in range(options.labels)]
+            title = "{} x {}, {:.0%} wrong, {:.0%} of errors passed".format(*case)
+            print_row(title, np.mean(results, axis=0))
         return
     print(
         f"{options.draws:,} draws each; two standard errors of 5 %: "
