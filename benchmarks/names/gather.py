@@ -227,8 +227,10 @@ def draw_pairs(clusters: list[dict]) -> list[dict]:
     for number in order:
         rows = range(starts[number], starts[number + 1])
         options = [row for row in rows if entries[row][1] in OPEN_SYNONYMS]
-        mention = rng.choice(options) if options else None
-        synonyms = [row for row in rows if options and words[row] != words[mention]]
+        if not options:
+            continue
+        mention = rng.choice(options)
+        synonyms = [row for row in rows if words[row] != words[mention]]
         if not synonyms:
             continue
         gold = rng.choice(synonyms)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Judge encoders by names alone: the top candidate of lists whose mentions no training has.
+"""Judge encoders by names alone: is the top candidate of lists from dev documents correct?
 
     python benchmarks/names/judge.py runs/names/data runs/names/base/encoder_0.5
 
-Lists are of the dev splits of NCBI Disease, BC5CDR (diseases) and MedMentions, a string once a
-document: the ten nearest concepts by trigrams, and ten by the base encoder, each with its nearest
-name, shuffled. They are made once, in ``lists.json``; indexes lie beside it. All with a correct
-candidate count; equal candidates at the top share it.
+Lists are of 100 dev documents each of NCBI Disease, BC5CDR (diseases) and MedMentions, a string
+once a document: the ten nearest concepts by trigrams, and ten by the base encoder, each with its
+nearest name, shuffled. They are made once, in ``lists.json``; indexes lie beside it. All with a
+correct candidate count; equal candidates at the top share it.
 
 Columns are of each corpus, and of strings that training for the corpus has ("recipe"), only the
 clusters have ("names"), or neither. Points are over the base encoder, with 95 % intervals by
@@ -84,7 +84,7 @@ def main() -> None:
     table = []
     for name, scorer in scorers.items():
         correct = correct_of[name]
-        gain = documents.measure([100 * (correct - correct_of[options.base]), groups["all"]])
+        gain = documents.measure([correct - correct_of[options.base], groups["all"]], percent)
         points = "{value:+.1f} ({low:+.1f} to {high:+.1f})".format(**gain)
         shares = [f"{np.average(correct, weights=of):.3f}" for of in groups.values()]
         table.append([name, *shares, points, f"{correctness(scorer, pairs).mean():.2f}"])
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def make_lists(data: Path, names: Path, base: str) -> Iterator[dict]:
-    """Lists of all dev splits by both retrievers, those without a correct candidate included."""
+    """Lists of the dev splits by both retrievers, those without a correct candidate included."""
     clusters = json.loads((names / "concepts.json").read_text(encoding="utf-8"))
     learned = {*normalize_texts([name for one in clusters for name, _ in one["names"]])}
     medic = data / "medic" / "medic_06Jul2012.txt.gz"
@@ -172,6 +172,11 @@ def cosines(encoder: str, mentions: Sequence[str], names: Sequence[str]) -> np.n
     vectors = BiEncoder.from_pretrained(encoder, max_length=MAX_TOKENS).encode(texts.tolist())
     first, second = vectors[codes].reshape(2, len(mentions), -1)
     return (first * second).sum(axis=1)
+
+
+def percent(sums: np.ndarray) -> np.ndarray:
+    """The first of (..., 2) sums in per cent of the second."""
+    return 100 * sums[..., 0] / sums[..., 1]
 
 
 def correctness(scorer: Scorer, rows: list[dict]) -> np.ndarray:

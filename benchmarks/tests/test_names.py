@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,6 +14,7 @@ from tiny_models import tiny_encoder
 sys.path.append(str(Path(__file__).parents[1] / "names"))
 
 import gather
+import judge
 import train
 
 WORDS = ["fever", "cough", "rash", "itch", "ache", "chill", "cramp", "sneeze"]
@@ -96,3 +98,17 @@ def test_an_interrupted_training_goes_on_to_equal_weights(tmp_path, monkeypatch)
     assert not torch.equal(
         whole["embeddings.LayerNorm.bias"], start["embeddings.LayerNorm.bias"].half()
     )
+
+
+def test_candidates_with_equal_scores_share_the_top():
+    rows = [
+        {"mention": "a", "names": ["b", "bc"], "gold": [True, False]},
+        {"mention": "a", "names": ["bc", "d", "b"], "gold": [True, False, True]},
+        {"mention": "a", "names": ["b", "c"], "gold": [True, False]},
+    ]
+    scores = {"b": 0.5, "bc": 0.5, "c": 0.9, "d": 0.1}
+
+    def score(mentions, names):
+        return np.array([scores[name] for name in names])
+
+    assert judge.correctness(score, rows).tolist() == [0.5, 1.0, 0.0]
