@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from inspect import getsource
 from pathlib import Path
@@ -19,6 +20,7 @@ from umls_reranker.core import devices
 from umls_reranker.core.devices import (
     batch_mapper,
     goes_on_alone,
+    in_threads,
     resolve_device,
     resolve_dtype,
     worker_pool,
@@ -58,9 +60,18 @@ def test_a_device_that_is_not_there_is_refused(gpus, device):
         resolve_device(device)
 
 
-@pytest.mark.parametrize(("supported", "dtype"), [(True, "bfloat16"), (False, "float32")])
-def test_auto_is_bfloat16_where_the_processor_computes_in_it(monkeypatch, supported, dtype):
+@pytest.mark.parametrize(
+    ("supported", "used", "dtype"),
+    [
+        (True, "AVX512", "bfloat16"),
+        (False, "AVX512", "float32"),
+        # As with ATEN_CPU_CAPABILITY=avx2.
+        (True, "AVX2", "float32"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_processor_computes_in_it(monkeypatch, supported, used, dtype):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported, raising=False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: used)
     assert resolve_dtype("auto", CPU) == resolve_dtype(None, CPU) == dtype
 
 
@@ -244,3 +255,24 @@ def test_the_slurm_jobs_launch_as_many_processes_as_gpus_on_every_node(tmp_path)
         assert arguments.training_script_args == ["train", *recipe]
     launch = ["--accelerate_config", "multi_gpu_bf16", "--num_processes", "4"]
     assert (tmp_path / "words-one").read_text().splitlines() == ["run", *recipe, *launch]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_threads_give_the_gradients_of_one_pass(two_threads, dropout):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(dropout))
+    model.unused = torch.nn.Linear(1, 1)
+    rows = torch.arange(15.0).view(5, 3)
+    names = []
+
+    def output(part):
+        names.append(threading.current_thread().name)
+        return model[:2](part).sum(dim=1)
+
+    outputs = torch.cat([*in_threads(output, rows.split(2), model)])
+    (outputs * torch.arange(5.0)).sum().backward()
+    in_pool = [name.startswith("batches") for name in names]
+    # Of dropout, the thread that comes first would decide which draws a part gets.
+    assert in_pool == [not dropout] * 3 and model.unused.weight.grad is None
+    if not dropout:
+        weights = torch.arange(5.0)[:, None] * rows
+        torch.testing.assert_close(model[0].weight.grad, weights.sum(dim=0).expand(4, 3))

@@ -487,7 +487,7 @@ def test_what_is_remembered_stays_within_its_bound_from_several_threads():
 
     def fill(thread):
         for start in range(0, 250_000, 250):
-            keys = [(thread, b"%d" % number) for number in range(start, start + 250)]
+            keys = [b"%d %d" % (thread, number) for number in range(start, start + 250)]
             numbers = np.arange(start, start + 250, dtype=np.float32)
             memory.add(keys, numbers)
             known = memory.recall(keys)
@@ -496,5 +496,5 @@ def test_what_is_remembered_stays_within_its_bound_from_several_threads():
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(fill, range(4)))
-    memory.add([(0, b"%d" % number) for number in range(2_000)], np.zeros(2_000, np.float32))
+    memory.add([b"%d" % number for number in range(2_000)], np.zeros(2_000, np.float32))
     assert len(memory) == 1_000

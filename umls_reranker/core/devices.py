@@ -4,9 +4,12 @@ import contextlib
 import gc
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial, reduce
+from itertools import repeat
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,8 +137,9 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # oneDNN emulates bfloat16 on CPUs without these instructions, slower than float32. Older
     # releases of torch do not report this.
-    tell = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return device.type == "cpu" and bool(tell())
+    tell: Any = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    # ATEN_CPU_CAPABILITY=avx2 keeps torch from instructions that the processor has.
+    return device.type == "cpu" and tell() and torch.backends.cpu.get_cpu_capability() != "AVX2"
 
 
 def batch_mapper(device: torch.device) -> Callable:
@@ -147,6 +151,52 @@ def batch_mapper(device: torch.device) -> Callable:
     """
     pool = worker_pool() if device.type == "cpu" else None
     return map if pool is None else pool.map
+
+
+def in_threads(
+    function: Callable[[Any], torch.Tensor], parts: Sequence[Any], model: torch.nn.Module
+) -> Sequence[torch.Tensor]:
+    """Outputs of a model for each part of a batch, and later their gradients.
+
+    On a CPU each thread computes whole parts, in both directions, as in `batch_mapper`; with
+    dropout one after the other, because its draws would depend on which thread comes first.
+
+    Args:
+        function: computes the output of a part.
+        parts: the parts.
+        model: whose weights it reads.
+    """
+    weights = [*model.parameters()]
+    if has_dropout(model) or batch_mapper(weights[0].device) is map:
+        return [*map(function, parts)]
+    return _InThreads.apply(function, parts, *weights)
+
+
+def has_dropout(model: torch.nn.Module) -> bool:
+    """Whether equal batches have different outputs in training."""
+    return any(module.p for module in model.modules() if isinstance(module, torch.nn.Dropout))
+
+
+class _InThreads(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, function: Callable, parts: Sequence, *weights: Any) -> tuple:
+        ctx.weights = weights
+        ctx.map = batch_mapper(weights[0].device)
+        ctx.outputs = [*ctx.map(torch.enable_grad()(function), parts)]
+        return tuple(output.detach() for output in ctx.outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple:
+        of_parts = ctx.map(
+            partial(torch.autograd.grad, allow_unused=True),
+            ctx.outputs,
+            repeat(ctx.weights),
+            gradients,
+        )
+        # A weight that no output depends on has none.
+        of_weights = zip(*of_parts, strict=True)
+        sums = (each[0] if each[0] is None else reduce(torch.add, each) for each in of_weights)
+        return (None, None, *sums)
 
 
 def worker_pool() -> ThreadPoolExecutor | None:

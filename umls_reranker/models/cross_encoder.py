@@ -67,22 +67,22 @@ class RememberedLogits:
     def __len__(self) -> int:
         return len(self._logits)
 
-    def recall(self, keys: Sequence[PairKey]) -> np.ndarray:
-        """(n,) float32, NaN for unknown pairs."""
+    def recall(self, hashes: Sequence[bytes]) -> np.ndarray:
+        """(n,) float32, NaN for unknown pairs, which are given by `hash_pair`."""
         known = self._logits
-        logits = (known.get(_hash(key), np.nan) for key in keys)
-        return np.fromiter(logits, np.float32, len(keys))
+        return np.fromiter((known.get(key, np.nan) for key in hashes), np.float32, len(hashes))
 
-    def add(self, keys: Sequence[PairKey], logits: np.ndarray) -> None:
+    def add(self, hashes: Sequence[bytes], logits: np.ndarray) -> None:
         """Remember the (n,) logits of pairs, or of the first `most`."""
         with self._lock:
-            if len(self._logits) + len(keys) > self.most:
+            if len(self._logits) + len(hashes) > self.most:
                 self._logits = {}
-            pairs = zip(map(_hash, keys), logits.tolist(), strict=True)
+            pairs = zip(hashes, logits.tolist(), strict=True)
             self._logits.update(islice(pairs, self.most))
 
 
-def _hash(key: PairKey) -> bytes:
+def hash_pair(key: PairKey) -> bytes:
+    """16 bytes that stand for a pair."""
     first_length, ids = key
     return blake2b(b"%d " % first_length + ids, digest_size=16).digest()
 
@@ -189,7 +189,7 @@ class PairScorer:
                 nothing is remembered.
         """
         remembers = self.remembered.most > 0 and len(mentions) <= chunk_pairs
-        keys: list[PairKey] = []
+        hashes: list[bytes] = []
         pair_of = np.empty(len(mentions), np.int64)
         truncated = 0
         count = 0
@@ -210,7 +210,8 @@ class PairScorer:
                 pair_of[chunk] = count + numbers
                 known = np.full(len(pairs), np.nan, np.float32)
                 if remembers:
-                    known = self.remembered.recall(keys)
+                    hashes = [*map(hash_pair, keys)]
+                    known = self.remembered.recall(hashes)
                 recalled.append(known)
                 new = np.flatnonzero(np.isnan(known))
                 repeats = np.bincount(numbers, minlength=len(pairs))
@@ -231,7 +232,7 @@ class PairScorer:
                 "the model gave non-finite scores; its weights are damaged or overflow float16"
             )
         if remembers:
-            self.remembered.add([keys[row] for row in computed], logits_of_pairs[computed])
+            self.remembered.add([hashes[row] for row in computed], logits_of_pairs[computed])
         return Scores(logits, truncated, len(computed))
 
     def _run(self, pairs: PairBatch) -> Iterator[tuple[np.ndarray, Any]]:

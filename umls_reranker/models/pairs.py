@@ -85,10 +85,9 @@ PairKey: TypeAlias = tuple[int, bytes]
 
 
 class TextGroup(NamedTuple):
-    """Neighboring texts of one length: their rows and tokens."""
+    """Neighboring texts of one length: their rows."""
 
     rows: slice
-    tokens: slice
     length: int
 
     @property
@@ -138,11 +137,10 @@ class PackedTexts:
     def groups(self) -> list[TextGroup]:
         """The runs of equal length, in order."""
         starts = np.flatnonzero(np.diff(self.lengths, prepend=-1)).tolist()
-        groups = []
-        for start, end in pairwise([*starts, len(self.lengths)]):
-            tokens = slice(int(self.offsets[start]), int(self.offsets[end]))
-            groups.append(TextGroup(slice(start, end), tokens, int(self.lengths[start])))
-        return groups
+        return [
+            TextGroup(slice(start, end), int(self.lengths[start]))
+            for start, end in pairwise([*starts, len(self.lengths)])
+        ]
 
     def padded(self, pad_id: int, multiple: int = 1) -> dict[str, np.ndarray]:
         """Inputs of a transformers model by name, (n, w) int64 each.

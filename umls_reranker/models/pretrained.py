@@ -129,10 +129,12 @@ class PackedLayers:
             return self.first_tokens(batch).float()
         with self._kernels():
             hidden = self._through(self.layers, batch)
-        groups = [
-            hidden[group.tokens].view(group.texts, group.length, -1) for group in batch.groups
+        tokens_of_groups = hidden.split([group.texts * group.length for group in batch.groups])
+        sums = [
+            tokens.view(group.texts, group.length, -1).sum(dim=1, dtype=torch.float32)
+            for group, tokens in zip(batch.groups, tokens_of_groups, strict=True)
         ]
-        return torch.cat([tokens.sum(dim=1, dtype=torch.float32) for tokens in groups])
+        return torch.cat(sums)
 
     def first_tokens(self, batch: PackedTexts) -> Tensor:
         """Vectors of each text's first token, (n, h)."""
@@ -162,18 +164,7 @@ class PackedLayers:
 
     def _attention(self, layer: _Layer, hidden: Tensor, groups: list[TextGroup]) -> Tensor:
         """Attention output of each token, (t, h)."""
-        qkv = functional.linear(hidden, *layer.qkv)
-        output = hidden.new_empty(hidden.shape)
-        for group in groups:
-            by_head = (group.texts, group.length, self.heads, -1)
-            # (texts, length, 3, heads, size) -> three of (texts, heads, length, size)
-            parts = (
-                qkv[group.tokens]
-                .view(group.texts, group.length, 3, self.heads, -1)
-                .permute(2, 0, 3, 1, 4)
-            )
-            output[group.tokens].view(by_head).copy_(_attend(*parts).transpose(1, 2))
-        return output
+        return self._of_groups(functional.linear(hidden, *layer.qkv), groups)
 
     def _attention_of_first(
         self, layer: _Layer, first: Tensor, hidden: Tensor, groups: list[TextGroup]
@@ -183,25 +174,33 @@ class PackedLayers:
         weight, bias = layer.qkv
         query = functional.linear(first, weight[:width], bias[:width])
         key_value = functional.linear(hidden, weight[width:], bias[width:])
-        output = first.new_empty(first.shape)
-        for group in groups:
-            parts = (
-                key_value[group.tokens]
-                .view(group.texts, group.length, 2, self.heads, -1)
-                .permute(2, 0, 3, 1, 4)
-            )
-            by_head = (group.texts, self.heads, 1, -1)
-            output[group.rows].view(by_head).copy_(_attend(query[group.rows].view(by_head), *parts))
-        return output
+        return self._of_groups(key_value, groups, query)
+
+    def _of_groups(
+        self, projected: Tensor, groups: list[TextGroup], query: Tensor | None = None
+    ) -> Tensor:
+        """Attention of queries, or of the first third of `projected`, over keys and values."""
+        outputs = []
+        head_size = self.dimension // self.heads
+        tokens_of_groups = projected.split([group.texts * group.length for group in groups])
+        for group, tokens in zip(groups, tokens_of_groups, strict=True):
+            # (texts, length, 2 or 3, heads, size) -> two or three of (texts, heads, length, size)
+            by_head = tokens.view(group.texts, group.length, -1, self.heads, head_size)
+            parts = by_head.permute(2, 0, 3, 1, 4)
+            if query is not None:
+                parts = (query[group.rows].view(group.texts, self.heads, 1, -1), *parts)
+            outputs.append(_attend(*parts).transpose(1, 2).reshape(-1, self.dimension))
+        return torch.cat(outputs)
 
     def _after_attention(self, layer: _Layer, attended: Tensor, hidden: Tensor) -> Tensor:
         """The rest of a layer after attention, token by token."""
         width = hidden.shape[1:]
-        hidden = functional.linear(attended, *layer.attention_out).add_(hidden)
+        # Not in place: in mixed precision the sums are float32.
+        hidden = functional.linear(attended, *layer.attention_out) + hidden
         hidden = functional.layer_norm(hidden, width, *layer.attention_norm, self.eps)
         inner = functional.gelu(functional.linear(hidden, *layer.up))
         return functional.layer_norm(
-            functional.linear(inner, *layer.down).add_(hidden), width, *layer.norm, self.eps
+            functional.linear(inner, *layer.down) + hidden, width, *layer.norm, self.eps
         )
 
 
@@ -470,8 +469,12 @@ class PackedBert(TorchNetwork):
 
     def __call__(self, batch: PairBatch) -> Tensor:
         with torch.inference_mode():
-            pooled = functional.linear(self.body.first_tokens(batch), *self.pooler).tanh_()
-            return functional.linear(pooled.float(), *self.head).squeeze(-1)
+            return self.logits(batch)
+
+    def logits(self, batch: PairBatch) -> Tensor:
+        """Logits, (n,) float32, that have gradients if the weights do."""
+        pooled = functional.linear(self.body.first_tokens(batch), *self.pooler).tanh_()
+        return functional.linear(pooled.float(), *self.head).squeeze(-1)
 
 
 class PaddedModel(TorchNetwork):

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
 
-from ..core.devices import resolve_dtype
+from ..core.devices import in_threads, resolve_dtype
 from ..core.errors import UserError
 from ..core.files import write_json
 from ..core.keys import RunArguments
@@ -170,13 +170,13 @@ class EncoderTrainer(Trainer):
     ) -> torch.Tensor:
         """Mean negative log-likelihood of each query's name, nats."""
         rows = inputs["row"]
-        vectors_of_groups = [
-            pooled(model(**group).last_hidden_state, group["attention_mask"], self.pooling)
-            for group in inputs["groups"]
-        ]
-        vectors = torch.nn.functional.normalize(
-            torch.cat(vectors_of_groups)[inputs["position"]], dim=-1
-        )
+
+        def vectors_of(group: dict[str, torch.Tensor]) -> torch.Tensor:
+            hidden = model(**group).last_hidden_state
+            return pooled(hidden, group["attention_mask"], self.pooling)
+
+        vectors_of_groups = torch.cat([*in_threads(vectors_of, inputs["groups"], model)])
+        vectors = torch.nn.functional.normalize(vectors_of_groups[inputs["position"]], dim=-1)
         cosines = vectors[: len(rows)] @ vectors[len(rows) :].T / TEMPERATURE
         # Other names of the query's concept are not negatives.
         same = (rows[:, None] == rows[None]).fill_diagonal_(False)

@@ -23,14 +23,14 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ..core.arrays import started_processes
-from ..core.devices import resolve_attention, resolve_device
+from ..core.devices import has_dropout, in_threads, resolve_attention, resolve_device
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
 from ..core.keys import RunArguments
 from ..models.arguments import ModelArguments
 from ..models.model_files import commit_of
 from ..models.pairs import PairEncoder, PairTemplate
-from ..models.pretrained import load_base_model
+from ..models.pretrained import PackedBert, load_base_model
 from .losses import LOSSES, bce
 from .pair_dataset import (
     LABEL_NAMES,
@@ -125,6 +125,12 @@ class RerankerTrainer(Trainer):
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
             if args.dropout is not None:
                 set_dropout(model, args.dropout)
+        is_plain = not (args.torch_compile or args.gradient_checkpointing or has_dropout(model))
+        config = model.config.to_dict() | {"architectures": [type(model).__name__]}
+        # Without padding, a training step takes a quarter less time.
+        self._packs = (
+            args.use_cpu and args.world_size == 1 and is_plain and PackedBert.supports(config)
+        )
         # Read by Trainer, which otherwise counts no pairs for a model without further arguments.
         self.model_accepts_loss_kwargs = True
         # Widths vary; by default, the first ones would each be compiled separately.
@@ -218,10 +224,13 @@ class RerankerTrainer(Trainer):
             num_items_in_batch: number of pairs of the global batch, in training.
         """
         # With labels in its inputs, a one-label model would compute a mean squared error.
-        outputs = model(
-            **{name: tensor for name, tensor in inputs.items() if name not in LABEL_NAMES}
-        )
-        terms = [outputs.logits.squeeze(-1).float(), inputs["labels"], inputs["weight"]]
+        texts = {name: tensor for name, tensor in inputs.items() if name not in LABEL_NAMES}
+        if model.training and self._packs:
+            logits = self._packed_logits(model, inputs["row"].numpy())
+        else:
+            outputs = model(**texts)
+            logits = outputs.logits.squeeze(-1)
+        terms = [logits.float(), inputs["labels"], inputs["weight"]]
         if model.training:
             assert num_items_in_batch is not None
             terms.append(self._owner[inputs["row"]])
@@ -232,6 +241,21 @@ class RerankerTrainer(Trainer):
         else:
             loss = bce(*terms).mean()
         return (loss, outputs) if return_outputs else loss
+
+    def _packed_logits(self, model: Any, rows: np.ndarray) -> torch.Tensor:
+        """Logits of these training pairs, (b,), without padding; each thread computes a part."""
+        pairs = self.train_dataset.pairs.take(rows)
+        body = model.config.to_dict(), dict(model.named_parameters())
+
+        def logits_of(part: np.ndarray) -> torch.Tensor:
+            with self.accelerator.autocast():
+                return PackedBert(*body, self.args.device, "float32").logits(pairs.take(part))
+
+        order = np.argsort(-pairs.lengths, kind="stable")
+        threads = min(torch.get_num_threads(), len(order))
+        parts = [order[start::threads] for start in range(threads)]
+        logits = torch.cat([*in_threads(logits_of, parts, model)])
+        return logits[torch.from_numpy(np.concatenate(parts).argsort())]
 
 
 def set_dropout(model: PreTrainedModel, share: float) -> None:
