@@ -26,7 +26,7 @@ from transformers import AutoTokenizer
 
 from umls_reranker.core.arrays import progress
 from umls_reranker.core.devices import resolve_device, to_device
-from umls_reranker.core.files import written
+from umls_reranker.core.files import partial_path, replace_folder, written
 from umls_reranker.models.bi_encoder import BiEncoder, load_encoder_body, pooled
 from umls_reranker.models.model_files import MINILM, resolve_model
 from umls_reranker.models.pairs import PackedTexts
@@ -65,9 +65,10 @@ def main() -> None:
         with torch.no_grad():
             for own, trained in zip(mixed.parameters(), model.parameters(), strict=True):
                 own.lerp_(trained.cpu(), share)
-        with written(options.output / f"encoder_{share:g}") as folder:
-            mixed.half().save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
+        folder = options.output / f"encoder_{share:g}"
+        mixed.half().save_pretrained(partial_path(folder))
+        tokenizer.save_pretrained(partial_path(folder))
+        replace_folder(partial_path(folder), folder)
 
 
 def train(model, tokenizer, options: argparse.Namespace) -> None:
