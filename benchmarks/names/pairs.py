@@ -21,6 +21,8 @@ FEW_VISITS = 0.25
 # How often a pair has two normal forms, where the cluster has them.
 TWO_FORMS = 0.9
 NEIGHBORS = 12
+# Of these, drawn for a batch with each seed.
+NEAR = 3
 
 
 class Names:
@@ -60,10 +62,7 @@ class Names:
     def batch(
         self, seeds: np.ndarray, neighbors: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A pair of names of each seed, and of a neighbor of every seed in the first half.
-
-        Without the second half nearly all negatives would be kin, and what tells concepts apart in
-        general would be forgotten.
+        """A pair of names of each seed, and of some neighbors of each.
 
         Args:
             seeds: clusters.
@@ -75,9 +74,8 @@ class Names:
             clusters, which are no negatives.
         """
         clusters = [*seeds]
-        for seed in seeds[: len(seeds) // 2]:
-            near = neighbors[seed]
-            clusters += [*rng.permutation(near[near >= 0])[:1]]
+        for near in neighbors[seeds]:
+            clusters += [*rng.permutation(near[near >= 0])[:NEAR]]
         distinct = np.unique(clusters)
         pairs = np.array([self._pair(cluster, rng) for cluster in distinct])
         return pairs.T.ravel(), self.related[distinct][:, distinct].toarray()

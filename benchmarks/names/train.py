@@ -1,22 +1,20 @@
 #!/usr/bin/env python
 """Train an encoder on the clusters of `gather.py`: names of a cluster become alike.
 
-    python benchmarks/names/train.py runs/names/data runs/names/base --steps 3000
+    python benchmarks/names/train.py runs/names/data runs/names/base
 
-The loss is InfoNCE (van den Oord et al. 2018) of cosines. A batch has pairs of synonyms, many of
-clusters that are near each other, so that its negatives are hard. Clusters with a normal form in
-common are no negatives.
+The loss is InfoNCE (van den Oord et al. 2018) of cosines. A batch has a pair of synonyms of some
+clusters and of clusters near each of them, so that its negatives are hard. Clusters with a normal
+form in common are no negatives.
 
 At the end ``encoder_SHARE`` is written for each of --shares: an encoder whose weights are such a
-share of the trained ones and the rest of the model's, since a whole one forgets what it was not
-trained on. Run again, an interrupted training goes on. With more --steps a finished one goes on:
-its rate rises again, and the near clusters are found by what it has learned.
+share of the trained ones and the rest of the model's, since training on names alone forgets what
+else the model knows. Run again, an interrupted training goes on.
 """
 
 import argparse
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -49,9 +47,9 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that gather.py wrote")
     parser.add_argument("output", type=Path, help="folder of the training")
     parser.add_argument("--model", default=MINILM, help="encoder with mean pooling")
-    parser.add_argument("--steps", type=int, default=3_000, help="those done before included")
-    parser.add_argument("--lr", type=float, default=1.5e-4)
-    parser.add_argument("--seeds", type=int, default=128, help="clusters drawn for a batch")
+    parser.add_argument("--steps", type=int, default=427)
+    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--seeds", type=int, default=48, help="clusters drawn for a batch")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.5])
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -78,17 +76,13 @@ def train(model, tokenizer, options: argparse.Namespace) -> None:
         model.parameters(), options.lr, weight_decay=0.01, betas=(0.9, 0.98), fused=True
     )
     checkpoint = options.output / "state.pt"
-    state = {"step": 0, "steps": 0}
+    start = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=model.device, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-    start = state["step"]
-    if start >= options.steps:
-        return
-    # Found when the training began or, after its end, went on.
-    mined_at = start if start == state["steps"] else state["mined_at"]
-    neighbors = mined(options.output / f"neighbors_{mined_at}.npy", names, model, tokenizer)
+        start = state["step"]
+    neighbors = near_clusters(options.output / "neighbors.npy", names, options.model)
     losses: list[float] = []
     batches = enumerate(islice(names.seed_batches(options.seeds), start, options.steps), start)
     bar = progress(batches, total=options.steps - start, desc="training", unit="step")
@@ -109,8 +103,6 @@ def train(model, tokenizer, options: argparse.Namespace) -> None:
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "step": done,
-                "steps": options.steps,
-                "mined_at": mined_at,
             }
             with written(checkpoint) as partial:
                 torch.save(state, partial)
@@ -121,13 +113,10 @@ def rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARMUP_STEPS, (1 - step / steps) / DECAY)
 
 
-def mined(file: Path, names: Names, model, tokenizer) -> np.ndarray:
-    """The near clusters of the file, which is made if it does not exist."""
+def near_clusters(file: Path, names: Names, model: str) -> np.ndarray:
+    """Those of the file, which the encoder finds before it is trained."""
     if not file.exists():
-        with TemporaryDirectory() as folder:
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-            encoder = BiEncoder.from_pretrained(folder, max_length=MAX_TOKENS)
+        encoder = BiEncoder.from_pretrained(model, max_length=MAX_TOKENS)
         nearest = nearest_clusters(names, encoder, np.random.default_rng(SEED))
         with written(file) as partial, partial.open("wb") as stream:
             np.save(stream, nearest)
