@@ -407,13 +407,15 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path, linker, monkeypatch, ending
     (parts,) = tmp_path.glob(f".{target.name}.*.parts")
     assert len(list(parts.glob("*.arrow"))) == finished
     assert (target.read_bytes() == b"as it was") == (point != "after the output")
+    # A part that has lost its end is made again.
+    os.truncate(parts / "000001.arrow", 1000)
     process = LinkJob.process
     batches = []
     monkeypatch.setattr(
         LinkJob, "process", lambda *arguments: batches.append(1) or process(*arguments)
     )
     counts, job = run(LinkJob, linker, source, target, **options)
-    assert len(batches) == 11 - finished
+    assert len(batches) == 12 - finished
     assert (counts["ranked"], counts["error"]) == (20, 1)
     assert "in.jsonl:21" in job.first_error and not parts.exists()
     assert target.read_bytes() == (tmp_path / f"whole.{ending}").read_bytes()

@@ -265,10 +265,13 @@ class CandidatesJob(LinkJob):
             f"{counts['error']:,} rows with an error"
         )
         if counts["gold"]:
-            share = counts["in_list"] / counts["gold"]
-            yield f"the gold concept is in the list of {share:.1%} of {counts['gold']:,} with one"
-        has_own_documents = self.format.counts["documents"] == counts["mentions"]
-        if has_own_documents and not self.each_row_is_a_document:
+            yield (
+                f"the gold concept is in the list of {counts['in_list'] / counts['gold']:.1%} "
+                f"of {counts['gold']:,} with one"
+            )
+        if not self.each_row_is_a_document and (
+            self.format.counts["documents"] == counts["mentions"]
+        ):
             yield f"each mention has a document of its own: nothing can be certified{OWN_DOCUMENTS}"
         options = " --each_row_is_a_document" if self.each_row_is_a_document else ""
         if self.beside is not None:

@@ -51,6 +51,7 @@ from .rows import (
     OutputFormat,
     Parts,
     RankedRows,
+    is_part,
     part_path,
     ranked_column,
 )
@@ -201,7 +202,7 @@ class FileJob(ABC):
                 for count, rows in enumerate(batches, start=1):
                     path = part_path(folder, count - 1)
                     is_ours = count % processes.num_processes == processes.process_index
-                    if is_ours and not path.exists():
+                    if is_ours and not (path.exists() and is_part(path)):
                         self.process(worker, rows).save(path)
                     bar.update(len(rows.positions))
             processes.wait_for_everyone()
@@ -430,7 +431,6 @@ def said_of_counts(
         calibration: that of the model.
         remedy: how to calibrate a model for lists that get no tiers.
     """
-    strings = calibration.counts
     yield f"{counts['ranked']:,} mentions ranked, {counts['error']:,} with an error"
     if counts["ranked"]:
         yield summary_of(counts)
@@ -443,9 +443,13 @@ def said_of_counts(
         yield f"scores and tiers are not calibrated for your lists: {remedy}"
     elif counts["ranked"]:
         yield f"tiers are for {calibration.source}"
-    if distance := distance_from_calibration(counts, strings):
+    if distance := distance_from_calibration(counts, calibration.counts):
         yield f"caution: {distance}; scores and tiers hold for text and lists like those"
-    if counts["candidates"] and not (counts["known"] or counts["untiered"]) and len(strings):
+    if (
+        counts["candidates"]
+        and not (counts["known"] or counts["untiered"])
+        and len(calibration.counts)
+    ):
         yield (
             "caution: the model has counted no concept of these candidates; "
             "are ids missing, or of another kind?"
@@ -474,10 +478,9 @@ def summary_of(counts: Mapping[str, int]) -> str:
     """Share of each tier and of what is accepted, and accuracy where gold concepts are known."""
     ranked = counts["ranked"]
     tiered = sum(counts[tier] for tier in TIERS)
-    shown = {"no tier": counts["untiered"], "no candidates": ranked - tiered - counts["untiered"]}
-    shown = {name: count for name, count in shown.items() if count}
-    if tiered:
-        shown = {tier: counts[tier] for tier in TIERS} | shown
+    others = {"no tier": counts["untiered"], "no candidates": ranked - tiered - counts["untiered"]}
+    shown = {tier: counts[tier] for tier in TIERS if tiered}
+    shown |= {name: count for name, count in others.items() if count}
     summary = ", ".join(f"{name} {count / ranked:.1%}" for name, count in shown.items())
     if tiered:
         summary += f"; accepted {counts['accepted'] / ranked:.1%}"

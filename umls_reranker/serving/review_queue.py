@@ -67,9 +67,9 @@ def select_for_review(
     )
     strings = {normalize_name(term_of(rows[number]).text) for number in drawn}
     doubtful: list[int] = []
-    for number in sorted(
-        set(range(len(rows))) - set(drawn), key=lambda number: _margin(rows[number])
-    ):
+    # Rows without candidates are not doubtful.
+    margins = [row[RANKED][0]["margin"] if row[RANKED] else 1.0 for row in rows]
+    for number in sorted(set(range(len(rows))) - set(drawn), key=margins.__getitem__):
         string = normalize_name(term_of(rows[number]).text)
         if len(drawn) + len(doubtful) < count and string not in strings:
             strings.add(string)
@@ -256,8 +256,3 @@ def _apart(candidate: Mapping[str, Any], name: str | None) -> Iterator[str]:
     yield from _hierarchy().names([types] if isinstance(types, str) else types)
     if definition := candidate.get("definition"):
         yield shorten(definition, LONGEST_DEFINITION, placeholder=" ...")
-
-
-def _margin(row: Mapping[str, Any]) -> float:
-    """Margin of the top candidate; rows without candidates are not doubtful."""
-    return row["ranked"][0]["margin"] if row["ranked"] else 1.0

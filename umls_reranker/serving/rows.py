@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -319,6 +320,13 @@ class Parts(Iterable[RankedRows]):
 def part_path(folder: Path, number: int) -> Path:
     """The file of a part."""
     return folder / f"{number:06}.arrow"
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is a whole part: the file system may have lost the end of one."""
+    with suppress(OSError, ValueError, TypeError, LookupError):
+        return RankedRows.load(path).ranked is not None
+    return False
 
 
 def _state(table: pa.Table) -> dict[str, Any]:
