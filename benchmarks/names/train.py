@@ -31,7 +31,7 @@ from umls_reranker.models.pairs import PackedTexts
 from umls_reranker.training.trainer import set_dropout
 
 TEMPERATURE = 0.05
-WARMUP_STEPS = 100
+WARMUP_STEPS = 50
 # Share of the steps in which the rate falls to zero.
 DECAY = 0.3
 # Names that are padded together.
