@@ -29,6 +29,7 @@ RANDOM_SAMPLE = "is_random_sample"
 ABOUT_MENTION = (
     "doc_id",
     "mention_id",
+    "start",
     "source_code",
     "source_vocabulary",
     "frequency",
