@@ -82,8 +82,9 @@ def pairs(options: argparse.Namespace, rows: list[Row]) -> None:
 
 
 def lists(options: argparse.Namespace, rows: list[Row]) -> None:
-    """Whole lists in float32."""
+    """Whole lists in float32, as a linker makes them: with the key of its index."""
     seconds, results = list_seconds(options.model, rows, options.rounds)
+    print(f"{len(rows)} lists of {len({row['entity'] for row in rows})} distinct mentions\n")
     print_table(seconds, len(rows), "mentions", "rank")
     retained = results["rerank_batch"]
     both = zip(results["rerank_batch, all scored"], retained, strict=True)
@@ -99,9 +100,12 @@ def list_seconds(
     model: Path, rows: list[Row], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Seconds of all lists in float32 by `CrossEncoder.rank`, `rerank`, `rerank_batch`; results."""
+    from umls_reranker.models.cross_encoder import REMEMBERED_PAIRS, RememberedLogits
+
     ours = our_reranker(model, "float32")
     theirs = their_encoder(model, "float32")
-    columns = [[row.get(key) for row in rows] for key in ("entity", "candidates", "entity_type")]
+    keys = ("entity", "candidates", "entity_type", "left", "right", "index_key")
+    columns = [[row.get(key) or ("" if key in keys[3:] else None) for row in rows] for key in keys]
     texts = [
         (row["entity"], [candidate["name"] for candidate in row["candidates"]]) for row in rows
     ]
@@ -112,12 +116,24 @@ def list_seconds(
     def rerank(reranker: Any) -> list[Any]:
         return [reranker.rerank(*call) for call in zip(*columns, strict=True)]
 
+    def rerank_batch(reranker: Any) -> list[Any]:
+        *inputs, index_keys = columns
+        return reranker.rerank_batch(*inputs, index_keys=index_keys)
+
+    def remember() -> list[Any]:
+        # Each run begins without memory.
+        ours.cross_encoder.remembered = RememberedLogits(REMEMBERED_PAIRS)
+        ranks = rerank(ours)
+        ours.cross_encoder.remembered = RememberedLogits(0)
+        return ranks
+
     runs: dict[str, Callable[[], Any]] = {
         "rank": lambda: [theirs.rank(*pair, show_progress_bar=False) for pair in texts],
         "rerank": partial(rerank, ours),
-        "rerank_batch": partial(ours.rerank_batch, *columns),
+        "rerank, logits remembered": remember,
+        "rerank_batch": partial(rerank_batch, ours),
         "rerank, all scored": partial(rerank, whole),
-        "rerank_batch, all scored": partial(whole.rerank_batch, *columns),
+        "rerank_batch, all scored": partial(rerank_batch, whole),
     }
     return interleaved(runs, rounds)
 

@@ -12,11 +12,13 @@ from hub_server import HubServer, Repo
 from huggingface_hub import constants
 from huggingface_hub.errors import HFValidationError
 from tiny_models import tiny_cross_encoder
+from transformers import BertConfig
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.models import model_files
 from umls_reranker.models.model_files import commit_of, hub_calls, resolve_model
-from umls_reranker.pipeline.preflight import preflight
+from umls_reranker.pipeline import preflight as preflight_module
+from umls_reranker.pipeline.preflight import minutes_here, preflight
 from umls_reranker.pipeline.recipe import Recipe
 from umls_reranker.pipeline.sources import CONTENT_CHECKS, fetch
 
@@ -269,9 +271,18 @@ def recipe(tmp_path, monkeypatch):
 
 
 def test_needs_are_estimated_from_files_and_configurations(recipe):
-    told = preflight(recipe())
-    assert "1,000 names" in told and "pairs 1.0 GB" in told
+    told = preflight(recipe(device="cpu"))
+    assert "1,000 names" in told and "pairs 1.0 GB" in told and "minutes here" in told
     assert "vectors 0.0 GB" in told and "checkpoints 0.0 GB" in told
+
+
+def test_minutes_follow_from_a_probe_of_the_processor(monkeypatch):
+    clock = SimpleNamespace(monotonic=iter([3.0, 4.0]).__next__)
+    monkeypatch.setattr(preflight_module, "time", clock)
+    config = BertConfig(hidden_size=384, intermediate_size=1_536, num_hidden_layers=6)
+    # A second for 200 products of 512 tokens; a layer takes as long as three of them.
+    expected = 1 + 1.3 * 1e6 * 6 * 3 / (200 * 512) / 60
+    assert minutes_here(1e6, config) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

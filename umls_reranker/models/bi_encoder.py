@@ -209,7 +209,6 @@ class BiEncoder:
         """
         token_budget = token_budget or TOKEN_BUDGET.get(self.body.device.type, TOKEN_BUDGET["cuda"])
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        parallel_map = batch_mapper(self.body.device)
         with progress(total=len(texts), desc=desc, unit=" texts") as bar:
             for start in range(0, len(texts), chunk_texts):
                 chunk = slice(start, start + chunk_texts)
@@ -218,7 +217,7 @@ class BiEncoder:
                 ids = ids_of(texts[chunk], *around)
                 lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
                 batches = divide_by_length(lengths, token_budget, self.body.padded)
-                computed = parallel_map(partial(self._unit_vectors, ids), batches)
+                computed = batch_mapper(self.body.device)(partial(self._unit_vectors, ids), batches)
                 outputs = []
                 for batch, output in zip(batches, computed, strict=True):
                     outputs.append(output)
@@ -273,9 +272,11 @@ def load_encoder_body(
     folder: str | Path, device: torch.device, dtype: str
 ) -> transformers.PreTrainedModel:
     """Load a folder's encoder by transformers, without a head; errors are as for `load_weights`."""
-    attention = resolve_attention(None, device)
     return load_weights(
-        transformers.AutoModel, folder, dtype=dtype, attn_implementation=attention
+        transformers.AutoModel,
+        folder,
+        dtype=dtype,
+        attn_implementation=resolve_attention(None, device),
     ).to(device)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +69,9 @@ class RememberedLogits:
 
     def recall(self, hashes: Sequence[bytes]) -> np.ndarray:
         """(n,) float32, NaN for unknown pairs, which are given by `hash_pair`."""
-        known = self._logits
-        return np.fromiter((known.get(key, np.nan) for key in hashes), np.float32, len(hashes))
+        # The table of this moment: another thread may begin a new one.
+        logits = map(self._logits.get, hashes, repeat(np.nan))
+        return np.fromiter(logits, np.float32, len(hashes))
 
     def add(self, hashes: Sequence[bytes], logits: np.ndarray) -> None:
         """Remember the (n,) logits of pairs, or of the first `most`."""

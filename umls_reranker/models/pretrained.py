@@ -157,14 +157,9 @@ class PackedLayers:
         )
         hidden = functional.layer_norm(hidden, self.words.shape[1:], *self.embedding_norm, self.eps)
         for layer in layers:
-            hidden = self._after_attention(
-                layer, self._attention(layer, hidden, batch.groups), hidden
-            )
+            attended = self._of_groups(functional.linear(hidden, *layer.qkv), batch.groups)
+            hidden = self._after_attention(layer, attended, hidden)
         return hidden
-
-    def _attention(self, layer: _Layer, hidden: Tensor, groups: list[TextGroup]) -> Tensor:
-        """Attention output of each token, (t, h)."""
-        return self._of_groups(functional.linear(hidden, *layer.qkv), groups)
 
     def _attention_of_first(
         self, layer: _Layer, first: Tensor, hidden: Tensor, groups: list[TextGroup]
@@ -179,13 +174,18 @@ class PackedLayers:
     def _of_groups(
         self, projected: Tensor, groups: list[TextGroup], query: Tensor | None = None
     ) -> Tensor:
-        """Attention of queries, or of the first third of `projected`, over keys and values."""
+        """Attention output of each token, (t, h), or of queries, (n, h), over keys and values.
+
+        Args:
+            projected: (t, 3 h) queries, keys and values of the tokens, or (t, 2 h) without queries.
+            groups: the texts.
+            query: (n, h) the query of each text; None: those of all tokens.
+        """
         outputs = []
-        head_size = self.dimension // self.heads
         tokens_of_groups = projected.split([group.texts * group.length for group in groups])
         for group, tokens in zip(groups, tokens_of_groups, strict=True):
             # (texts, length, 2 or 3, heads, size) -> two or three of (texts, heads, length, size)
-            by_head = tokens.view(group.texts, group.length, -1, self.heads, head_size)
+            by_head = tokens.view(group.texts, group.length, 2 + (query is None), self.heads, -1)
             parts = by_head.permute(2, 0, 3, 1, 4)
             if query is not None:
                 parts = (query[group.rows].view(group.texts, self.heads, 1, -1), *parts)
@@ -429,10 +429,8 @@ def input_names(
     model: transformers.PreTrainedModel, tokenizer: transformers.PreTrainedTokenizerBase
 ) -> list[str]:
     """The inputs that a model accepts, of the three possible ones: always ids and their mask."""
-    names = ["input_ids", "attention_mask"]
-    types = "token_type_ids"
-    is_read = types in signature(model.forward).parameters
-    return [*names, types] if is_read and types in tokenizer.model_input_names else names
+    read = {*signature(model.forward).parameters} & {*tokenizer.model_input_names}
+    return ["input_ids", "attention_mask", *({"token_type_ids"} & read)]
 
 
 class PackedBert(TorchNetwork):

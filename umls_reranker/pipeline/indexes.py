@@ -75,8 +75,9 @@ def make_vectors(recipe: Recipe, run: RunFolder, stage: Stage, state: Any) -> No
     from ..retrieval.name_index import encode_names
 
     with stage.writing(recipe.run.overwrite, owner=state.is_main_process) as (folder, summary):
-        settings = index_settings(recipe, run)
-        vectors = encode_names(run.path, folder, settings, recipe.run.device, state)
+        vectors = encode_names(
+            run.path, folder, index_settings(recipe, run), recipe.run.device, state
+        )
         summary |= {"strings": len(vectors), "dimension": vectors.dimension}
 
 
@@ -97,9 +98,12 @@ def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     concepts = ConceptTable.load(run.path / "concepts")
     count = recipe.index.candidates_per_mention
     mentions = run.splits("mentions")
-    train_cuis = trainable(mentions["train"]["cui"][:])
-    most = recipe.mining.max_train_mentions
-    drawn = drawn_rows(train_cuis, concepts, most, recipe.run.seed)
+    drawn = drawn_rows(
+        trainable(mentions["train"]["cui"][:]),
+        concepts,
+        recipe.mining.max_train_mentions,
+        recipe.run.seed,
+    )
     mentions["train"] = mentions["train"].select(drawn)
     with stage.writing() as (folder, summary):
         retriever = load_retriever(run.path, recipe.run.device)
@@ -113,8 +117,9 @@ def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
                 is_known=split != "test",
             )
         # They decide a model.
-        files = sorted(folder.glob("*.arrow"))
-        summary["sha256"] = {file.stem: file_sha256(file) for file in files}
+        summary["sha256"] = {
+            file.stem: file_sha256(file) for file in sorted(folder.glob("*.arrow"))
+        }
     for split in SPLITS:
         print("\n".join(recall_lines(split, summary[split], count)))
 

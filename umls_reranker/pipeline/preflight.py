@@ -6,6 +6,7 @@ python -m umls_reranker.pipeline.preflight RECIPE [--KEY VALUE ...]
 import os
 import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from ..core.arrays import started_processes
-from ..core.devices import sharing_processes
+from ..core.devices import batch_mapper, resolve_device, resolve_dtype, sharing_processes
 from ..core.errors import CollectedErrors, UserError
 from ..core.files import CHUNK_BYTES, open_binary
 from ..models.model_files import resolve_model
 from ..models.pretrained import load_pretrained, loading, require_readable
 from ..retrieval.name_index import new_index, training_size
 from ..retrieval.retrievers import needs_encoder
+from ..training.encoder_training import BATCH_SIZE
 from ..training.losses import LOSSES
 from ..training.trainer import training_arguments
 from ..training.training_arguments import RerankerTrainingArguments
@@ -38,6 +40,9 @@ COMPRESSION = 6
 BYTES_PER_PAIR = 100
 # Of a parameter in a checkpoint, with two moments.
 BYTES_PER_PARAMETER = 12
+# Products of 512 tokens with a matrix of a layer that tell how fast a processor is.
+PROBES = 200
+CPU = torch.device("cpu")
 # Of BERT-base, if the configuration cannot be read.
 DIMENSION = 768
 PARAMETERS = 110_000_000
@@ -55,14 +60,17 @@ def preflight(recipe: Recipe) -> str:
     faults = CollectedErrors()
     index = recipe.index
     training: dict[str, Any] = faults.result({}, typed_training, recipe.training)
-    checkpoints = faults.result(0, count_checkpoints, recipe, training)
+    arguments = faults.result(None, training_arguments, recipe.run, training, recipe.run.run_dir)
+    # The best one, and the one that is being written, too.
+    checkpoints = 2 + (getattr(arguments, "save_total_limit", None) or 0)
     files: dict[str, tuple[Path, ...]] = faults.result({}, input_files, recipe)
     dictionary = [path for name in ("MRCONSO", "obo", "names") for path in files.get(name, ())]
     names = count_names(recipe, dictionary)
     configs = read_configs(recipe, faults)
     dimension = getattr(configs.get("encoder"), "hidden_size", DIMENSION)
-    parameters = index.index_parameters or ""
-    empty = faults.result(None, new_index, dimension, index.index_factory, parameters)
+    empty = faults.result(
+        None, new_index, dimension, index.index_factory, index.index_parameters or ""
+    )
     if empty is not None and dictionary and "dense" in index.retrievers:
         faults.result(0, require_trainable, empty, recipe, dictionary)
     faults.result(None, require_teacher, recipe, training)
@@ -73,24 +81,45 @@ def preflight(recipe: Recipe) -> str:
     mining = recipe.mining
     negatives = mining.nearest_negatives + mining.same_type_negatives + mining.random_negatives
     mentions = mining.max_train_mentions or recipe.mentions.expected_mentions or 0
-    needs["pairs"] = mentions * (1 + negatives) * BYTES_PER_PAIR
+    pairs = mentions * (1 + negatives)
+    needs["pairs"] = pairs * BYTES_PER_PAIR
     weights = faults.result(PARAMETERS, count_parameters, recipe, configs)
     needs["checkpoints"] = checkpoints * weights * BYTES_PER_PARAMETER
     free = faults.result(0, free_space, recipe, needs)
     faults.raise_any()
     figures = ", ".join(f"{name} {_gb(size)}" for name, size in needs.items() if size)
-    processes = started_processes("LOCAL_WORLD_SIZE")
-    memory = max(needs.get("index", 0), needs["pairs"] * processes)
+    memory = max(needs.get("index", 0), needs["pairs"] * started_processes("LOCAL_WORLD_SIZE"))
+    config = configs.get("encoder") or configs.get("model")
+    if mentions and config is not None and resolve_device(recipe.run.device).type == "cpu":
+        # Training computes three times as much: the gradients of texts and of weights, too. As many
+        # mentions as the cross-encoder learns from are for calibration and evaluation.
+        texts = 6 * BATCH_SIZE * recipe.encoder.encoder_training_steps
+        pairs = 3 * pairs * getattr(arguments, "num_train_epochs", 1)
+        tokens = 10 * (texts + names) + 17 * (pairs + mentions * index.candidates_per_mention)
+        figures = f"{minutes_here(tokens, config):.0f} minutes here, {figures}"
     return (
         f"[estimate] {names:,} names, {figures}; disk {_gb(sum(needs.values()))} of {_gb(free)} "
         f"free, memory {_gb(memory)} of {_gb(psutil.virtual_memory().available)} free"
     )
 
 
-def count_checkpoints(recipe: Recipe, training: Mapping[str, Any]) -> int:
-    """The most checkpoints at a time: the best one and the one that is being written, too."""
-    arguments = training_arguments(recipe.run, training, recipe.run.run_dir)
-    return 2 + (arguments.save_total_limit or 0)
+def minutes_here(tokens: float, config: PreTrainedConfig) -> float:
+    """About how many minutes this processor takes for a network, by a probe of a second or two.
+
+    Args:
+        tokens: tokens that it reads, those of training counted three times.
+        config: its shape.
+    """
+    dtype = getattr(torch, resolve_dtype("auto", CPU))
+    texts = torch.rand(512, config.hidden_size).to(dtype)
+    wide = getattr(config, "intermediate_size", 4 * config.hidden_size)
+    weights = torch.rand(config.hidden_size, wide).to(dtype)
+    started = time.monotonic()
+    sum(batch_mapper(CPU)(lambda _: (texts @ weights)[0, 0].item(), range(PROBES)))
+    seconds = (time.monotonic() - started) / PROBES / len(texts)
+    # A layer multiplies by two matrices of this shape, and by four that are square.
+    products = config.num_hidden_layers * (2 + 4 * config.hidden_size / wide)
+    return 1 + 1.3 * tokens * products * seconds / 60
 
 
 def count_names(recipe: Recipe, dictionary: Sequence[Path]) -> int:
@@ -152,8 +181,9 @@ def count_parameters(recipe: Recipe, configs: Mapping[str, PreTrainedConfig | No
     if config is None:
         return PARAMETERS
     with loading(f"model {config.name_or_path}"), torch.device("meta"):
-        attention = recipe.model.attn_implementation
-        return AutoModel.from_config(config, attn_implementation=attention).num_parameters()
+        return AutoModel.from_config(
+            config, attn_implementation=recipe.model.attn_implementation
+        ).num_parameters()
 
 
 def free_space(recipe: Recipe, needs: Mapping[str, int]) -> int:

@@ -572,7 +572,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mappings = [name for name, value in content.items() if isinstance(value, dict)]
         return content | pick(yaml.safe_load(text) if mappings else {}, mappings)
     except FileNotFoundError:
-        names = ", ".join(shipped_recipes())
-        raise UserError(f"recipe {path} does not exist; recipes in the package: {names}") from None
+        raise UserError(
+            f"recipe {path} does not exist; in the package: {', '.join(shipped_recipes())}"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"recipe {path} is not valid YAML: {error}") from None

@@ -448,8 +448,9 @@ class RunFolder:
 
         folder = self.path / stage
         try:
-            files = sorted(folder.glob("*.arrow"))
-            return DatasetDict({file.stem: Dataset.from_file(str(file)) for file in files})
+            return DatasetDict(
+                {file.stem: Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))}
+            )
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} is damaged ({error}); rebuild it with --overwrite") from None
 

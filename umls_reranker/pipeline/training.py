@@ -32,11 +32,14 @@ from .stages import RunFolder, Stage
 
 def make_encoder(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     """Fine-tune the bi-encoder."""
-    mentions = run.splits("mentions")["train"]
-    concepts = ConceptTable.load(run.path / "concepts")
     with stage.writing(recipe.run.overwrite) as (folder, summary):
         summary |= train_encoder(
-            recipe.run, recipe.encoder, recipe.index, mentions, concepts, folder
+            recipe.run,
+            recipe.encoder,
+            recipe.index,
+            run.splits("mentions")["train"],
+            ConceptTable.load(run.path / "concepts"),
+            folder,
         )
     print(f"encoder trained on {summary['queries']:,} queries in {summary['steps']:,} steps")
 
@@ -46,7 +49,6 @@ def make_pairs(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     concepts = ConceptTable.load(run.path / "concepts")
     template = PairTemplate.from_recipe(recipe.model)
     teachers = load_teachers(recipe, template)
-    lists = run.lists("train")
     with stage.writing(recipe.run.overwrite) as (folder, summary):
         miner = PairMiner(
             concepts,
@@ -56,7 +58,7 @@ def make_pairs(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
             template=template,
             teachers=teachers,
         )
-        summary |= miner.mine(lists, folder / "train.arrow")
+        summary |= miner.mine(run.lists("train"), folder / "train.arrow")
         write_json(folder / "mining_report.json", summary)
     for name, count in summary.items():
         print(f"{name.replace('_', ' ')}: {count:,}")
@@ -87,8 +89,7 @@ def make_checkpoints(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     """Fine-tune the cross-encoder on mined pairs; all processes of a launch take part."""
     training = typed_training(recipe.training)
     most = training.get("max_dev_pairs", RerankerTrainingArguments.max_dev_pairs)
-    lists = run.lists("dev")
-    dev = dev_rows(lists, PairTemplate.from_recipe(recipe.model), most, recipe.run.seed)
+    dev = dev_rows(run.lists("dev"), PairTemplate.from_recipe(recipe.model), most, recipe.run.seed)
     rows = open_arrow(run.path / "pairs" / "train.arrow")
     model = recipe.model
     if model.start_from_encoder:
