@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Make the model in the package.
+"""Make the models in the package.
 
-    python benchmarks/built_in.py runs/built-in
-    python benchmarks/built_in.py runs/built-in --cross_encoder runs/names/model
+    python benchmarks/built_in.py runs/built-in-fast
+    python benchmarks/built_in.py runs/built-in --names_encoder runs/names/base/encoder_0.5 --seen runs/names/data/documents.json
 
 Its lists are of at most 15 mentions of each MedMentions training document. The documents are split
 in halves. The dictionary for one half has the names of open vocabularies, and the mentions of the
@@ -12,17 +12,20 @@ is not fine-tuned.
 Two kinds of models are fitted on them, each with the mention's type and without:
 
 * for lists without scores, with ids and of names alone: whether their order means anything is not
-  known, so that they do not read it;
+  known, so that they do not read it; for three in four mentions concepts are shown by preferred
+  names, as many pipelines do, else by the nearest name, as `link` does;
 * for lists with scores of any retriever or index, with ids and of names alone: they read it.
 
-With a cross-encoder, all weigh its logits too. Indexes and lists are kept in --work, and not made
-again: the vectors of 200,000 names take most of the time. The model also knows the names of four
-open vocabularies, as hashes.
-"""
+With an encoder of names, all weigh its cosines, too. Then documents that it has seen are counted,
+and the models fitted on the others. Indexes and lists are kept in --work, and not made again: the
+vectors of 200,000 names take most of the time. The model also knows the names of four open
+vocabularies, as hashes.
+"""  # noqa: E501
 
 import argparse
 import csv
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,7 +38,8 @@ import numpy as np
 VOCABULARIES = ("DOID", "MONDO", "NCI", "UBERON")
 # Shown in lists. MEDMENTIONS is not: many of its names are mentions that lists are measured on.
 SOURCES = (*VOCABULARIES, "ORDO", "NIF", "ONCOTREE")
-CARD_ROW = "| candidate lists used for calibration | set by their publishers |"
+CARD_ROW = "| candidate lists used for calibration | set by their publishers |\n"
+SOURCES_OF_CARD = "| source | license |\n| --- | --- |\n"
 LICENSES = """\
 | mentions: 1,078 MedMentions documents, at most 15 mentions of each | CC0 1.0 |
 | names of concepts, as one-way hashes without acronyms: Disease Ontology (DOID) | CC0 1.0 |
@@ -45,13 +49,21 @@ LICENSES = """\
 | other names in the lists: ONCOTREE, ORDO and NIF, and mention strings of the same MedMentions documents | CC BY 4.0, \
 CC0 1.0; the model contains nothing of them |
 | order of the candidates: all-MiniLM-L6-v2, not fine-tuned | Apache-2.0; the model contains nothing of it |
-
+"""  # noqa: E501
+# What the encoder of names learned from.
+NAMES = """\
+| synonyms that the encoder learned: NCI Thesaurus (diseases), ORDO, Cell Ontology, MONDO, ONCOTREE | CC BY 4.0 |
+| the same: MedQuAD, names of NIH pages by CUI (Ben Abacha and Demner-Fushman 2019) | CC BY 4.0 |
+| the same: MeSH disease descriptors of 2025, U.S. National Library of Medicine | free use with attribution |
+| the same: DOID; UBERON; mentions of 554 MedMentions documents | CC0; CC BY 3.0; CC0 |
+"""  # noqa: E501
+MADE_BY = """
 The hashes are changed from the vocabularies' names: normalized, joined with the CUI, hashed. The model itself (feature
-weights, thresholds and hashed counts) has the license of the package, Apache-2.0. It was built with
-
-```bash
-python benchmarks/built_in.py runs/built-in
-```"""  # noqa: E501
+weights, thresholds, hashed counts and, where there is one, the encoder) has the license of the package, Apache-2.0.
+[benchmarks/built_in.py](../../benchmarks/built_in.py) made it.
+"""  # noqa: E501
+# After the card's table of licenses.
+NOTE = "\nUsing the model with UMLS content"
 # After the card's table of certificates.
 DATA = "\n## Calibration data\n"
 KINDS = """
@@ -66,6 +78,8 @@ SEED = 13
 UNREACHED = 0.99
 CANDIDATES = 10
 MENTIONS_PER_DOCUMENT = 15
+# Share of the mentions whose concepts are shown by preferred names.
+PREFERRED = 0.75
 # As many are retrieved, and the first `CANDIDATES` are fitted on.
 RETRIEVED = 20
 # Types of concepts weigh nothing in these lists.
@@ -95,7 +109,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", type=Path, help="model folder to write")
-    parser.add_argument("--cross_encoder", help="folder or Hub id; default: none")
+    parser.add_argument("--names_encoder", type=Path, help="folder; default: no network")
+    parser.add_argument("--seen", type=Path, help="documents that it has seen, by gather.py")
     parser.add_argument("--encoder", default="sentence-transformers/all-MiniLM-L6-v2")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path("runs/built-in-lists"))
@@ -104,35 +119,82 @@ def main() -> None:
     if not lists.exists():
         options.work.mkdir(parents=True, exist_ok=True)
         write_lists(options.data, options.encoder, options.work, lists)
-    fit_model(options.data, lists, options.cross_encoder, options.model)
+    known = known_names(options.data)
+    if options.seen:
+        counts, lists = without_seen(lists, options.seen)
+        known = known.plus(counts)
+    fit_model(known, lists, options.names_encoder, options.model)
 
 
-def fit_model(data: Path, path: Path, cross_encoder: str | None, folder: Path) -> None:
+def without_seen(lists: Path, seen: Path):
+    """Count the mentions of the documents in `seen`, and write the lists of the others."""
+    from umls_reranker.calibration.string_counts import StringCounts
+
+    documents = {*json.loads(seen.read_text(encoding="utf-8"))}
+    counted = []
+    others = lists.with_name("unseen_lists.jsonl")
+    with lists.open(encoding="utf-8") as lines, others.open("w", encoding="utf-8") as out:
+        for line in lines:
+            row = json.loads(line)
+            if row["doc_id"] in documents:
+                counted.append((row["entity"], row["cui"][0][0], row["entity_type"]))
+            else:
+                out.write(line)
+    return StringCounts.fit(counted), others
+
+
+def fit_model(known, path: Path, encoder: Path | None, folder: Path) -> None:
     """Fit all models, and write their folder with figures and card."""
     from umls_reranker.calibration.arguments import CalibrationArguments
     from umls_reranker.calibration.features import CROSS_ENCODER
+    from umls_reranker.calibration.fitting import CrossEncoderLogits
+    from umls_reranker.hub.model_folder import Origin
     from umls_reranker.lists.labels import read_labelled_lists
+    from umls_reranker.models.cross_encoder import PairScorer
+    from umls_reranker.models.model_files import MINILM, MINILM_REVISION
+    from umls_reranker.models.pairs import PairTemplate
     from umls_reranker.serving.model_source import ModelSource
     from umls_reranker.serving.on_lists import calibrate_lists, calibration_summary, save_calibrated
 
-    source = replace(ModelSource.load(cross_encoder), counts=known_names(data))
+    source = ModelSource(counts=known)
+    if encoder:
+        scorer = PairScorer.from_folder(encoder, PairTemplate(), "cpu", "float32")
+        origin = Origin("{}", MINILM, MINILM_REVISION)
+        source = replace(source, folder=encoder, cross_encoder=scorer, origin=origin)
     lists = read_labelled_lists(path, source.hierarchy)
-    of_network = (CROSS_ENCODER,) if cross_encoder else ()
+    shown = read_labelled_lists(with_preferred_names(path), source.hierarchy)
+    of_network = (CROSS_ENCODER,) if encoder else ()
     features = [*of_network, *FEATURES, *OWN]
     settings = CalibrationArguments(features, "beta", target_precision=UNREACHED)
-    new = calibrate_lists(source, without_scores(lists), settings, SEED, keep_cross_encoder=True)
+    new = calibrate_lists(source, without_scores(shown), settings, SEED, keep_cross_encoder=True)
     models = [*new.calibration.models]
+    logits = CrossEncoderLogits(source.cross_encoder, lists)
     for name, missing in ORDERED.items():
         features = (*of_network, *FEATURES, "scored_position")
-        models.append(ordered_model(source, lists, name, features, missing))
+        models.append(ordered_model(source, logits, lists, name, features, missing))
     # It decides about lists of any source, and certifies nothing.
     calibration = replace(new.calibration, models=models, list_scores=None)
     new = replace(new, calibration=calibration)
     save_calibrated(source, new, folder)
     card = folder / "README.md"
-    text = card.read_text(encoding="utf-8").replace(CARD_ROW, LICENSES)
+    sources = SOURCES_OF_CARD + LICENSES + (NAMES if encoder else "")
+    text = card.read_text(encoding="utf-8").replace(CARD_ROW, "").replace(SOURCES_OF_CARD, sources)
+    text = text.replace(NOTE, MADE_BY + NOTE)
     card.write_text(text.replace(DATA, KINDS + DATA), encoding="utf-8")
     print(calibration_summary(new))
+
+
+def with_preferred_names(path: Path) -> Path:
+    """Write the lists with preferred names for most mentions, beside the lists."""
+    rng = random.Random(SEED)
+    mixed = path.with_name(f"preferred_{path.name}")
+    with path.open(encoding="utf-8") as lines, mixed.open("w", encoding="utf-8") as out:
+        for row in map(json.loads, lines):
+            if rng.random() < PREFERRED:
+                for candidate in row["candidates"]:
+                    candidate["name"] = candidate["preferred_name"]
+            out.write(f"{json.dumps(row)}\n")
+    return mixed
 
 
 def without_scores(lists):
@@ -142,17 +204,17 @@ def without_scores(lists):
     )
 
 
-def ordered_model(source, lists, name: str, features: tuple, missing: tuple):
+def ordered_model(source, logits, lists, name: str, features: tuple, missing: tuple):
     """A model that reads the order of lists; its accuracy on held-out documents is printed."""
     from umls_reranker.calibration.arguments import CalibrationArguments
     from umls_reranker.calibration.features import inputs_of, without_inputs
-    from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
+    from umls_reranker.calibration.fitting import FitOptions, fit_calibration
 
     read = [one for one in features if {*missing}.isdisjoint(inputs_of([one]))]
     known = without_inputs(lists, missing)
     fitted = fit_calibration(
         known,
-        CrossEncoderLogits(source.cross_encoder, known),
+        logits,
         source.counts,
         CalibrationArguments(features=read, calibrator="beta"),
         SEED,
@@ -242,6 +304,9 @@ def index_rows(index: Path, mentions: list) -> Iterator[dict]:
         is_listed = found.rows[row, :CANDIDATES] >= 0
         columns = {
             "cui": concepts.cuis_of(found.rows[row, :CANDIDATES][is_listed]).to_pylist(),
+            "preferred_name": concepts.column(
+                "name", found.rows[row, :CANDIDATES][is_listed]
+            ).to_pylist(),
             "name": retriever.name_array(found.name_ids[row, :CANDIDATES][is_listed]).to_pylist(),
         }
         for name, values in scores.items():

@@ -160,7 +160,7 @@ def built_in(golden: Golden) -> Figures:
     output = golden.work / "ranked.jsonl"
     for name, changed in inputs.items():
         source = golden.write("rows.jsonl", list(map(json.dumps, changed)))
-        golden.umls_reranker("rerank", "built-in", source, output, "--overwrite")
+        golden.umls_reranker("rerank", "built-in-fast", source, output, "--overwrite")
         answers = [
             json.loads(line)["ranked"][0]
             for line in output.read_text(encoding="utf-8").splitlines()
@@ -169,11 +169,11 @@ def built_in(golden: Golden) -> Figures:
         top = [
             best["cui"] or names[best["name"]] for best, names in zip(answers, cuis, strict=True)
         ]
-        yield Figure(f"built-in, {name}: top candidates", top, 0)
+        yield Figure(f"built-in-fast, {name}: top candidates", top, 0)
         yield Figure(
-            f"built-in, {name}: scores", [round(best["score"], 6) for best in answers], 1e-3
+            f"built-in-fast, {name}: scores", [round(best["score"], 6) for best in answers], 1e-3
         )
-        yield Figure(f"built-in, {name}: tiers", [best["tier"] for best in answers], 0)
+        yield Figure(f"built-in-fast, {name}: tiers", [best["tier"] for best in answers], 0)
 
 
 def calibrate(golden: Golden) -> Figures:
@@ -187,11 +187,11 @@ def calibrate(golden: Golden) -> Figures:
         "unseen.jsonl", [json.dumps(row) for row in golden.rows() if row["doc_id"] not in known]
     )
     printed = golden.umls_reranker(
-        "calibrate", "built-in", "--lists", lists, "--output", golden.work / "calibrated"
+        "calibrate", "built-in-fast", "--lists", lists, "--output", golden.work / "calibrated"
     )
     gain, low = re.search(r"([+-][\d.]+) points over [^(]*\(([+-]?[\d.]+) to", printed).groups()
-    yield Figure("calibrate built-in: gain in points", float(gain), 0.7)
-    yield Figure("calibrate built-in: its lower limit", float(low), 1.5)
+    yield Figure("calibrate built-in-fast: gain in points", float(gain), 0.7)
+    yield Figure("calibrate built-in-fast: its lower limit", float(low), 1.5)
 
 
 def certificates(golden: Golden) -> Figures:
@@ -298,17 +298,17 @@ def release(golden: Golden) -> Figures:
 
 
 def speed(golden: Golden) -> Figures:
-    """Lists of ten: one by `built-in`, all against `CrossEncoder.rank`; service for 8 clients."""
+    """Lists of ten: one by `built-in-fast`, all against CrossEncoder; service for 8 clients."""
     from umls_reranker import UMLSReranker
 
     rows = golden.rows()
-    model = UMLSReranker.from_pretrained("built-in")
+    model = UMLSReranker.from_pretrained("built-in-fast")
     calls = (
         partial(model.rerank, row["entity"], row["candidates"], row["entity_type"]) for row in rows
     )
     taken, _ = interleaved({str(number): call for number, call in enumerate(calls)}, 1)
     yield Figure(
-        "one list by built-in, ms, p50",
+        "one list by built-in-fast, ms, p50",
         1000 * float(np.median([*taken.values()])),
         2.0,
         is_timing=True,

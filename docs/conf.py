@@ -33,6 +33,7 @@ include_patterns = [
     "benchmarks/*/README.md",
     "examples/README.md",
     "umls_reranker/built_in/README.md",
+    "umls_reranker/built_in_fast/README.md",
 ]
 exclude_patterns = [".*", "build", "dist", "runs", "umls_reranker/templates"]
 

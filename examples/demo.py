@@ -68,7 +68,7 @@ def build_page(reranker: UMLSReranker, name: str) -> gr.Blocks:
             raise gr.Error(str(error)) from None
 
     with gr.Blocks(analytics_enabled=False, title=f"umls_reranker: {name}") as page:
-        note = " · scores are not calibrated for your lists" if name == "built-in" else ""
+        note = " · scores are not calibrated for your lists" if name.startswith("built-in") else ""
         gr.Markdown(f"**umls_reranker** · {name}{note}")
         box = gr.Textbox(
             EXAMPLES[0],

@@ -1,17 +1,17 @@
 """Rank candidates that you already have, and accept an answer or abstain.
 
-Runs at once: the built-in model of names comes with the package. A folder or Hub id of your own
-takes its place.
-Scores of the built-in model are not calibrated for your lists: `umls-reranker calibrate built-in
+Runs at once: the model built-in comes with the package. A folder or Hub id of your own takes its
+place.
+Its scores are not calibrated for your lists: `umls-reranker calibrate built-in
 --lists` does that.
 
     python examples/rerank_a_list.py
 
 prints
 
-    kidney failure -> Kidney Failure (C0035078), 0.786, medium
-    heart attack -> Myocardial Infarction (C0027051), 0.815, medium
-    heart trouble -> abstain: Heart has only 0.072
+    kidney failure -> Kidney Failure (C0035078), 0.871, medium
+    heart attack -> Myocardial Infarction (C0027051), 0.677, medium
+    heart trouble -> abstain: Heart has only 0.125
 """
 
 from umls_reranker import UMLSReranker

@@ -7,6 +7,7 @@ The folder gets
 
 * ``concepts.json``: clusters, each with the ids of its concepts, and its names with their sources;
 * ``held_out.json``: pairs to judge by, drawn before any training, whose mentions are in no cluster;
+* ``documents.json``: the MedMentions documents whose mentions are among the names;
 * ``report.json``: what was counted, and what was left out and why.
 
 A name is in a cluster once, whatever its case. README.md says which sources are never read.
@@ -61,7 +62,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     options = parser.parse_args()
     mentions = medmentions(options.data)["train"]
-    report = {"mentions": len(mentions), "documents": len({one.doc_id for one in mentions})}
+    documents = sorted({one.doc_id for one in mentions})
+    report = {"mentions": len(mentions), "documents": len(documents)}
     names = named_concepts(options.data, mentions, report)
     clusters = join(names, report)
     drop_ambiguous(clusters, report)
@@ -79,7 +81,8 @@ def main() -> None:
         "names": sum(sizes),
     }
     options.output.mkdir(parents=True, exist_ok=True)
-    for name, content in (("concepts", learned), ("held_out", pairs), ("report", report)):
+    files = {"concepts": learned, "held_out": pairs, "documents": documents, "report": report}
+    for name, content in files.items():
         write_json(options.output / f"{name}.json", content)
     print(f"{report['names']:,} names in {report['clusters']:,} clusters")
 

@@ -61,7 +61,7 @@ FURTHER = (
     ".github/*.md",
     "benchmarks/*.md",
     "docs/internal/**/*.md",
-    "umls_reranker/built_in/README.md",
+    "umls_reranker/built_in*/README.md",
 )
 LINKED = sorted(
     {*PAGES, *(str(path.relative_to(ROOT)) for place in FURTHER for path in ROOT.glob(place))}
@@ -510,5 +510,5 @@ def test_the_answers_of_a_tool_become_rows_that_are_ranked(hits, converters, tmp
     )
     row = json.loads((tmp_path / "rows.jsonl").read_text(encoding="utf-8"))
     assert [candidate["cui"] for candidate in row["candidates"]] == CUIS[::-1] and "cui" not in row
-    ranked = UMLSReranker.from_pretrained("built-in").rerank(row["entity"], row["candidates"])
+    ranked = UMLSReranker.from_pretrained("built-in-fast").rerank(row["entity"], row["candidates"])
     assert {item.cui for item in ranked} == {*CUIS}

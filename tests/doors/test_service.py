@@ -609,7 +609,7 @@ def test_a_stop_ends_half_sent_requests_without_a_traceback(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(code)
     head = b"POST /rank HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
     sent = [head + b"Content-Length: 99\r\n\r\n{", head]
-    with Service("built-in", path=tmp_path) as service:
+    with Service("built-in-fast", path=tmp_path) as service:
         address = httpx.URL(service.url)
         connections = [socket.create_connection((address.host, address.port)) for _ in range(50)]
         for number, connection in enumerate(connections):

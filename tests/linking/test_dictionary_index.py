@@ -270,7 +270,7 @@ def test_a_file_of_an_index_that_changed_is_noticed(index, tmp_path):
     del content["files"]
     write_json(folder / "index.json", content)
     with pytest.warns(UserWarning, match="no hashes") as said:
-        ConceptLinker.from_pretrained("built-in", folder, verify=True)
+        ConceptLinker.from_pretrained("built-in-fast", folder, verify=True)
     assert len(said) == 1
     # Without sizes, an index says what it cannot read.
     (folder / "lexical" / "vectors_data.npy").unlink()

@@ -67,7 +67,7 @@ def linker(tmp_path_factory):
         expand_abbreviations=True,
         candidates_per_mention=3,
     ).save(folder)
-    linker = ConceptLinker.from_pretrained("built-in", folder)
+    linker = ConceptLinker.from_pretrained("built-in-fast", folder)
     linker.folder = folder
     return linker
 
@@ -441,9 +441,9 @@ def test_clusters_link_tables_and_frames_as_files_are_linked(tmp_path, linker, m
     assert [len(items) for items in expected[:3]] == [2] * 3 and expected[3] is None
     table = pq.read_table(tmp_path / "out.parquet").drop_columns(["ranked", "error"])
     folder = linker.folder
-    linked = LinkBatches(folder, top=2)(table)
+    linked = LinkBatches(folder, "built-in-fast", top=2)(table)
     assert linked["ranked"].to_pylist() == expected
-    (frame,) = LinkPartitions(folder, top=2)(iter([table.to_pandas()]))
+    (frame,) = LinkPartitions(folder, "built-in-fast", top=2)(iter([table.to_pandas()]))
     assert frame["ranked"].tolist() == expected
     names = [field.name for field in linked["ranked"].type.value_type]
     assert re.findall(r"(\w+): ", LINKED_SCHEMA) == names
@@ -456,7 +456,7 @@ def test_a_service_and_spacy_link_with_built_in(linker):
     assert (concept["cui"], concept["tier"], concept["accepted"]) == ("C9000016", None, None)
     nlp = spacy.blank("en")
     nlp.add_pipe("entity_ruler").add_patterns([{"label": "T184", "pattern": "CP"}])
-    nlp.add_pipe("umls_reranker", config={"model": "built-in", "index": str(linker.folder)})
+    nlp.add_pipe("umls_reranker", config={"model": "built-in-fast", "index": str(linker.folder)})
     entity = nlp(TEXT).ents[-1]
     assert (entity.kb_id_, entity._.umls[0]["cui"]) == ("", "C9000016")
 

@@ -29,7 +29,12 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.models.bi_encoder import BiEncoder, PaddedLayers
 from umls_reranker.models.cross_encoder import PairScorer, RememberedLogits
 from umls_reranker.models.pairs import PairTemplate
-from umls_reranker.models.pretrained import PackedBert, PackedLayers, load_base_model
+from umls_reranker.models.pretrained import (
+    COSINE_SCALE,
+    PackedBert,
+    PackedLayers,
+    load_base_model,
+)
 
 TEMPLATE = PairTemplate(max_length=32)
 
@@ -314,6 +319,17 @@ def test_vectors_are_those_of_each_text_alone(encoder_folder, kind, pooling):
     vectors = encoder.encode(TEXTS, token_budget=24)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(vectors, one_by_one(encoder_folder, TEXTS, pooling), atol=1e-6)
+
+
+@pytest.mark.parametrize("token_budget", [1, 24, None])
+def test_the_logit_of_an_encoder_is_the_scaled_cosine_of_two_texts(encoder_folder, token_budget):
+    vectors = one_by_one(encoder_folder, TEXTS, "mean")
+    scorer = load(encoder_folder, PairTemplate(), token_budget=token_budget)
+    scores = scorer.score(np.repeat(TEXTS, len(TEXTS)).tolist(), TEXTS * len(TEXTS))
+    expected = COSINE_SCALE * (vectors @ vectors.T).ravel()
+    np.testing.assert_allclose(scores.logits, expected, atol=1e-4)
+    assert scores.computed == len(set(TEXTS)) ** 2
+    assert len(scorer.score([], []).logits) == 0
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])

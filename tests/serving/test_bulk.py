@@ -326,7 +326,7 @@ def test_the_first_error_and_the_share_without_candidates_are_told(scripts, tmp_
         tmp_path / "in.jsonl",
         [{"entity": "cold", "candidates": []}, {"entity": "cold", "hits": []}],
     )
-    ended = scripts.run("rerank", "built-in", source, tmp_path / "out.jsonl")
+    ended = scripts.run("rerank", "built-in-fast", source, tmp_path / "out.jsonl")
     assert (
         ended.code == 1
         and f"{source}:2: candidates" in ended.out
@@ -344,7 +344,9 @@ def test_what_is_far_from_calibration_is_said(scripts, tmp_path):
         source = write_lists(
             tmp_path / "in.jsonl", [{"entity": e, "candidates": names} for e in texts]
         )
-        ended = scripts.run("rerank", "built-in", source, tmp_path / "out.jsonl", "--overwrite")
+        ended = scripts.run(
+            "rerank", "built-in-fast", source, tmp_path / "out.jsonl", "--overwrite"
+        )
         said = "0.0% of the scores are outside its range, and it counted neither string nor words "
         assert (f"{said}of 66.7% of the mentions" in ended.out) == is_far
 
@@ -414,12 +416,12 @@ def test_the_script_writes_a_format_of_others_with_the_codes_of_a_dictionary(scr
     source = write_lists(tmp_path / "in.jsonl", [{"entity": "STHAG6", "candidates": items}] * 2)
     options = ["--codes", "OMIM", "MSH", "--dictionary", tmp_path / "medic.txt"]
     ended = scripts.run(
-        "rerank", "built-in", source, tmp_path / "out.tsv", "--format", "sssom", *options
+        "rerank", "built-in-fast", source, tmp_path / "out.tsv", "--format", "sssom", *options
     )
     assert ended.code == 0 and "strings: 1" in ended.out, ended.err
     text = (tmp_path / "out.tsv").read_text()
     assert "\tOMIM:613097\t" in text and "\tMESH:C567755\t" in text
-    assert "the model built-in" in text
+    assert "the model built-in-fast" in text
 
 
 # What Spark and Ray call, without either

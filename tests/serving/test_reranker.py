@@ -512,7 +512,7 @@ def reachable(*roots):
 
 
 def test_no_text_of_a_call_outlives_it(reranker):
-    models = (reranker, UMLSReranker.from_pretrained("built-in"))
+    models = (reranker, UMLSReranker.from_pretrained("built-in-fast"))
     text = uuid4().hex
     candidates = [{"name": f"{text} {name}", "cui": "C0000001"} for name in ("cold", "flu")]
     for model in models:

@@ -10,15 +10,14 @@ from processes import absent, python
 from tiny_reranker import refused, tiny_reranker, tiny_reranker_without_cross_encoder
 
 from umls_reranker import UMLSReranker
-from umls_reranker.hub import model_folder as download_module
 from umls_reranker.hub.model_folder import (
-    BUILT_IN,
     CROSS_ENCODER_FILES,
     ONNX,
     changing,
     model_files,
     verify_model,
 )
+from umls_reranker.models.arguments import BUILT_IN, BUILT_IN_FOLDERS
 
 REPO = "org/tiny-lists"
 HEAVY = ("torch", "transformers", "onnxruntime", "accelerate", "tokenizers")
@@ -152,7 +151,7 @@ def test_saving_over_a_model_with_a_cross_encoder_removes_it(folder, tmp_path):
 
 
 def test_the_built_in_model_is_the_packages_folder(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(download_module, "BUILT_IN_FOLDER", folder)
+    monkeypatch.setitem(BUILT_IN_FOLDERS, BUILT_IN, folder)
     monkeypatch.chdir(tmp_path)
     reranker = UMLSReranker.from_pretrained(BUILT_IN)
     assert reranker.folder == folder and scores(reranker) == scores(

@@ -405,8 +405,7 @@ def _with_shortfall(certificate: Certificate, test: PrecisionTest, tier: _Tier) 
     """The certificate that was not granted, with what the tier that was tested first shows."""
 
     def fails(percent: int) -> bool:
-        lower = replace(test, target=percent / 100)
-        return lower.p_value(tier.size, tier.correct) > test.level
+        return replace(test, target=percent / 100).p_value(tier.size, tier.correct) > test.level
 
     # Below, the assumed document would have no more errors than the target allows.
     lowest = max(LOWEST_PERCENT, int(round(100 * (1.0 - test.most_wrong), 9)) + 1)

@@ -515,8 +515,7 @@ class Decisions:
         edges[~self.complete, -1] = np.inf
         sizes = np.diff(self.offsets)
         reached = self.scores.probabilities[:, None] >= edges.repeat(sizes, axis=0)
-        tiers = edges.shape[1] - reached.sum(axis=1)
-        return np.where(self.has_tiers.repeat(sizes), tiers, -1)
+        return np.where(self.has_tiers.repeat(sizes), edges.shape[1] - reached.sum(axis=1), -1)
 
     @cached_property
     def accepted(self) -> np.ndarray:

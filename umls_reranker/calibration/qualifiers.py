@@ -128,8 +128,7 @@ def qualifier_agreement(
     Returns:
         (m,) float64: 0 where they contradict each other, else 1.
     """
-    rows = list(map(_qualifier_bits, [*mentions, *names]))
-    bits = np.array(rows, np.uint64).reshape(-1, 3).T
+    bits = np.array(list(map(_qualifier_bits, [*mentions, *names])), np.uint64).reshape(-1, 3).T
     sides, _, numbers = bits[:, owner]
     _, opposites, name_numbers = bits[:, len(mentions) + name_codes]
     differ = (numbers & ~name_numbers != 0) & (name_numbers & ~numbers != 0)

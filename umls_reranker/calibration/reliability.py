@@ -187,8 +187,7 @@ def _equal_mass(p: np.ndarray, bins: int) -> np.ndarray:
 
 def _bin_sums(p: np.ndarray, y: np.ndarray, index: np.ndarray, bins: int) -> np.ndarray:
     """(3, bins): counts, sums of probabilities, sums of labels."""
-    columns = (None, p, y)
-    return np.stack([np.bincount(index, weights=each, minlength=bins) for each in columns])
+    return np.stack([np.bincount(index, weights=each, minlength=bins) for each in (None, p, y)])
 
 
 def _absolute_gap(cells: np.ndarray) -> np.ndarray:

@@ -250,8 +250,7 @@ def _pair_figures(
 def _ece_reduction(gaps: np.ndarray) -> np.ndarray:
     """1 - ECE after / ECE before of (..., 2 * BINS), the pairs of a document drawn together."""
     before = np.abs(gaps[..., :BINS]).sum(axis=-1)
-    after = np.abs(gaps[..., BINS:]).sum(axis=-1)
-    return 1.0 - after / np.where(before > 0, before, np.nan)
+    return 1.0 - np.abs(gaps[..., BINS:]).sum(axis=-1) / np.where(before > 0, before, np.nan)
 
 
 def _curves(

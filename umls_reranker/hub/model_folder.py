@@ -44,7 +44,7 @@ from ..core.files import (
 )
 from ..core.version import __version__
 from ..evaluation.metrics import OUTCOMES_FILE
-from ..models.arguments import BACKENDS
+from ..models.arguments import BACKENDS, BUILT_IN_FOLDERS, ENCODER
 from ..models.pairs import PairTemplate
 
 MANIFEST = "reranker.json"
@@ -305,9 +305,9 @@ def save_copy(source: Path, folder: Path, backend: str = "torch") -> Path:
 
 
 def copy_cross_encoder(checkpoint: Path, folder: Path) -> None:
-    """Copy only weights and tokenizer of a checkpoint.
+    """Copy only weights and tokenizer of a checkpoint, or of an encoder.
 
-    `sentence_transformers.CrossEncoder` will predict logits with them.
+    `sentence_transformers.CrossEncoder` will predict logits with those of a cross-encoder.
 
     Raises:
         UserError: the checkpoint has no safetensors weights.
@@ -319,7 +319,9 @@ def copy_cross_encoder(checkpoint: Path, folder: Path) -> None:
     for name in CROSS_ENCODER_FILES:
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, folder / name)
-    write_json(folder / "config.json", read_json(folder / "config.json") | SHOWN_CONFIG)
+    config = read_json(folder / "config.json")
+    shown = {} if config.get("architectures") == ENCODER else SHOWN_CONFIG
+    write_json(folder / "config.json", config | shown)
     if (path := folder / "tokenizer_config.json").is_file():
         # Options of the process that saved a tokenizer, which transformers writes with it.
         options = ("local_files_only", "is_local")
@@ -399,9 +401,6 @@ def _sealed(settings: Mapping[str, Any], sha256: Mapping[str, str]) -> dict[str,
     return {**settings, "sha256": listed | {MANIFEST: json_sha256({**settings, "sha256": listed})}}
 
 
-# Name and folder of the model included in the package.
-BUILT_IN = "built-in"
-BUILT_IN_FOLDER = Path(__file__).resolve().parents[1] / "built_in"
 REPO_ID = r"\w[\w.-]*/\w[\w.-]*"
 
 
@@ -417,8 +416,8 @@ def download(
     """Folder of a reranker: a local one unchanged, or one snapshot of a Hub repo at one revision.
 
     Args:
-        repo_or_path: local folder, Hub repo as ``NAMESPACE/NAME``, or `BUILT_IN`, unless a folder
-            has this name.
+        repo_or_path: local folder, Hub repo as ``NAMESPACE/NAME``, or a name of `BUILT_IN_FOLDERS`,
+            unless a folder has this name.
         revision: tag, branch or commit on the Hub; None is the head of ``main``.
         backend: backend whose cross-encoder is downloaded, if the model has a cross-encoder.
         files: those to download, by default all that a reranker loads; a local folder stays whole.
@@ -435,8 +434,8 @@ def download(
             "the model has no name; give a Hub repo or a folder ('.' for the working directory)"
         )
     path = Path(expanduser(repo_or_path))
-    if str(repo_or_path) == BUILT_IN and not path.is_dir():
-        path = BUILT_IN_FOLDER
+    if not path.is_dir():
+        path = BUILT_IN_FOLDERS.get(str(repo_or_path), path)
     if path.is_dir():
         path /= subfolder
         if (path / "model" / MANIFEST).is_file() and not (path / MANIFEST).is_file():
@@ -460,10 +459,10 @@ def snapshot(
 ) -> Path:
     """Like `download`, of a Hub repo only."""
     if not re.fullmatch(REPO_ID, repo_id):
-        near = difflib.get_close_matches(repo_id, [BUILT_IN])
+        near = difflib.get_close_matches(repo_id, BUILT_IN_FOLDERS, 1)
         raise UserError(
             f"{repo_id} is neither a local folder nor a Hub repo of the form NAMESPACE/NAME"
-            + (f"; did you mean {BUILT_IN}?" if near else "")
+            + (f"; did you mean {near[0]}?" if near else "")
         )
 
     # Importing the Hub's client takes as long as loading a model without a cross-encoder.

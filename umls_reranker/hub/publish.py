@@ -46,6 +46,7 @@ from ..evaluation.render import (
     report_tables,
     title_of,
 )
+from ..models.arguments import ENCODER
 from ..models.model_files import HUB_DATASET, SIGN_IN, hub_api, hub_calls, signed_in
 from ..models.pairs import PairTemplate
 from .model_folder import (
@@ -110,6 +111,7 @@ class Card:
         repo_id: Hub repo, for the loading example; None writes a placeholder.
         tag: version that the example pins.
         plots: SVG files next to the card.
+        is_encoder: whether its network is an encoder instead of a cross-encoder.
     """
 
     metrics: Mapping[str, Any]
@@ -122,6 +124,7 @@ class Card:
     repo_id: str | None = None
     tag: str | None = None
     plots: Sequence[str] = ()
+    is_encoder: bool = False
 
     @property
     def name(self) -> str:
@@ -173,7 +176,7 @@ class Card:
         if dictionary.get("release"):
             names += [self.recipe.get("identifiers") or "", *(self.recipe.get("sources") or ())]
         tags = [*TABLES["tags"]]
-        if self.info["base_model"]:
+        if self.info["base_model"] and not self.is_encoder:
             tags += TABLES["cross_encoder_tags"]
         # An ontology's id may be a URL.
         words = [name.lower() for name in names if re.fullmatch(r"[\w-]+", name)]
@@ -274,6 +277,7 @@ def folder_card(
         repo_id=repo_id,
         tag=tag,
         plots=[name for name in (RELIABILITY, RISK_COVERAGE) if (evaluated / name).is_file()],
+        is_encoder=read_json(folder / "config.json").get("architectures") == ENCODER,
     )
 
 

@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from ..core.errors import UserError
 from ..corpora.concepts_and_mentions import find_ids
-from ..hub.model_folder import BUILT_IN
 from ..lists.answers import Answer, Answers
 from ..lists.columns import CUI_LESS, TYPES, ColumnChecker, first_values, gold_parts, id_text
 from ..lists.labels import GOLD_KEYS, OWN_DOCUMENTS, gold_ids, with_document
 from ..lists.read import ERROR, Rows
+from ..models.arguments import BUILT_IN
 from ..serving.bulk import (
     FileJob,
     first_error,

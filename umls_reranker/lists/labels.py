@@ -334,8 +334,7 @@ def best_of_each_concept(lists: CandidateLists, scores: np.ndarray | None = None
     if scores is not None:
         order = np.argsort(-scores, kind="stable")
     best = order[np.unique(lists.concepts[order], return_index=True)[1]]
-    first = np.unique(lists.concepts, return_index=True)[1]
-    return best[np.argsort(first)]
+    return best[np.argsort(np.unique(lists.concepts, return_index=True)[1])]
 
 
 def candidate_cuis(rows: Sequence[dict[str, Any]]) -> set[str]:

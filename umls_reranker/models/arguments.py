@@ -1,12 +1,21 @@
 """Keys of a recipe that this layer reads: the base of the cross-encoder and the text it reads."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..core.keys import recipe_key
 
 # Backend -> the file of its network in a model folder; Optimum and sentence-transformers look for
 # ONNX there, too.
 BACKENDS = {"torch": "model.safetensors", "onnx": "onnx/model.onnx"}
+# ``architectures`` of an encoder whose cosines are scores of pairs.
+ENCODER = ["BertModel"]
+# The models in the package: one with an encoder of names, and one without a network.
+BUILT_IN = "built-in"
+BUILT_IN_FOLDERS = {
+    name: Path(__file__).resolve().parents[1] / name.replace("-", "_")
+    for name in (BUILT_IN, "built-in-fast")
+}
 
 
 @dataclass

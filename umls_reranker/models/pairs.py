@@ -128,6 +128,11 @@ class PackedTexts:
             np.int32
         )
 
+    def take(self, rows: np.ndarray) -> PackedTexts:
+        """The texts with these numbers, in this order."""
+        _, tokens = expand_ranges(self.offsets[rows], self.offsets[rows] + self.lengths[rows])
+        return PackedTexts(self.ids[tokens], self.lengths[rows])
+
     @property
     def types(self) -> np.ndarray | None:
         """Token types, (t,) int32; None if all are 0."""
@@ -176,9 +181,8 @@ class PairBatch(PackedTexts):
         return len(self.lengths)
 
     def take(self, rows: np.ndarray) -> PairBatch:
-        """The pairs with these numbers, in this order."""
-        _, tokens = expand_ranges(self.offsets[rows], self.offsets[rows] + self.lengths[rows])
-        return PairBatch(self.ids[tokens], self.lengths[rows], self.first_lengths[rows])
+        texts = super().take(rows)
+        return PairBatch(texts.ids, texts.lengths, self.first_lengths[rows])
 
     def distinct(self) -> tuple[PairBatch, np.ndarray, list[PairKey]]:
         """The distinct pairs, the index of each pair among them, (n,) int64, and their keys."""
@@ -187,6 +191,23 @@ class PairBatch(PackedTexts):
         keys, numbers = number_distinct(list(zip(self.first_lengths.tolist(), texts, strict=True)))
         _, first = np.unique(numbers, return_index=True)
         return self.take(first), numbers, keys
+
+    def texts(self) -> tuple[PackedTexts, np.ndarray]:
+        """The distinct texts of both segments, each with its special tokens.
+
+        Returns:
+            The texts, and the number of the first and the second text of each pair, (2, n) int64.
+        """
+        content = self.ids.tobytes()
+        starts = self.offsets[:-1]
+        spans = (4 * np.stack([starts, starts + self.first_lengths, self.offsets[1:]], 1)).tolist()
+        firsts = [content[start:middle] for start, middle, _ in spans]
+        # The first token, [CLS], is the same in all.
+        seconds = [content[:4] + content[middle:end] for _, middle, end in spans]
+        texts, numbers = number_distinct(firsts + seconds)
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts)) // 4
+        packed = PackedTexts(np.frombuffer(b"".join(texts), np.int32), lengths)
+        return packed, numbers.reshape(2, -1)
 
     @property
     def types(self) -> np.ndarray:

@@ -27,6 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..core.devices import batch_mapper, resolve_device, resolve_dtype, to_device
 from ..core.errors import UserError
 from ..core.files import read_json
+from .arguments import ENCODER
 from .model_files import resolve_model
 from .pairs import PackedTexts, PairBatch, PairTemplate, TextGroup
 
@@ -235,6 +236,8 @@ def load_packed(kind: Any, folder: Path, device: torch.device, dtype: str) -> An
         return None
 
 
+# From cosines to log-odds: one over the temperature that encoders of names are trained with.
+COSINE_SCALE = 20
 # Small batches fit a CPU's cache; a GPU needs many rows.
 TOKEN_BUDGET = {"cpu": 1_024, "cuda": 65_536}
 
@@ -393,11 +396,13 @@ class TorchNetwork(ABC):
 
     Attributes:
         padded: whether a batch costs (longest pair x pairs) instead of its tokens.
+        reads_pairs: whether it reads the texts of a pair together; an encoder does not.
         token_budget: usual tokens per forward pass, padding included.
     """
 
     backend = "torch"
     padded: bool
+    reads_pairs = True
 
     def __init__(self, device: torch.device, dtype: str) -> None:
         self.device = device
@@ -475,6 +480,48 @@ class PackedBert(TorchNetwork):
         return functional.linear(pooled.float(), *self.head).squeeze(-1)
 
 
+class PackedEncoder(TorchNetwork):
+    """A BERT encoder, for logits that are scaled cosines of the mean vectors of two texts.
+
+    Arguments and errors are those of `PackedLayers`.
+    """
+
+    padded = False
+    reads_pairs = False
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        weights: Mapping[str, Tensor],
+        device: torch.device,
+        dtype: str,
+    ) -> None:
+        super().__init__(device, dtype)
+        self.body = PackedLayers(config, weights, device, dtype)
+
+    @staticmethod
+    def supports(config: Mapping[str, Any]) -> bool:
+        """Whether this class computes the encoder of a configuration."""
+        return config.get("architectures") == ENCODER and PackedLayers.supports(config)
+
+    def __call__(self, batch: PackedTexts) -> Tensor:
+        """Unit vectors, (n, h) float32, on the device."""
+        with torch.inference_mode():
+            return functional.normalize(self.body.pooled(batch, "mean"), dim=-1)
+
+    def logits(self, rows: np.ndarray, vectors: Sequence[Tensor], text_of: np.ndarray) -> Tensor:
+        """Logits of n pairs, (n,) float32, on the device.
+
+        Args:
+            rows: (k,) the texts, in the order of their vectors.
+            vectors: the vectors, batch by batch.
+            text_of: (2, n), the texts of each pair.
+        """
+        row_of = to_device(np.argsort(rows)[text_of], self.device)
+        first, second = torch.cat(list(vectors))[row_of]
+        return COSINE_SCALE * (first * second).sum(dim=-1)
+
+
 class PaddedModel(TorchNetwork):
     """Any transformers model, called with padded batches.
 
@@ -521,7 +568,11 @@ def load_network(
         tokenizer = load_pretrained(transformers.AutoTokenizer, folder)
     resolved_device = resolve_device(device)
     resolved_dtype = resolve_dtype(dtype, resolved_device, inference=True)
-    network = load_packed(PackedBert, folder, resolved_device, resolved_dtype)
+    packed = (
+        load_packed(kind, folder, resolved_device, resolved_dtype)
+        for kind in (PackedBert, PackedEncoder)
+    )
+    network = next(filter(None, packed), None)
     if network is None:
         network = PaddedModel(load_model(folder), tokenizer, resolved_device, resolved_dtype)
     return network, tokenizer.backend_tokenizer

@@ -11,9 +11,9 @@ from typing import Any
 
 from ..core.arrays import started_processes
 from ..core.files import portable_locator, require_another
-from ..hub.model_folder import BUILT_IN
 from ..linking.mentions import UsagiSheets, read_answers
 from ..lists.answers import Answers
+from ..models.arguments import BUILT_IN
 from ..serving.formats import OmopVocabulary
 from ..serving.outputs import OUTPUT_FORMATS
 from ..serving.rows import FormatSettings

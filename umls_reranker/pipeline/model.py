@@ -337,8 +337,7 @@ def main() -> int:
     """Calibrate, evaluate and validate the run of a recipe."""
     recipe = parse_recipe(__doc__ or "", ("run",))
     calibrate_run(recipe)
-    reranker = evaluate_run(recipe)
-    return 0 if validate(recipe, reranker=reranker) else MISSED_TARGET
+    return 0 if validate(recipe, reranker=evaluate_run(recipe)) else MISSED_TARGET
 
 
 if __name__ == "__main__":

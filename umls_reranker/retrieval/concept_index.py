@@ -256,8 +256,7 @@ class NameGrouping:
         stops = self.offsets[rows[query, rank] + 1]
         shifts = np.zeros_like(starts)
         if dictionary is not None:
-            first_ids = dictionary.offsets[rows[query, rank]]
-            shifts = first_ids - starts
+            shifts = dictionary.offsets[rows[query, rank]] - starts
             stops = dictionary.offsets[rows[query, rank] + 1] - shifts
         before = np.cumsum(stops - starts) - (stops - starts)
         edges = np.flatnonzero(

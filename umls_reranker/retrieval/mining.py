@@ -328,8 +328,7 @@ class PairMiner:
         positions = lists.annotations.gold
         candidates[:, 0] = np.where(positions < 0, -1, lists.offsets[:-1] + positions)
         pairs = ChosenPairs(rows, candidates, sources)
-        shared = SharedNames(self.concepts, gold)
-        filters = ConceptFilters(shared, self.relations, self.filters)
+        filters = ConceptFilters(SharedNames(self.concepts, gold), self.relations, self.filters)
         listed = self.concepts.rows(lists.ids)[lists.cuis.codes]
         counts = _choose_nearest(pairs, lists.offsets, listed, filters, nearest)
         pools = TypePools(self.concepts, gold)

@@ -142,8 +142,7 @@ class Retriever:
 
     def _search_alone(self, strings: Queries, k: int, string_of: np.ndarray) -> Candidates:
         """The candidates of a lone dense index, whose search gives names and scores, too."""
-        depth = max(k, self.recall_depth)
-        nearest = self._index.search(strings.vectors, depth).take(string_of)
+        nearest = self._index.search(strings.vectors, max(k, self.recall_depth)).take(string_of)
         return Candidates(
             rows=nearest.rows[:, :k],
             name_ids=nearest.name_ids[:, :k],
@@ -212,8 +211,7 @@ class Retriever:
         self, strings: Queries, pairs: StringConcepts
     ) -> tuple[np.ndarray, np.ndarray]:
         """The dictionary's name to show of each string and concept, and its score, both (p, 1)."""
-        first = self._ordering[0]
-        vectors = first.vectors_of(strings)
+        vectors = self._ordering[0].vectors_of(strings)
         if self._concepts is None:
             return self._index.best_names(vectors, pairs.concepts, pairs.strings)
 

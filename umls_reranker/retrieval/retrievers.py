@@ -382,8 +382,7 @@ def register_retriever(retriever: type[RetrievalMethod], score: IndexScore | Non
 
 def chosen_retrievers(names: Iterable[str]) -> list[type[RetrievalMethod]]:
     """The retrievers of a recipe, in the order of `RETRIEVERS`."""
-    chosen = {*names}
-    return [retriever for name, retriever in RETRIEVERS.items() if name in chosen]
+    return [retriever for name, retriever in RETRIEVERS.items() if name in {*names}]
 
 
 def index_folders(names: Iterable[str]) -> list[str]:

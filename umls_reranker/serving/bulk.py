@@ -391,8 +391,7 @@ def counts_of(
         calibration: of the model.
     """
     tops = decisions.tops
-    ids = np.array(lists.ids, object)[lists.cuis.codes]
-    answers = values_at(ids, tops.positions, None)
+    answers = values_at(np.array(lists.ids, object)[lists.cuis.codes], tops.positions, None)
     ranked = [gold for gold, error in zip(golds, errors, strict=True) if error is None]
     counts = Counter(
         ranked=len(lists),

@@ -17,7 +17,6 @@ from ..calibration.string_counts import StringCounts
 from ..core.errors import UserError
 from ..core.files import read_json
 from ..hub.model_folder import (
-    BUILT_IN_FOLDER,
     CALIBRATOR,
     MANIFEST,
     RECIPE,
@@ -27,6 +26,7 @@ from ..hub.model_folder import (
     loaded_files,
 )
 from ..lists.candidate_lists import AnnotatedLists
+from ..models.arguments import BUILT_IN_FOLDERS
 from ..models.cross_encoder import PairScorer
 from ..models.model_files import MODEL_PATTERNS
 from ..models.pairs import TEMPLATE_FILE, PairTemplate
@@ -148,7 +148,7 @@ class ModelSource:
     @property
     def history(self) -> CertificateHistory:
         """Its certificates on user-provided lists; those of runs and the package do not count."""
-        if self.reranker is None or self.folder is None or self.folder == BUILT_IN_FOLDER:
+        if self.reranker is None or self.folder is None or self.folder in BUILT_IN_FOLDERS.values():
             return NO_CERTIFICATES
         is_of_lists = "lists" in read_json(self.folder / CALIBRATOR)["fitted_on"]
         return self.reranker.calibration.history if is_of_lists else NO_CERTIFICATES

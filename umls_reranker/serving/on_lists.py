@@ -58,7 +58,6 @@ from ..evaluation.report import (
     verdict,
 )
 from ..hub.model_folder import (
-    BUILT_IN,
     CARD,
     METRICS,
     REFERENCE,
@@ -73,6 +72,7 @@ from ..lists.columns import FOUND
 from ..lists.dictionary import Dictionary
 from ..lists.labels import OWN_DOCUMENTS, best_of_each_concept, have_own_documents, usable_lists
 from ..lists.read import Rows
+from ..models.arguments import BUILT_IN
 from .model_source import ModelSource
 from .reranker import UMLSReranker
 from .statistics import Histogram, reference_content

@@ -129,8 +129,8 @@ class UMLSReranker:
         cross-encoders have the one that transformers selects.
 
         Args:
-            id_or_path: Hub repo id, a model folder, or ``built-in``, the model without a
-                cross-encoder that comes with the package.
+            id_or_path: Hub repo id, a model folder, or one of the models of the package,
+                ``built-in`` with an encoder of names and ``built-in-fast`` without a network.
             revision: tag, branch or commit on the Hub; pin a tag in production.
             device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default a GPU if there is one. A model
                 without a cross-encoder ignores it, as it does ``dtype``, ``backend`` and
@@ -160,7 +160,7 @@ class UMLSReranker:
         Warns:
             UserWarning: the chosen dtype or backend is not the dtype that it was calibrated in.
 
-        >>> reranker = UMLSReranker.from_pretrained("built-in")
+        >>> reranker = UMLSReranker.from_pretrained("built-in-fast")
         >>> reranker.get_confidence_tier(0.86, "Disease or Syndrome")
         'medium'
         """
@@ -258,7 +258,7 @@ class UMLSReranker:
             UserWarning: the model does not know a type, or inputs that it reads are missing; names
                 them.
 
-        >>> reranker = UMLSReranker.from_pretrained("built-in")
+        >>> reranker = UMLSReranker.from_pretrained("built-in-fast")
         >>> names = {"C0009443": "Common Cold", "C0009264": "Cold Temperature"}
         >>> candidates = [{"cui": cui, "name": name} for cui, name in names.items()]
         >>> best = reranker.rerank("common colds", candidates, "Disease or Syndrome")[0]

@@ -247,8 +247,7 @@ class Histogram:
             noncentrality = chndtrinc(chi2.isf(0.05, freedom), freedom, 0.2)
             variances = np.diag(self.covariance + other.covariance)
             noticed = np.maximum(noticed, np.sqrt(noncentrality * variances))
-            statistic = difference @ difference * trace / squares
-            p_value = float(chi2.sf(statistic, freedom))
+            p_value = float(chi2.sf(difference @ difference * trace / squares, freedom))
         # Half a mention per cell keeps the index finite for empty cells.
         p = (self.mentions * self.shares + 0.5) / (self.mentions + len(pooled) / 2)
         q = (other.mentions * other.shares + 0.5) / (other.mentions + len(pooled) / 2)

@@ -107,8 +107,7 @@ class QueryNamePairs(Dataset):
             texts = {"mention": names[(name + int(self._steps[number])) % len(names)]}
         if self._kinds[number] != CONTEXT:
             texts |= {"left": None, "right": None}
-        query = texts.pop("mention")
-        return {"query": query, **texts, "name": names[name], "row": row}
+        return {"query": texts.pop("mention"), **texts, "name": names[name], "row": row}
 
 
 def _epochs(size: int, known: int, seed: Sequence[int]) -> np.ndarray:

@@ -146,8 +146,7 @@ def shared_trigrams(
         pairs = slice(start, start + PAIRS_AT_ONCE)
         shared[pairs] = _sizes(mention_sets[owner[pairs]] & name_sets[name_codes[pairs]])
     mention_sizes = np.maximum(_sizes(mention_sets), 1)
-    name_sizes = np.maximum(_sizes(name_sets), 1)
-    return shared / mention_sizes[owner], shared / name_sizes[name_codes]
+    return shared / mention_sizes[owner], shared / np.maximum(_sizes(name_sets), 1)[name_codes]
 
 
 def _sizes(sets: np.ndarray) -> np.ndarray:
