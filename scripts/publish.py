@@ -4,6 +4,7 @@
     umls-reranker publish quickstart --repo_id ORG/NAME --tag v1.0.0 --dry_run --against v0.9.0
     umls-reranker publish quickstart --repo_id ORG/NAME --create_pr
     umls-reranker publish my_model --repo_id ORG/NAME --tag v1.0.0
+    umls-reranker publish built-in --repo_id ORG/NAME --dry_run
 
 The last form publishes a model folder, such as the output of umls-reranker calibrate --lists.
 Without --tag, the tag is the date. --against prints a comparison and prevents nothing:
@@ -48,13 +49,15 @@ def main() -> None:
     if not recipe.publish.repo_id:
         raise UserError("publishing requires repo_id; set it in the recipe or with --repo_id")
     from umls_reranker.hub.publish import compare_versions, publish
+    from umls_reranker.models.arguments import BUILT_IN_FOLDERS
     from umls_reranker.models.model_files import SIGN_IN
 
     repo_id = recipe.publish.repo_id
     tag = recipe.publish.tag or None
     if tag is None and not options.create_pr:
         tag = f"v{date.today():%Y.%m.%d}"
-    folder = Path(options.model_folder) if options.model_folder else recipe.run.run_dir / "model"
+    name = options.model_folder
+    folder = BUILT_IN_FOLDERS.get(name, Path(name)) if name else recipe.run.run_dir / "model"
     if options.model_folder and not folder.is_dir():
         raise UserError(f"{folder} is neither a recipe nor a model folder")
     if options.against:

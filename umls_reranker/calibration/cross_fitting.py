@@ -298,9 +298,8 @@ def _fit_as_served(
 
 def _pruned_mass(utility: np.ndarray, retained: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """(n,) sum of exp over each list's pruned candidates, which no weight of the fusion changes."""
-    sums = log_sums(np.where(retained, -np.inf, utility), offsets)
     # More than e^50 would overflow and makes no difference.
-    return np.expm1(np.minimum(sums, 50.0))
+    return np.expm1(np.minimum(log_sums(np.where(retained, -np.inf, utility), offsets), 50.0))
 
 
 def _positions_among(retained: np.ndarray, offsets: np.ndarray, gold: np.ndarray) -> np.ndarray:

@@ -534,8 +534,7 @@ def cross_counted_features(
     fold_counts = [_count(lists, folds == fold) for fold in range(folds.max() + 1)]
     tables = []
     for fold in progress(range(len(fold_counts)), desc="computing features", unit=" folds"):
-        other_folds = fold_counts[:fold] + fold_counts[fold + 1 :]
-        known = reduce(StringCounts.plus, other_folds, counts)
+        known = reduce(StringCounts.plus, fold_counts[:fold] + fold_counts[fold + 1 :], counts)
         tables.append(feature_table(lists.take(folds == fold), known, names))
     # One fold after the other, and back in the order of the lists.
     candidates = _concatenated([table.candidates for table in tables], folds[lists.owner])

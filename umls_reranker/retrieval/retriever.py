@@ -284,8 +284,7 @@ def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
     keys, first, key_of = np.unique(
         query * stride + rows[query, column], return_index=True, return_inverse=True
     )
-    sums = np.bincount(key_of, gains[column])
-    order = np.lexsort((column[first], -sums, query[first]))
+    order = np.lexsort((column[first], -np.bincount(key_of, gains[column]), query[first]))
     query = query[first][order]
     rank = np.arange(len(order)) - np.searchsorted(query, np.arange(len(rows)))[query]
     is_retained = rank < k
