@@ -306,6 +306,14 @@ TERMS = [
 ]
 
 
+def test_an_approved_target_may_be_no_concept_of_the_dictionary(tmp_path, settings):
+    far = REVIEWED | {"reviewed_id": "OMOP:9", "reviewed_name": None}
+    text, _ = write_format(
+        "fhir", tmp_path / "far.ndjson", settings, [("far", top("C1", 0.9), far)]
+    )
+    assert json.loads(text)["coding"][0].keys() == {"system", "code"}
+
+
 def test_source_codes_and_answers_of_reviewers_live_in_every_format(tmp_path, settings):
     rows = table(write_format("sssom", tmp_path / "out.tsv", settings, TERMS)[0], "\t")
     assert [(row["subject_id"], row["subject_type"], row["object_id"]) for row in rows[::3]] == [
@@ -339,12 +347,6 @@ def test_source_codes_and_answers_of_reviewers_live_in_every_format(tmp_path, se
     answers = {answer.term.code: answer for answer in read}
     assert answers["L3"][2:] == ("C0000002", "ann", "2026-11-30", "seen", ("14",))
     assert (answers["none"].gold, answers["L1"].gold) == ("CUI-less", None)
-    # An approved target may be no concept of the dictionary.
-    far = REVIEWED | {"reviewed_id": "OMOP:9", "reviewed_name": None}
-    text, _ = write_format(
-        "fhir", tmp_path / "far.ndjson", settings, [("far", top("C1", 0.9), far)]
-    )
-    assert json.loads(text)["coding"][0].keys() == {"system", "code"}
     text, _ = write_format("fhir", tmp_path / "out.ndjson", settings, TERMS)
     concepts = [json.loads(line) for line in text.splitlines()]
     assert [concept.get("coding", [{}])[-1].get("code") for concept in concepts] == [
