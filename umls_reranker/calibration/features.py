@@ -393,7 +393,7 @@ OWN_FEATURES = (
 FEATURES = {
     feature.name: feature
     for feature in (
-        Feature(CROSS_ENCODER, "log-odds of the cross-encoder"),
+        Feature(CROSS_ENCODER, "log-odds of the cross-encoder, or 20 times an encoder's cosine"),
         *starmap(score_feature, INDEX_SCORES.items()),
         *OWN_FEATURES,
         *STAND_INS.values(),

@@ -88,7 +88,7 @@ def hash_pair(key: PairKey) -> bytes:
 
 
 class PairScorer:
-    """Scores pairs with a network of one logit; safe to use from several threads.
+    """Scores pairs with a network of one logit, or an encoder; safe to use from several threads.
 
     Args:
         network: maps batches to logits.
