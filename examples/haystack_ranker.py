@@ -22,7 +22,7 @@ from umls_reranker import UMLSReranker
 class UMLSRanker:
     """Ranks documents by the probability that they are the concept of the query."""
 
-    def __init__(self, model: str = "built-in", score_name: str = "haystack_score"):
+    def __init__(self, model: str = "built-in-fast", score_name: str = "haystack_score"):
         self.reranker = UMLSReranker.from_pretrained(model)
         self.score_name = score_name
 

@@ -40,7 +40,7 @@ if __name__ == "__main__":
     names = {"C0018801": "Heart Failure", "C0027051": "Myocardial Infarction"}
     documents = [Document(name, metadata={"cui": cui}) for cui, name in names.items()]
     compressor = UMLSCompressor(
-        reranker=UMLSReranker.from_pretrained("built-in"), entity_type="Disease or Syndrome"
+        reranker=UMLSReranker.from_pretrained("built-in-fast"), entity_type="Disease or Syndrome"
     )
     for document in compressor.compress_documents(documents, "heart attack"):
         answer = document.metadata

@@ -47,7 +47,7 @@ if __name__ == "__main__":
         for cui, name in names.items()
     ]
     postprocessor = UMLSPostprocessor(
-        reranker=UMLSReranker.from_pretrained("built-in"), entity_type="Disease or Syndrome"
+        reranker=UMLSReranker.from_pretrained("built-in-fast"), entity_type="Disease or Syndrome"
     )
     for node in postprocessor.postprocess_nodes(nodes, query_str="heart attack"):
         answer = node.metadata
