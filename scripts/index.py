@@ -69,7 +69,6 @@ def main() -> None:
     options = _parser().parse_args()
     from umls_reranker.core.files import require_new
     from umls_reranker.linking.dictionary_index import make_index, planned_folders
-    from umls_reranker.models.arguments import BUILT_IN
     from umls_reranker.pipeline.sources import named_dictionary
     from umls_reranker.retrieval.deployment import IndexSettings
     from umls_reranker.vocab.types import TypeHierarchy
@@ -87,8 +86,7 @@ def main() -> None:
         *(named_dictionary(name, reading, cache) for name in others),
     ]
     settings = IndexSettings(
-        **pick(vars(options), INDEXING)
-        | ({"encoder_pooling": "mean"} if options.encoder == BUILT_IN else {}),
+        **pick(vars(options), INDEXING),
         encoder=options.encoder,
         retrievers=[*(["dense"] if options.encoder else []), "lexical", "forms"],
         expand_abbreviations=True,

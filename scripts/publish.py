@@ -15,7 +15,6 @@ umls-reranker validate tells by its exit code. Needs a token with write access: 
 import sys
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import recipe_key
@@ -48,16 +47,15 @@ def main() -> None:
     )
     if not recipe.publish.repo_id:
         raise UserError("publishing requires repo_id; set it in the recipe or with --repo_id")
+    from umls_reranker.hub.model_folder import local_folder
     from umls_reranker.hub.publish import compare_versions, publish
-    from umls_reranker.models.arguments import BUILT_IN_FOLDERS
     from umls_reranker.models.model_files import SIGN_IN
 
     repo_id = recipe.publish.repo_id
     tag = recipe.publish.tag or None
     if tag is None and not options.create_pr:
         tag = f"v{date.today():%Y.%m.%d}"
-    name = options.model_folder
-    folder = BUILT_IN_FOLDERS.get(name, Path(name)) if name else recipe.run.run_dir / "model"
+    folder = local_folder(options.model_folder or recipe.run.run_dir / "model")
     if options.model_folder and not folder.is_dir():
         raise UserError(f"{folder} is neither a recipe nor a model folder")
     if options.against:

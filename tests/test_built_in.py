@@ -19,6 +19,7 @@ from umls_reranker.lists.labels import read_labelled_lists
 from umls_reranker.models.arguments import BUILT_IN, BUILT_IN_FOLDERS
 from umls_reranker.models.bi_encoder import BiEncoder
 from umls_reranker.models.model_files import MINILM, model_identity
+from umls_reranker.retrieval.arguments import IndexArguments
 from umls_reranker.serving.model_source import ModelSource
 from umls_reranker.serving.on_lists import calibrate_lists, calibration_summary
 
@@ -71,6 +72,8 @@ def test_it_is_whole_small_and_says_whose_it_is(name):
 
 
 def test_its_encoder_is_one_for_indexes_and_recipes():
+    # Recipes and indexes need not say how it pools.
+    assert IndexArguments(encoder=BUILT_IN).encoder_pooling == "mean"
     encoder = BiEncoder.from_pretrained(BUILT_IN, device="cpu", dtype="float32")
     digest = encoder.identity["revision"]
     assert digest in model_identity(BUILT_IN, Path())

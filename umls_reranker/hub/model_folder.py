@@ -404,6 +404,12 @@ def _sealed(settings: Mapping[str, Any], sha256: Mapping[str, str]) -> dict[str,
 REPO_ID = r"\w[\w.-]*/\w[\w.-]*"
 
 
+def local_folder(name: str | Path) -> Path:
+    """The folder of this name, or else of the model in the package; it need not exist."""
+    path = Path(expanduser(name))
+    return path if path.is_dir() else BUILT_IN_FOLDERS.get(str(name), path)
+
+
 def download(
     repo_or_path: str | Path,
     revision: str | None = None,
@@ -433,9 +439,7 @@ def download(
         raise UserError(
             "the model has no name; give a Hub repo or a folder ('.' for the working directory)"
         )
-    path = Path(expanduser(repo_or_path))
-    if not path.is_dir():
-        path = BUILT_IN_FOLDERS.get(str(repo_or_path), path)
+    path = local_folder(repo_or_path)
     if path.is_dir():
         path /= subfolder
         if (path / "model" / MANIFEST).is_file() and not (path / MANIFEST).is_file():

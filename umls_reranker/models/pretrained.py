@@ -438,10 +438,15 @@ def input_names(
     return ["input_ids", "attention_mask", *({"token_type_ids"} & read)]
 
 
-class PackedBert(TorchNetwork):
-    """A BERT of one logit with packed batches; arguments and errors are those of `PackedLayers`."""
+class PackedNetwork(TorchNetwork):
+    """A network with packed batches; arguments and errors are those of `PackedLayers`.
+
+    Attributes:
+        architectures: those of the configurations that it computes.
+    """
 
     padded = False
+    architectures: list[str]
 
     def __init__(
         self,
@@ -451,24 +456,36 @@ class PackedBert(TorchNetwork):
         dtype: str,
     ) -> None:
         super().__init__(device, dtype)
+        self.body = PackedLayers(config, weights, device, dtype)
+        self.read_head(weights)
+
+    @classmethod
+    def supports(cls, config: Mapping[str, Any]) -> bool:
+        """Whether this class computes the network of a configuration."""
+        return config.get("architectures") == cls.architectures and PackedLayers.supports(config)
+
+    def read_head(self, weights: Mapping[str, Tensor]) -> None:
+        """Keep what a network has above the layers: nothing."""
+
+
+class PackedBert(PackedNetwork):
+    """A BERT of one logit."""
+
+    architectures = ["BertForSequenceClassification"]
+
+    def read_head(self, weights: Mapping[str, Tensor]) -> None:
+        """Keep the pooler and the last layer."""
         if weights["classifier.weight"].shape[0] != 1:
             raise ValueError("a reranker has one logit")
-        self.body = PackedLayers(config, weights, device, dtype)
 
         def linear(name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-            return weights[f"{name}.weight"].to(device, dtype), weights[f"{name}.bias"].to(
-                device, dtype
+            return (
+                weights[f"{name}.weight"].to(self.device, dtype),
+                weights[f"{name}.bias"].to(self.device, dtype),
             )
 
         self.pooler = linear("bert.pooler.dense", self.body.words.dtype)
         self.head = linear("classifier", torch.float32)
-
-    @staticmethod
-    def supports(config: Mapping[str, Any]) -> bool:
-        """Whether this class computes the classifier of a configuration."""
-        return config.get("architectures") == [
-            "BertForSequenceClassification"
-        ] and PackedLayers.supports(config)
 
     def __call__(self, batch: PairBatch) -> Tensor:
         with torch.inference_mode():
@@ -480,29 +497,11 @@ class PackedBert(TorchNetwork):
         return functional.linear(pooled.float(), *self.head).squeeze(-1)
 
 
-class PackedEncoder(TorchNetwork):
-    """A BERT encoder, for logits that are scaled cosines of the mean vectors of two texts.
+class PackedEncoder(PackedNetwork):
+    """A BERT encoder, for logits that are scaled cosines of the mean vectors of two texts."""
 
-    Arguments and errors are those of `PackedLayers`.
-    """
-
-    padded = False
     reads_pairs = False
-
-    def __init__(
-        self,
-        config: Mapping[str, Any],
-        weights: Mapping[str, Tensor],
-        device: torch.device,
-        dtype: str,
-    ) -> None:
-        super().__init__(device, dtype)
-        self.body = PackedLayers(config, weights, device, dtype)
-
-    @staticmethod
-    def supports(config: Mapping[str, Any]) -> bool:
-        """Whether this class computes the encoder of a configuration."""
-        return config.get("architectures") == ENCODER and PackedLayers.supports(config)
+    architectures = ENCODER
 
     def __call__(self, batch: PackedTexts) -> Tensor:
         """Unit vectors, (n, h) float32, on the device."""
@@ -568,13 +567,11 @@ def load_network(
         tokenizer = load_pretrained(transformers.AutoTokenizer, folder)
     resolved_device = resolve_device(device)
     resolved_dtype = resolve_dtype(dtype, resolved_device, inference=True)
-    packed = (
-        load_packed(kind, folder, resolved_device, resolved_dtype)
-        for kind in (PackedBert, PackedEncoder)
+    network = (
+        load_packed(PackedBert, folder, resolved_device, resolved_dtype)
+        or load_packed(PackedEncoder, folder, resolved_device, resolved_dtype)
+        or PaddedModel(load_model(folder), tokenizer, resolved_device, resolved_dtype)
     )
-    network = next(filter(None, packed), None)
-    if network is None:
-        network = PaddedModel(load_model(folder), tokenizer, resolved_device, resolved_dtype)
     return network, tokenizer.backend_tokenizer
 
 

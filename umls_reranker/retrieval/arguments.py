@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..core.keys import DTYPES, recipe_key
+from ..models.arguments import BUILT_IN
 
 ENCODER_FOLDER = "encoder"
 # FAISS factory string of the exact index, which stores the vectors unchanged.
@@ -37,7 +38,9 @@ class IndexArguments:
         None, "bi-encoder: revision on the Hub (commit, tag or branch)"
     )
     encoder_pooling: str = recipe_key(
-        "cls", "pooling of token vectors: cls (SapBERT) or mean (MiniLM)", ("cls", "mean")
+        "cls",
+        "pooling of token vectors: cls (SapBERT) or mean (MiniLM, and always built-in)",
+        ("cls", "mean"),
     )
     encoder_max_length: int = recipe_key(
         32, "maximum tokens per name; longer names are truncated", least=1
@@ -59,6 +62,10 @@ class IndexArguments:
     candidates_per_mention: int = recipe_key(
         32, "candidates retrieved per held-out mention", least=1
     )
+
+    def __post_init__(self) -> None:
+        if self.encoder == BUILT_IN:
+            self.encoder_pooling = "mean"
 
 
 @dataclass
