@@ -18,10 +18,10 @@ The output is JSON Lines, where "ranked" has the first concepts of each mention,
 top concept), answer_name, answer_score, tier, accepted, second, second_name, second_score, error.
 
 Without --model, the model of the run ranks, or of an index the model built-in (or, three times as
-fast, --model built-in-fast). Its scores are not
-calibrated for your dictionary and text, so tier and accepted are empty. Abbreviations that a
-document defines are linked as their long forms. A row that cannot be linked gets "error", and the
-exit code is 1. The output appears only when it is complete.
+fast, --model built-in-fast). Its scores are not calibrated for your dictionary and text, so tier
+and accepted are empty. Abbreviations that a document defines are linked as their long forms. A row
+that cannot be linked gets "error", and the exit code is 1. The output appears only when it is
+complete.
 """
 
 from pathlib import Path

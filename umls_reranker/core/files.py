@@ -78,7 +78,8 @@ def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
     own = f"{path.name}.{platform.node()}"
     partial = partial_path(path.with_name(f"{own}.{os.getpid()}") if shared else path)
     _remove(partial)
-    for left in path.parent.glob(f".{glob.escape(own)}.[0-9]*.partial"):
+    # Others have one name, which was removed above.
+    for left in path.parent.glob(f".{glob.escape(own)}.[0-9]*.partial") if shared else ():
         try:
             # On Windows such a signal is no question.
             if os.name == "posix":

@@ -121,10 +121,7 @@ class EntityLinks:
         ranked = self.rank(
             named,
             [texts[id(entity.doc)] for entity in named],
-            [
-                self.types.get(entity.label_, self.hierarchy.resolve(entity.label_))
-                for entity in named
-            ],
+            [self._type(entity.label_) for entity in named],
         )
         for entity in entities:
             _write(entity, [], "")
@@ -132,6 +129,9 @@ class EntityLinks:
             rows = [concept.as_row() for concept in concepts[: self.top]]
             accepted_cui = concepts[0].cui if concepts and concepts[0].accepted else None
             _write(entity, rows, accepted_cui or "")
+
+    def _type(self, label: str) -> str | None:
+        return self.types[label] if label in self.types else self.hierarchy.resolve(label)
 
 
 def _write(entity: Span, rows: list[dict], cui: str) -> None:

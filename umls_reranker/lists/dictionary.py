@@ -162,7 +162,7 @@ class Dictionary:
             columns["semantic_types"] = [each or [] for each in types.to_pylist()]
         for key, values in columns.items():
             for item, value in zip(items, values, strict=True):
-                if item.get(key) is None or not str(item[key]).strip():
+                if _is_missing(item.get(key)):
                     item[key] = value
         return new_rows
 
@@ -224,3 +224,7 @@ def _cui(item: Any) -> str:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())

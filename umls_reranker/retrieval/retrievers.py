@@ -7,7 +7,7 @@ they are used, because every command reads the declarations of retrievers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -380,19 +380,19 @@ def register_retriever(retriever: type[RetrievalMethod], score: IndexScore | Non
     RETRIEVERS[retriever.name] = retriever
 
 
-def chosen_retrievers(names: Iterable[str]) -> list[type[RetrievalMethod]]:
+def chosen_retrievers(names: Collection[str]) -> list[type[RetrievalMethod]]:
     """The retrievers of a recipe, in the order of `RETRIEVERS`."""
-    return [retriever for name, retriever in RETRIEVERS.items() if name in {*names}]
+    return [retriever for name, retriever in RETRIEVERS.items() if name in names]
 
 
-def index_folders(names: Iterable[str]) -> list[str]:
+def index_folders(names: Collection[str]) -> list[str]:
     """Folders of the indexes that a recipe's retrievers need."""
     return [
         retriever.folder for retriever in chosen_retrievers(names) if retriever.folder is not None
     ]
 
 
-def needs_encoder(names: Iterable[str]) -> bool:
+def needs_encoder(names: Collection[str]) -> bool:
     """Whether one of the retrievers reads the vectors of a bi-encoder."""
     return any("encoder" in retriever.inputs for retriever in chosen_retrievers(names))
 

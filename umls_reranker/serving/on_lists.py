@@ -444,18 +444,13 @@ def usable_features(lists: CandidateLists, *, has_cross_encoder: bool) -> list[s
 
 def write_calibrated(source: ModelSource, new: Calibrated, folder: Path) -> None:
     """Write cross-encoder, calibration and recipe into an existing folder."""
-    has_cross_encoder = new.calibration.uses_cross_encoder and source.folder is not None
-    cross_encoder = source.cross_encoder if has_cross_encoder else None
-    if cross_encoder is not None and source.folder is not None:
+    template = None
+    dtype = None
+    if new.calibration.uses_cross_encoder and source.folder and source.cross_encoder:
         copy_cross_encoder(source.folder, folder)
-    write_model_files(
-        folder,
-        source.origin,
-        cross_encoder.template if cross_encoder is not None else None,
-        cross_encoder.dtype if cross_encoder is not None else None,
-        new.calibration,
-        new.fitted,
-    )
+        template = source.cross_encoder.template
+        dtype = source.cross_encoder.dtype
+    write_model_files(folder, source.origin, template, dtype, new.calibration, new.fitted)
 
 
 def save_calibrated(source: ModelSource, new: Calibrated, folder: Path) -> None:

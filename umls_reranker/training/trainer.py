@@ -223,12 +223,13 @@ class RerankerTrainer(Trainer):
             return_outputs: whether to return the model's outputs as well.
             num_items_in_batch: number of pairs of the global batch, in training.
         """
-        # With labels in its inputs, a one-label model would compute a mean squared error.
-        texts = {name: tensor for name, tensor in inputs.items() if name not in LABEL_NAMES}
         if model.training and self._packs:
             logits = self._packed_logits(model, inputs["row"].numpy())
         else:
-            outputs = model(**texts)
+            # With labels in its inputs, a one-label model would compute a mean squared error.
+            outputs = model(
+                **{name: tensor for name, tensor in inputs.items() if name not in LABEL_NAMES}
+            )
             logits = outputs.logits.squeeze(-1)
         terms = [logits.float(), inputs["labels"], inputs["weight"]]
         if model.training:

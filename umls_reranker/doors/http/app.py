@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -273,8 +273,7 @@ class Service:
         ]
         with self.admitted(len(request.mentions), [*short]):
             ranked = await self.batcher.rank(calls)
-        answers = dict(zip(short, ranked, strict=True))
-        return await run_in_threadpool(_in_place, request.mentions, answers)
+        return await run_in_threadpool(_in_place, request.mentions, short, ranked)
 
     async def link(self, request: LinkRequest) -> JSONResponse:
         """Concepts of each mention, the top candidate first, with their decisions."""
@@ -304,10 +303,10 @@ class Service:
                 )
             ]
             ranked = await self.batcher.rank(calls)
-            top = [items[: request.top] for items in ranked]
-            linked = await run_in_threadpool(linker.described, top)
-        answers = dict(zip(short, linked, strict=True))
-        return await run_in_threadpool(_in_place, request.mentions, answers)
+            linked = await run_in_threadpool(
+                linker.described, [items[: request.top] for items in ranked]
+            )
+        return await run_in_threadpool(_in_place, request.mentions, short, linked)
 
     async def health(self) -> Response:
         """200 while requests are accepted."""
@@ -386,13 +385,20 @@ def _short(mentions: Sequence[Mention]) -> dict[int, Any]:
 
 
 def _in_place(
-    mentions: Sequence[Mention], ranked: Mapping[int, Sequence[RankedCandidate]]
+    mentions: Sequence[Mention],
+    numbers: Iterable[int],
+    ranked: Iterable[Sequence[RankedCandidate]],
 ) -> JSONResponse:
-    """The rows of each mention, by its number; or ``{"error": reason}`` if it is too long."""
-    rows: list[Any] = [{"error": f"mention {length_fault(len(one.mention))}"} for one in mentions]
-    for number, items in ranked.items():
-        rows[number] = [item.as_row() for item in items]
-    return JSONResponse(rows)
+    """The rows of each mention; or ``{"error": reason}`` if it is too long, and so not ranked."""
+    rows = dict(zip(numbers, ranked, strict=True))
+    return JSONResponse(
+        [
+            [item.as_row() for item in rows[number]]
+            if number in rows
+            else {"error": f"mention {length_fault(len(one.mention))}"}
+            for number, one in enumerate(mentions)
+        ]
+    )
 
 
 def _taking(body: type[BaseModel], answer: Callable[..., Any]) -> Callable[..., Any]:
