@@ -10,6 +10,9 @@
 # make quality      check format, lint, one statement a line, how many, types, who imports whom and requirements; make style mends the first two
 .PHONY: quickstart test test-extra test-lowest golden golden-fast peers docs links dist quality style clean
 
+# Nothing is compiled at installation, so that each process would compile torch again.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 VENV ?= .venv
 # Windows has its own name for it.

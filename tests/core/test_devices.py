@@ -261,14 +261,15 @@ def test_the_slurm_jobs_launch_as_many_processes_as_gpus_on_every_node(tmp_path)
 def test_threads_give_the_gradients_of_one_pass(two_threads, dropout):
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(dropout))
     model.unused = torch.nn.Linear(1, 1)
+    words = torch.ones(3, requires_grad=True)
     rows = torch.arange(15.0).view(5, 3)
     names = []
 
-    def output(part):
+    def output(part, words):
         names.append(threading.current_thread().name)
-        return model[:2](part).sum(dim=1)
+        return model[:2](part * words).sum(dim=1)
 
-    outputs = torch.cat([*in_threads(output, rows.split(2), model)])
+    outputs = torch.cat([*in_threads(output, rows.split(2), model, words)])
     (outputs * torch.arange(5.0)).sum().backward()
     in_pool = [name.startswith("batches") for name in names]
     # Of dropout, the thread that comes first would decide which draws a part gets.
@@ -276,3 +277,5 @@ def test_threads_give_the_gradients_of_one_pass(two_threads, dropout):
     if not dropout:
         weights = torch.arange(5.0)[:, None] * rows
         torch.testing.assert_close(model[0].weight.grad, weights.sum(dim=0).expand(4, 3))
+        expected = weights.sum(dim=0) * model[0].weight.sum(dim=0)
+        torch.testing.assert_close(words.grad, expected)

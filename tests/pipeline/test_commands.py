@@ -172,3 +172,9 @@ def test_the_log_of_a_stage_has_times_of_day_and_one_state_of_a_bar(tmp_path):
     assert [line[9:] for line in lines] == printed and all(
         re.match(r"\d\d:\d\d:\d\d ", line) for line in lines
     )
+
+
+def test_a_terminal_shows_how_long_a_stage_has_left(capsys):
+    script = r"print('\r50%|## | 1/2 [00:09<02:36, 9s/it]\r', end='')"
+    assert run_process([sys.executable, "-c", script], title="train")[0] == 0
+    assert capsys.readouterr().err == "\rtrain  02:36 left\x1b[K\rtrain\x1b[K"

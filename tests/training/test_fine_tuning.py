@@ -15,14 +15,20 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 from tiny_models import tiny_classifier, tiny_cross_encoder, tiny_encoder
 from tiny_reranker import tiny_reranker
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainingArguments
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    TrainingArguments,
+)
 
 from umls_reranker import UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import RunArguments
 from umls_reranker.models.arguments import ModelArguments
 from umls_reranker.models.pairs import MARKERS, PairTemplate
-from umls_reranker.models.pretrained import load_base_model
+from umls_reranker.models.pretrained import keep_layers, load_base_model
 from umls_reranker.pipeline.recipe import Recipe, load_recipe, typed_training
 from umls_reranker.training import trainer as fine_tuning
 from umls_reranker.training.trainer import (
@@ -217,6 +223,22 @@ def test_other_architectures_learn_and_are_served(tmp_path, kind):
     for answer in ranked:
         logit = network(**tokenizer("cold", answer.name, return_tensors="pt")).logits.item()
         assert answer.logit == pytest.approx(logit, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("count", "kept"), [(0, [0, 1, 2, 3, 4, 5]), (4, [0, 2, 4, 5]), (1, [0]), (7, None)]
+)
+def test_layers_that_are_kept_are_evenly_spaced(count, kept):
+    shape = {"hidden_size": 4, "num_attention_heads": 1, "intermediate_size": 4, "vocab_size": 9}
+    network = BertModel(BertConfig(**shape, num_hidden_layers=6))
+    layers = [*network.encoder.layer]
+    if kept is None:
+        with pytest.raises(UserError, match="num_hidden_layers"):
+            keep_layers(network, count)
+        return
+    keep_layers(network, count)
+    assert [layers.index(layer) for layer in network.encoder.layer] == kept
+    assert network.config.num_hidden_layers == len(kept)
 
 
 def test_dropout_of_all_layers(model, tmp_path):

@@ -84,8 +84,7 @@ class CrossEncoderLogits:
         # Inputs that no list has make no difference to it.
         never_read = always_missing(self.lists, self.reads)
         unread = tuple(name for name in self.reads if name in missing and name not in never_read)
-        unknown = np.full(len(self.lists.owner), np.nan, np.float32)
-        logits = self.known.setdefault(unread, unknown)
+        logits = self.known.setdefault(unread, np.full(len(self.lists.owner), np.nan, np.float32))
         pending = np.isnan(logits)
         if retained is not None:
             pending &= retained

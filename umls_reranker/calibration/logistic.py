@@ -28,8 +28,7 @@ def top_candidates(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Candidates with the highest `utility` (m,) of their list, (m,) bool."""
     sizes = np.diff(offsets)
     filled = offsets[:-1][sizes > 0]
-    most = np.maximum.reduceat(utility, filled)
-    return utility == most.repeat(sizes[sizes > 0])
+    return utility == np.maximum.reduceat(utility, filled).repeat(sizes[sizes > 0])
 
 
 def log_sums(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:

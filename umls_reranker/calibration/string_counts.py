@@ -102,8 +102,7 @@ class StringCounts:
         tables = {}
         for name, (hashes, counts) in self._tables.items():
             more_hashes, more_counts = other._tables[name]
-            both = np.concatenate([hashes, more_hashes])
-            distinct, number = np.unique(both, return_inverse=True)
+            distinct, number = np.unique(np.concatenate([hashes, more_hashes]), return_inverse=True)
             sums = np.bincount(number, np.concatenate([counts, more_counts]), len(distinct))
             tables[name] = distinct, sums.astype(np.int64)
         return StringCounts(tables, np.union1d(self._names, other._names))

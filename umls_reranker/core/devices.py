@@ -154,7 +154,10 @@ def batch_mapper(device: torch.device) -> Callable:
 
 
 def in_threads(
-    function: Callable[[Any], torch.Tensor], parts: Sequence[Any], model: torch.nn.Module
+    function: Callable[[Any, torch.Tensor], torch.Tensor],
+    parts: Sequence[Any],
+    model: torch.nn.Module,
+    words: torch.Tensor,
 ) -> Sequence[torch.Tensor]:
     """Outputs of a model for each part of a batch, and later their gradients.
 
@@ -162,14 +165,15 @@ def in_threads(
     dropout one after the other, because its draws would depend on which thread comes first.
 
     Args:
-        function: computes the output of a part.
+        function: computes the output of a part, from it and ``words``.
         parts: the parts.
-        model: whose weights it reads.
+        model: whose other weights it reads.
+        words: embeddings of the words of all parts: a gradient of the whole vocabulary for each
+            part would be as large as those of all other weights.
     """
-    weights = [*model.parameters()]
-    if has_dropout(model) or batch_mapper(weights[0].device) is map:
-        return [*map(function, parts)]
-    return _InThreads.apply(function, parts, *weights)
+    if has_dropout(model) or batch_mapper(words.device) is map:
+        return [function(part, words) for part in parts]
+    return _InThreads.apply(function, parts, words, *model.parameters())
 
 
 def has_dropout(model: torch.nn.Module) -> bool:
@@ -179,10 +183,13 @@ def has_dropout(model: torch.nn.Module) -> bool:
 
 class _InThreads(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, function: Callable, parts: Sequence, *weights: Any) -> tuple:
-        ctx.weights = weights
-        ctx.map = batch_mapper(weights[0].device)
-        ctx.outputs = [*ctx.map(torch.enable_grad()(function), parts)]
+    def forward(
+        ctx: Any, function: Callable, parts: Sequence, words: torch.Tensor, *weights: Any
+    ) -> tuple:
+        leaf = words.detach().requires_grad_()
+        ctx.weights = (leaf, *weights)
+        ctx.map = batch_mapper(words.device)
+        ctx.outputs = [*ctx.map(torch.enable_grad()(function), parts, repeat(leaf))]
         return tuple(output.detach() for output in ctx.outputs)
 
     @staticmethod

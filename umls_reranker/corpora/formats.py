@@ -119,8 +119,7 @@ class Brat(CorpusReader):
     layout = "files .ann with lines `T1<tab>TYPE START END<tab>TEXT`, each beside its text, a .txt"
 
     def recognizes(self, start: bytes) -> bool:
-        lines = start.decode("utf-8", errors="replace").splitlines()
-        return any(map(SPAN_LINE.match, lines[:100]))
+        return any(map(SPAN_LINE.match, start.decode(errors="replace").splitlines()[:100]))
 
     def documents(self, path: Path, faults: Faults) -> Iterator[Document]:
         with open_binary(path.with_suffix(".txt")) as stream:

@@ -525,9 +525,10 @@ def measure_figures(
     for figure in (declared for declared in FIGURES if declared.in_slices or not in_slices):
         columns = figure.columns(outcomes)
         if columns[-1].any() or not figure.is_optional:
-            population = f"mentions {figure.population}".rstrip()
-            measured = documents.measure(columns, figure.statistic)
-            figures[figure.name] = measured | {"population": population}
+            figures[figure.name] = {
+                **documents.measure(columns, figure.statistic),
+                "population": f"mentions {figure.population}".rstrip(),
+            }
     return figures
 
 

@@ -182,8 +182,9 @@ def measure(
     pair_figures = _pair_figures(pairs, lists, documents.take(lists.owner))
     over = {"n": len(outcomes), "population": f"mentions with {len(lists.labels):,} candidates"}
     figures |= {name: figure | over for name, figure in pair_figures.items()}
-    of_top = top_calibration(outcomes, documents)
-    figures |= {f"top1_{name}": figure for name, figure in of_top.items()}
+    figures |= {
+        f"top1_{name}": figure for name, figure in top_calibration(outcomes, documents).items()
+    }
     figures |= worst_groups(sliced, rows.get("groups", {})) | compared | sliced
     metrics = {
         "schema_version": SCHEMA_VERSION,

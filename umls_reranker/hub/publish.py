@@ -538,8 +538,7 @@ def _former(api: HfApi, repo_id: str, head: str | None) -> tuple[list[str], str 
     names = [] if head is None else api.list_repo_files(repo_id, revision=head)
     if CARD not in names:
         return names, None
-    path = Path(api.hf_hub_download(repo_id, CARD, revision=head))
-    return names, path.read_text(encoding="utf-8")
+    return names, Path(api.hf_hub_download(repo_id, CARD, revision=head)).read_text("utf-8")
 
 
 def _sizes(changes: Iterable[Operation]) -> dict[str, int]:

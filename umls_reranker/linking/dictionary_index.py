@@ -5,8 +5,6 @@ complete; until then it is made in a hidden one beside it. Of that a killed proc
 vectors, with which the same command goes on.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -76,8 +74,9 @@ class Dictionary(NamedTuple):
     @property
     def manifest(self) -> dict[str, Any]:
         """What its concepts are made of."""
-        settings = {name: getattr(self.settings, name) for name in READING}
-        return _manifest(CONCEPTS, settings, self.sha256)
+        return _manifest(
+            CONCEPTS, {name: getattr(self.settings, name) for name in READING}, self.sha256
+        )
 
     @property
     def has_codes(self) -> bool:

@@ -6,8 +6,6 @@ A row of JSON, CSV, Parquet or Arrow is a mention: ``mention`` (or ``entity``), 
 document. CSV may be a sheet of Usagi. All other files are annotated text (`corpora.formats`).
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence

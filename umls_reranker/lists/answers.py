@@ -4,8 +4,6 @@ A sheet has ``mention``, ``gold_cui`` (`read.gold_of_cell`; blank: nobody answer
 ``doc_id``, ``mention_id``, ``source_code``, ``left``, ``right``, ``reviewer``, ``reviewed_on``.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date

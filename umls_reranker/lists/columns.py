@@ -4,8 +4,6 @@ Candidates may have the forms of other tools. Scores with a meaning of their own
 retrievers and a teacher's. A gold concept is an id, several alternatives, or a composite of parts.
 """
 
-from __future__ import annotations
-
 import math
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
@@ -279,8 +277,9 @@ class CandidateColumns(NamedTuple):
     def are_scored(self) -> np.ndarray:
         """(n,) bool, whether any candidate of a mention has a score of a retriever."""
         retrievers = (key for key in self.score_keys if key != SYNONYM_SCORE)
-        nothing = np.zeros(len(self.offsets) - 1, bool)
-        return np.logical_or.reduce([nothing, *map(self.lists_with, retrievers)])
+        return np.logical_or.reduce(
+            [np.zeros(len(self.offsets) - 1, bool), *map(self.lists_with, retrievers)]
+        )
 
 
 def candidate_columns(

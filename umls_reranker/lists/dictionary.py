@@ -176,8 +176,9 @@ class Dictionary:
         return {name: int(self._has(column, cuis).sum()) for name, column in self._columns.items()}
 
     def _has(self, column: str, cuis: Sequence[str]) -> np.ndarray:
-        values = self._concepts.column(column, self._rows(cuis)).to_pylist()
-        return np.array(list(map(bool, values)), bool)
+        return np.array(
+            [*map(bool, self._concepts.column(column, self._rows(cuis)).to_pylist())], bool
+        )
 
     def _rows(self, cuis: Sequence[str]) -> np.ndarray:
         """Rows of m ids, with or without the prefix of their vocabulary, (m,); -1 if unknown."""

@@ -1,7 +1,5 @@
 """Scores of candidates with a meaning of their own: those of our retrievers, and a teacher's."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

@@ -3,8 +3,6 @@
 Documents of equal or nearly equal content, such as notes copied forward, count as one.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace

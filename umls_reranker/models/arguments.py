@@ -35,6 +35,12 @@ class ModelArguments:
     start_from_encoder: bool = recipe_key(
         False, "initialize from the run's fine-tuned encoder instead of the base model"
     )
+    num_hidden_layers: int = recipe_key(
+        0,
+        "layers that the cross-encoder keeps of its base, evenly spaced, the first and the last "
+        "among them; 0: all",
+        least=0,
+    )
     max_length: int = recipe_key(
         64, "maximum tokens per pair, special tokens included; truncated pairs are counted", least=1
     )

@@ -70,8 +70,7 @@ class RememberedLogits:
     def recall(self, hashes: Sequence[bytes]) -> np.ndarray:
         """(n,) float32, NaN for unknown pairs, which are given by `hash_pair`."""
         # The table of this moment: another thread may begin a new one.
-        logits = map(self._logits.get, hashes, repeat(np.nan))
-        return np.fromiter(logits, np.float32, len(hashes))
+        return np.fromiter(map(self._logits.get, hashes, repeat(np.nan)), np.float32, len(hashes))
 
     def add(self, hashes: Sequence[bytes], logits: np.ndarray) -> None:
         """Remember the (n,) logits of pairs, or of the first `most`."""

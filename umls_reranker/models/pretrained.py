@@ -3,8 +3,6 @@
 BERT is computed without padding, any other sequence classifier of transformers with padded batches.
 """
 
-from __future__ import annotations
-
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -209,6 +207,12 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention of (texts, heads, q, size) over (texts, heads, k, size); nothing is masked."""
     if query.device.type != "cpu" or query.dtype is torch.float32:
         return functional.scaled_dot_product_attention(query, key, value)
+    if torch.is_grad_enabled():
+        # Groups are small in training, and small products are slow in bfloat16.
+        with torch.autocast("cpu", enabled=False):
+            return functional.scaled_dot_product_attention(
+                query.float(), key.float(), value.float()
+            )
     # On a CPU in bfloat16, the fused kernel takes twice as long as its two matrix products.
     scores = torch.matmul(query, key.transpose(-1, -2)).mul_(query.shape[-1] ** -0.5)
     return torch.matmul(scores.softmax(-1), value)
@@ -347,7 +351,11 @@ def load_model(folder: Path) -> transformers.PreTrainedModel:
 
 
 def load_base_model(
-    model: str, revision: str | None, template: PairTemplate, attention: str | None = None
+    model: str,
+    revision: str | None,
+    template: PairTemplate,
+    attention: str | None = None,
+    layers: int = 0,
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """Load the base model with a new head of one logit, and its tokenizer with the markers.
 
@@ -356,9 +364,11 @@ def load_base_model(
         revision: tag, branch or commit on the Hub.
         template: how it reads pairs.
         attention: ``attn_implementation`` of transformers; None: its own choice.
+        layers: ``num_hidden_layers`` of the recipe.
 
     Raises:
-        UserError: the model cannot be found or reached, or its weights are damaged.
+        UserError: the model cannot be found or reached, its weights are damaged, or it has not that
+            many layers.
     """
     source = resolve_model(model, revision)
     with loading(f"model {model}"):
@@ -371,10 +381,27 @@ def load_base_model(
             dtype="float32",
             attn_implementation=attention,
         )
+    keep_layers(cross_encoder, layers)
     require_readable("max_length", template.max_length, cross_encoder.config, model)
     if template.prepare_tokenizer(tokenizer):
         cross_encoder.resize_token_embeddings(len(tokenizer))
     return cross_encoder, tokenizer
+
+
+def keep_layers(model: Any, count: int) -> None:
+    """Keep so many layers, evenly spaced, the first and the last among them; 0: all.
+
+    Raises:
+        UserError: it has fewer, or is not built like BERT.
+    """
+    if not count:
+        return
+    layers = getattr(getattr(model.base_model, "encoder", None), "layer", ())
+    if count > len(layers):
+        raise UserError(f"num_hidden_layers: the base has no {count} layers like those of BERT")
+    kept = [-(-number * (len(layers) - 1) // max(1, count - 1)) for number in range(count)]
+    model.base_model.encoder.layer = nn.ModuleList(layers[number] for number in kept)
+    model.config.num_hidden_layers = count
 
 
 def require_readable(

@@ -192,8 +192,13 @@ def make_report(recipe: Recipe, run: RunFolder, stage: Stage, reranker: UMLSRera
         outcomes = replace(outcomes, entity=np.full(len(outcomes), None))
         dev = read_manifest(run.path / "checkpoints")["summary"]["dev"]
         metrics["figures"] |= {name: {"value": dev[name]} for name in ("f1", "roc_auc")}
-        title = f"the model {recipe.run.run_name} on its test split"
-        save_report(metrics, outcomes, reranker, title, folder)
+        save_report(
+            metrics,
+            outcomes,
+            reranker,
+            f"the model {recipe.run.run_name} on its test split",
+            folder,
+        )
         histogram = Histogram.of_outcomes(outcomes)
         write_json(folder / REFERENCE, reference_content(metrics["figures"], histogram))
         summary |= {"acc@1": metrics["figures"]["acc@1"]["value"]}
@@ -232,8 +237,13 @@ def evaluate_on_lists(options: argparse.Namespace) -> None:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     with written(options.output) as partial:
         partial.mkdir()
-        title = f"{portable_locator(options.model)} on {options.lists.name}"
-        save_report(metrics, outcomes, reranker, title, partial)
+        save_report(
+            metrics,
+            outcomes,
+            reranker,
+            f"{portable_locator(options.model)} on {options.lists.name}",
+            partial,
+        )
     print(
         f"{evaluation_summary(metrics)}\nreport written to {options.output}; open "
         f"{options.output / PAGE}"

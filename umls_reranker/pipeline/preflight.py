@@ -21,7 +21,7 @@ from ..core.devices import batch_mapper, resolve_device, resolve_dtype, sharing_
 from ..core.errors import CollectedErrors, UserError
 from ..core.files import CHUNK_BYTES, open_binary
 from ..models.model_files import resolve_model
-from ..models.pretrained import load_pretrained, loading, require_readable
+from ..models.pretrained import keep_layers, load_pretrained, loading, require_readable
 from ..retrieval.name_index import new_index, training_size
 from ..retrieval.retrievers import needs_encoder
 from ..training.encoder_training import BATCH_SIZE
@@ -94,8 +94,11 @@ def preflight(recipe: Recipe) -> str:
         # Training computes three times as much: the gradients of texts and of weights, too. As many
         # mentions as the cross-encoder learns from are for calibration and evaluation.
         texts = 6 * BATCH_SIZE * recipe.encoder.encoder_training_steps
-        pairs = 3 * pairs * getattr(arguments, "num_train_epochs", 1)
-        tokens = 10 * (texts + names) + 17 * (pairs + mentions * index.candidates_per_mention)
+        pairs = 3 * pairs * getattr(arguments, "num_train_epochs", 1) + (
+            mentions * index.candidates_per_mention
+        )
+        depth = recipe.model.num_hidden_layers or config.num_hidden_layers
+        tokens = 10 * (texts + names) + 17 * pairs * depth / config.num_hidden_layers
         figures = f"{minutes_here(tokens, config):.0f} minutes here, {figures}"
     return (
         f"[estimate] {names:,} names, {figures}; disk {_gb(sum(needs.values()))} of {_gb(free)} "
@@ -182,9 +185,9 @@ def count_parameters(recipe: Recipe, configs: Mapping[str, PreTrainedConfig | No
     if config is None:
         return PARAMETERS
     with loading(f"model {config.name_or_path}"), torch.device("meta"):
-        return AutoModel.from_config(
-            config, attn_implementation=recipe.model.attn_implementation
-        ).num_parameters()
+        body = AutoModel.from_config(config, attn_implementation=recipe.model.attn_implementation)
+    keep_layers(body, recipe.model.num_hidden_layers)
+    return body.num_parameters()
 
 
 def free_space(recipe: Recipe, needs: Mapping[str, int]) -> int:

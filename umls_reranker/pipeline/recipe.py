@@ -285,8 +285,9 @@ def training_keys() -> dict[str, Key]:
 
 def add_section(parser: CommandParser, section: type, *, is_shown: bool = True) -> None:
     """Add an option for each key of a section, as for `add_options`."""
-    title = (section.__doc__ or "").rstrip(".")
-    add_options(parser, title, keys_of(section).values(), is_shown=is_shown)
+    add_options(
+        parser, (section.__doc__ or "").rstrip("."), keys_of(section).values(), is_shown=is_shown
+    )
 
 
 def add_options(

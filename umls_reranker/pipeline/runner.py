@@ -41,6 +41,10 @@ TITLES = {
 LAUNCHED = (PREFLIGHT, "build_index", "train")
 # What moves the cursor of a terminal and colors its text.
 CURSOR_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+# Ends a line of a terminal that may have been longer.
+CLEARED = "\x1b[K"
+# In a progress bar.
+TIME_LEFT = re.compile(r"<(\d[\d:]*)")
 
 
 @dataclass
@@ -69,6 +73,7 @@ def run_recipe(recipe: Recipe, words: Sequence[str], options: LaunchOptions) -> 
         return show_end(*run_process([*launch, "-m", PREFLIGHT, *words]), "the lines above")
     commands = {stage.command for stage in stage_table(recipe).values()} | {PREFLIGHT, FINISH}
     steps = [name for name in TITLES if name in commands]
+    on_terminal = sys.stderr.isatty()
     folder = recipe.run.run_dir
     path = folder / "run.log"
     # The process that runs ends with this one.
@@ -76,13 +81,16 @@ def run_recipe(recipe: Recipe, words: Sequence[str], options: LaunchOptions) -> 
     folder.mkdir(parents=True, exist_ok=True)
     print(f"Output goes to {folder}, the log of the stages to {path}", file=sys.stderr)
     for number, name in enumerate(steps, 1):
-        print(f"{number}/{len(steps)}  {TITLES[name]:<40}", end="", file=sys.stderr, flush=True)
+        title = f"{number}/{len(steps)}  {TITLES[name]:<40}"
+        print(title, end="", file=sys.stderr, flush=True)
         started = time.monotonic()
         python = launch if name in LAUNCHED else [sys.executable]
         module = [name] if "." in name else ["umls_reranker", name]
         with path.open("a", encoding="utf-8") as log:
             log.write(f"== {name.rpartition('.')[2]}\n")
-            code, lines = run_process([*python, "-m", *module, *words], log)
+            code, lines = run_process(
+                [*python, "-m", *module, *words], log, title if on_terminal else ""
+            )
         minutes, seconds = divmod(round(time.monotonic() - started), 60)
         print(f"{minutes:>4}:{seconds:02}", file=sys.stderr)
         if code != MISSED_TARGET and show_end(code, lines, path):
@@ -138,10 +146,17 @@ def launcher(options: LaunchOptions) -> list[str]:
     return command
 
 
-def run_process(command: Sequence[str], log: IO[str] | None = None) -> tuple[int, list[str]]:
+def run_process(
+    command: Sequence[str], log: IO[str] | None = None, title: str = ""
+) -> tuple[int, list[str]]:
     """Run a command; its lines go to the log with the time of day.
 
     Of a progress bar, one state every half minute is kept.
+
+    Args:
+        command: the words of the command.
+        log: an open text file.
+        title: on a terminal, how the line begins in which the time left is shown; empty: none.
 
     Returns:
         Its exit code, of a killed process as a shell reports it, and the lines that it printed.
@@ -155,6 +170,9 @@ def run_process(command: Sequence[str], log: IO[str] | None = None) -> tuple[int
             for line in out:
                 text = CURSOR_CODES.sub("", line).rstrip()
                 is_bar = not line.endswith("\n")
+                left = TIME_LEFT.search(text) if is_bar else None
+                if title and left:
+                    print(f"\r{title}{left[1]:>7} left", end=CLEARED, file=sys.stderr, flush=True)
                 if not text or (is_bar and time.monotonic() < shown + SECONDS_BETWEEN_LINES):
                     continue
                 if is_bar:
@@ -166,4 +184,6 @@ def run_process(command: Sequence[str], log: IO[str] | None = None) -> tuple[int
         except BaseException:
             process.terminate()
             raise
+        if title:
+            print(f"\r{title}", end=CLEARED, file=sys.stderr, flush=True)
     return code if code >= 0 else 128 - code, lines

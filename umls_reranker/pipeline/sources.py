@@ -462,8 +462,9 @@ def make_data(recipe: Recipe, run: RunFolder, files: Files, due: Mapping[str, St
             source = read_concepts(recipe.concepts, files)
             if recipe.mentions.concepts_of_mentions:
                 mentions = list(mentions)
-                joined = with_concepts_of_mentions(source.concepts, mentions)
-                source = source._replace(concepts=joined)
+                source = source._replace(
+                    concepts=with_concepts_of_mentions(source.concepts, mentions)
+                )
     if "concepts" in due:
         make_concepts(due["concepts"], source)
     if "mentions" in due:

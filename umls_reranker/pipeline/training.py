@@ -144,8 +144,9 @@ def rows_of_file(path: Path, recipe: Recipe) -> pa.Table:
 def train(recipe: Recipe, run: RunFolder, stage: Stage, rows: pa.Table, dev: pa.Table) -> bool:
     """Train with all processes of a launch; return whether this one owns the run folder."""
     training = typed_training(recipe.training)
-    patience = timedelta(seconds=training.get("ddp_timeout", 1800))
-    state = sharing_processes(recipe.run.device, patience)
+    state = sharing_processes(
+        recipe.run.device, timedelta(seconds=training.get("ddp_timeout", 1800))
+    )
     # Not in the folder of the stage, which is hidden until its end.
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.path / "tensorboard" / stage.key[:12]))
     # One process owns the run folder; the others only read it once it is ready.

@@ -309,8 +309,9 @@ class LexicalIndex(ConceptIndex):
 
     def _cosines(self, vectors: csr_array, strings: np.ndarray) -> np.ndarray:
         distinct, number_of = np.unique(strings, return_inverse=True)
-        products = vectors.multiply(self._vectors[distinct][number_of])
-        return np.asarray(products.sum(axis=1), np.float32)
+        return np.asarray(
+            vectors.multiply(self._vectors[distinct][number_of]).sum(axis=1), np.float32
+        )
 
     def _nearest(self, queries: csr_array, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores and numbers of the nearest strings, (q, width), best first, ties by number."""

@@ -185,8 +185,7 @@ class Retriever:
             elif method is self._ordering[0] and self._index.grouping.documents is None:
                 of_all = pairs.spread(values, -np.inf)
             else:
-                of_pairs = method.score(strings, pairs.concepts, pairs.strings)
-                of_all = pairs.spread(of_pairs, -np.inf)
+                of_all = pairs.spread(method.score(strings, pairs.concepts, pairs.strings), -np.inf)
             scores[method.score_name] = of_all
         ordering = [scores[str(method.score_name)] for method in self._ordering]
         if self._concepts is not None:

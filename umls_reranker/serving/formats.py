@@ -5,8 +5,6 @@ CDM 5.4, as Athena gives them: separated by tabs, without quoting; a table separ
 read with quoting. The sheets are those of Usagi 1.4 (`WriteCodeMappingsToFile`).
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -155,8 +153,9 @@ class FormatByString(Mappings):
                 tally.frequency += int(first_of(row, FREQUENCY) or 1)
                 for answer in answers:
                     if self.is_used(answer) and is_reviewed == bool(tally.reviewed):
-                        concept = ConceptTally(answer["name"] or "")
-                        tally.concepts.setdefault(answer["cui"], concept).add(answer)
+                        tally.concepts.setdefault(
+                            answer["cui"], ConceptTally(answer["name"] or "")
+                        ).add(answer)
         # What no text could be read of.
         self.strings = {term: tally for term, tally in self.strings.items() if term.text}
         tallies = self.strings.values()

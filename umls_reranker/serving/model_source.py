@@ -85,8 +85,12 @@ class ModelSource:
             _require_plain(folder, name)
             template = template or PairTemplate.of_folder(folder)
             cross_encoder = PairScorer.from_folder(folder, template, **options)
-            origin = Origin(yaml.safe_dump({"model": name}), base_model=name)
-            return cls(name, folder, cross_encoder, origin)
+            return cls(
+                name,
+                folder,
+                cross_encoder,
+                Origin(yaml.safe_dump({"model": name}), base_model=name),
+            )
         reranker = UMLSReranker.from_pretrained(folder, **options)
         info = reranker.info
         return cls(

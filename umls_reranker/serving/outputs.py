@@ -2,8 +2,6 @@
 those of other tools, each listed in one line.
 """
 
-from __future__ import annotations
-
 import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Rows to review: a random sample of ranked rows, and the most doubtful of the others."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence

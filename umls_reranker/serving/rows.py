@@ -399,8 +399,9 @@ class OutputFormat(ABC):
 
     def is_used(self, answer: Mapping[str, Any]) -> bool:
         """Whether a format of other tools has an answer (`RankedRows.concepts`)."""
-        is_enough = answer.get("accepted") or not self.settings.only_accepted
-        return bool(is_enough and answer.get("cui"))
+        return bool(
+            answer.get("cui") and (answer.get("accepted") or not self.settings.only_accepted)
+        )
 
     def cell(self, value: Any) -> Any:
         """A value for a cell: a program for tables would run a text such as ``=1+1``."""

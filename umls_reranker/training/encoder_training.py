@@ -134,8 +134,7 @@ class QueryCollator:
         inside = [pair for pair in pairs if pair["left"] is not None]
         columns = [[pair[name] for pair in inside] for name in ("query", "left", "right")]
         around = iter(self.tokenizer.in_context(*columns))
-        alone = [pair["query"] for pair in pairs if pair["left"] is None]
-        plain = iter(self.tokenizer.plain(alone))
+        plain = iter(self.tokenizer.plain([p["query"] for p in pairs if p["left"] is None]))
         texts = [next(plain if pair["left"] is None else around) for pair in pairs]
         texts += self.tokenizer.plain([pair["name"] for pair in pairs])
         order = np.argsort([-len(text) for text in texts], kind="stable")
@@ -162,19 +161,25 @@ class EncoderTrainer(Trainer):
 
     def compute_loss(
         self,
-        model: torch.nn.Module,
+        model: Any,
         inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Mean negative log-likelihood of each query's name, nats."""
         rows = inputs["row"]
+        groups = inputs["groups"]
+        used = torch.cat([group["input_ids"].flatten() for group in groups]).unique()
+        words = model.get_input_embeddings()(used)
 
-        def vectors_of(group: dict[str, torch.Tensor]) -> torch.Tensor:
-            hidden = model(**group).last_hidden_state
-            return pooled(hidden, group["attention_mask"], self.pooling)
+        def vectors_of(group: dict[str, torch.Tensor], words: torch.Tensor) -> torch.Tensor:
+            numbers = torch.searchsorted(used, group["input_ids"])
+            embedded = torch.nn.functional.embedding(numbers, words)
+            mask = group["attention_mask"]
+            hidden = model(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
+            return pooled(hidden, mask, self.pooling)
 
-        vectors_of_groups = torch.cat([*in_threads(vectors_of, inputs["groups"], model)])
+        vectors_of_groups = torch.cat([*in_threads(vectors_of, groups, model, words)])
         vectors = torch.nn.functional.normalize(vectors_of_groups[inputs["position"]], dim=-1)
         cosines = vectors[: len(rows)] @ vectors[len(rows) :].T / TEMPERATURE
         # Other names of the query's concept are not negatives.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,8 @@ from .training_arguments import RerankerTrainingArguments
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
+
+WORDS = "bert.embeddings.word_embeddings.weight"
 
 
 class RerankerTrainer(Trainer):
@@ -246,16 +249,20 @@ class RerankerTrainer(Trainer):
     def _packed_logits(self, model: Any, rows: np.ndarray) -> torch.Tensor:
         """Logits of these training pairs, (b,), without padding; each thread computes a part."""
         pairs = self.train_dataset.pairs.take(rows)
-        body = model.config.to_dict(), dict(model.named_parameters())
+        weights = dict(model.named_parameters())
+        used, ids = np.unique(pairs.ids, return_inverse=True)
+        words = torch.nn.functional.embedding(torch.from_numpy(used), weights[WORDS])
+        pairs = replace(pairs, ids=ids)
 
-        def logits_of(part: np.ndarray) -> torch.Tensor:
+        def logits_of(part: np.ndarray, words: torch.Tensor) -> torch.Tensor:
+            body = model.config.to_dict(), weights | {WORDS: words}
             with self.accelerator.autocast():
                 return PackedBert(*body, self.args.device, "float32").logits(pairs.take(part))
 
         order = np.argsort(-pairs.lengths, kind="stable")
         threads = min(torch.get_num_threads(), len(order))
         parts = [order[start::threads] for start in range(threads)]
-        logits = torch.cat([*in_threads(logits_of, parts, model)])
+        logits = torch.cat([*in_threads(logits_of, parts, model, words)])
         return logits[torch.from_numpy(np.concatenate(parts).argsort())]
 
 
@@ -406,6 +413,7 @@ def fine_tune(
         model.model_revision,
         template,
         resolve_attention(model.attn_implementation, arguments.device),
+        model.num_hidden_layers,
     )
     trainer = RerankerTrainer(
         cross_encoder, arguments, train, dev, template=template, processing_class=tokenizer

@@ -399,6 +399,8 @@ class ConceptCodes:
         if rows[0] < 0:
             return []
         if self._lists is None:
-            others = self._concepts.column("alternates", rows)[0].as_py()
-            return [code_of(other, self.sources) for other in others]
+            return [
+                code_of(other, self.sources)
+                for other in self._concepts.column("alternates", rows)[0].as_py()
+            ]
         return [Code(*text.split(SEPARATOR, 1)) for text in self._lists[rows[0]].as_py()]

@@ -208,8 +208,9 @@ def read_rrf_concepts(
         filters = {"SUPPRESS": ["N"], "SAB": sources}
         lines, _ = filtered_lines("MRDEF", files["MRDEF"], ["CUI", "DEF"], filters)
         _, texts = by_cui(lines, "DEF", cuis)
-        first = pc.list_slice(_lists_of_codes(texts, cuis, alternates), 0, 1)
-        definitions = pc.binary_join(first, "")
+        definitions = pc.binary_join(
+            pc.list_slice(_lists_of_codes(texts, cuis, alternates), 0, 1), ""
+        )
     if "MRSTY" in files:
         _, types = read_types(files["MRSTY"], cuis)
         lists = lists._replace(types=_lists_of_codes(types, cuis, alternates))

@@ -1,7 +1,5 @@
 """The normalized and the normal form of names, their trigrams, and the pattern of a CUI."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Sequence

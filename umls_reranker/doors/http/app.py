@@ -173,8 +173,7 @@ class Service:
         )
         in_flight.set_function(lambda: self.batcher.in_flight)
         # A tag may be moved to another version, the digits may not.
-        names = (serving.served_revision, version_digits(reranker.info))
-        version = "+".join(name for name in names if name)
+        version = "+".join(filter(None, (serving.served_revision, version_digits(reranker.info))))
         self.header = (b"x-model-revision", version.encode("latin-1", "replace"))
 
     def router(self) -> APIRouter:
@@ -210,8 +209,9 @@ class Service:
             with self.batcher.admitted(mentions):
                 yield
         except InvalidRow as error:
-            row = InvalidRow(numbers[error.row], error.reason, mentions)
-            raise HTTPException(422, str(row)) from None
+            raise HTTPException(
+                422, str(InvalidRow(numbers[error.row], error.reason, mentions))
+            ) from None
         except QueueFull as error:
             raise HTTPException(429, str(error), {"Retry-After": "1"}) from None
         except (TypeError, ValueError) as error:
