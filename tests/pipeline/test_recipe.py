@@ -158,6 +158,11 @@ def test_a_recipe_may_be_an_option_and_options_may_have_dashes(write, words):
     )
 
 
+def test_an_empty_word_takes_a_revision_back(write):
+    path = write("model: Org/base\nmodel_revision: abc\n")
+    assert parse(path, "--model", "built-in", "--model_revision", "").model.model_revision is None
+
+
 def test_the_command_line_wins(write):
     path = write("learning_rate: 1e-4\nseed: 1\nsources: [MSH]\noverwrite: true\n")
     recipe = parse(

@@ -182,7 +182,8 @@ class Key:
             raise argparse.ArgumentTypeError(
                 f"{word!r} is unknown; choose from {', '.join(self.choices)}"
             )
-        return word
+        # Of a key without a default, as of a base that has no revision: ``--model_revision ""``.
+        return word or (None if self.default is None else word)
 
     def read_yaml(self, value: Any) -> Any:
         """Read a recipe's value, whose scalars are text; ArgumentTypeError says what is wrong."""
