@@ -183,7 +183,7 @@ class Key:
                 f"{word!r} is unknown; choose from {', '.join(self.choices)}"
             )
         # Of a key without a default, as of a base that has no revision: ``--model_revision ""``.
-        return word or (None if self.default is None else word)
+        return None if not word and self.default is None else word
 
     def read_yaml(self, value: Any) -> Any:
         """Read a recipe's value, whose scalars are text; ArgumentTypeError says what is wrong."""

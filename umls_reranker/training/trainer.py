@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
+# The embeddings of words, in a BERT with a head.
 WORDS = "bert.embeddings.word_embeddings.weight"
 
 
@@ -129,10 +130,10 @@ class RerankerTrainer(Trainer):
             if args.dropout is not None:
                 set_dropout(model, args.dropout)
         is_plain = not (args.torch_compile or args.gradient_checkpointing or has_dropout(model))
-        config = model.config.to_dict() | {"architectures": [type(model).__name__]}
+        self._config = model.config.to_dict() | {"architectures": [type(model).__name__]}
         # Without padding, a training step takes a quarter less time.
         self._packs = (
-            args.use_cpu and args.world_size == 1 and is_plain and PackedBert.supports(config)
+            args.use_cpu and args.world_size == 1 and is_plain and PackedBert.supports(self._config)
         )
         # Read by Trainer, which otherwise counts no pairs for a model without further arguments.
         self.model_accepts_loss_kwargs = True
@@ -255,7 +256,7 @@ class RerankerTrainer(Trainer):
         pairs = replace(pairs, ids=ids)
 
         def logits_of(part: np.ndarray, words: torch.Tensor) -> torch.Tensor:
-            body = model.config.to_dict(), weights | {WORDS: words}
+            body = self._config, weights | {WORDS: words}
             with self.accelerator.autocast():
                 return PackedBert(*body, self.args.device, "float32").logits(pairs.take(part))
 
