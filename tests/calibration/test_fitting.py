@@ -372,6 +372,17 @@ def test_candidates_are_scored_once_for_each_input_of_the_cross_encoder():
     assert cross_encoder.asked == [[("m ; Drug", "a ; x")], [("m", "a ; x")]]
 
 
+def test_a_pair_that_reads_the_same_without_an_input_is_scored_once():
+    named_twice = {"name": "a", "cui": "a", "preferred_name": "a"}
+    items = [[named_twice, {"name": "b", "cui": "b", "preferred_name": "x"}]]
+    cross_encoder = CountingCrossEncoder()
+    logits = CrossEncoderLogits(cross_encoder, make_lists(["m"], items, ["Drug"], HIERARCHY))
+    every = logits()
+    without_preferred = logits(("preferred_name",))
+    assert cross_encoder.asked == [[("m ; Drug", "a"), ("m ; Drug", "b ; x")], [("m ; Drug", "b")]]
+    assert without_preferred[0] == every[0] and without_preferred[1] != every[1]
+
+
 def test_mentions_without_types_have_no_say_in_a_model_that_never_decides_about_them():
     given, logits = lists(900, 45)
     # Of each document some mentions have types, so that the folds are the same with and without the

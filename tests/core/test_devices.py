@@ -73,6 +73,26 @@ def test_auto_is_bfloat16_where_the_processor_computes_in_it(monkeypatch, suppor
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported, raising=False)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: used)
     assert resolve_dtype("auto", CPU) == resolve_dtype(None, CPU) == dtype
+    # What is not trained has the same numbers on every processor.
+    assert resolve_dtype("auto", CPU, inference=True) == "float32"
+
+
+@pytest.mark.parametrize(
+    ("is_fast", "dtype", "hidden_size", "advises"),
+    [
+        (True, "auto", 768, True),
+        (True, None, 768, True),
+        (True, "auto", 384, False),
+        (True, "float32", 768, False),
+        (False, "auto", 768, False),
+    ],
+)
+def test_bfloat16_is_advised_where_it_takes_less_than_half_of_the_time(
+    monkeypatch, is_fast, dtype, hidden_size, advises
+):
+    monkeypatch.setattr(devices, "has_fast_bfloat16", lambda device: is_fast)
+    advice = devices.bfloat16_advice(dtype, CPU, hidden_size, "--dtype bfloat16")
+    assert (advice is not None and "--dtype bfloat16" in advice) == advises
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from outcome_fixtures import make_metrics, make_outcomes
 from tiny_reranker import HIERARCHY, fit_thresholds
 
 from umls_reranker.calibration.decisions import CandidateScores, Decisions
-from umls_reranker.calibration.probabilities import Calibration, rank
+from umls_reranker.calibration.fusion import FeatureFusion
+from umls_reranker.calibration.probabilities import CalibratedModel, Calibration, rank
 from umls_reranker.calibration.reliability import ece
 from umls_reranker.core.arrays import best_candidates, list_offsets
 from umls_reranker.core.errors import UserError
@@ -547,6 +548,45 @@ def test_every_list_is_scored_once_and_what_pruning_changes_is_told():
     assert list(metrics["rows"]["systems"]) == ["lists_order", "cross_encoder", "reranker"]
     for name in ("scored_share", "same_top_candidate"):
         assert metrics["figures"][name]["value"] == 1.0
+
+
+def test_only_lists_that_are_drawn_are_scored_whole():
+    class Scorer:
+        template = PairTemplate()
+        scored = 0
+
+        def score(self, mentions, names, *rest):
+            self.scored += len(mentions)
+            return Scores(np.array([3.0 if name == "gold" else -3.0 for name in names]), 0)
+
+    count = 40
+    names = ["gold", "near", *(f"far {number}" for number in range(8))]
+    scores = [5.0, 5.0, *[-9.0] * 8]
+    candidates = [
+        {"name": name, "cui": name, "retrieval_score": score}
+        for name, score in zip(names, scores, strict=True)
+    ]
+    items = [candidates] * count
+    lists = make_lists([f"m{row}" for row in range(count)], items, gold=[0] * count)
+    by_score = FeatureFusion({"retrieval": 1.0}, {}, 0.0)
+    by_both = FeatureFusion({"retrieval": 1.0, "cross_encoder": 1.0}, {}, 0.0)
+    calibration = Calibration([CalibratedModel(fusion=by_both, list_fusion=by_score)])
+    systems = {"lists_order": System(lists.annotations.gold)}
+    documents = Documents.of(lists.annotations.documents, 20)
+
+    def figures(scorer, **options):
+        return measure_model(scorer, calibration, lists, systems, documents, "test", **options)[0][
+            "figures"
+        ]
+
+    whole, drawn = Scorer(), Scorer()
+    every = figures(whole)
+    some = figures(drawn, whole_lists=4)
+    # Of a list that is not drawn, only the two likely candidates are scored.
+    assert (whole.scored, drawn.scored) == (10 * count, 10 * 4 + 2 * (count - 4))
+    assert some["acc@1"] == every["acc@1"]
+    assert some["systems/cross_encoder/acc@1"]["n"] == some["ece_raw"]["n"] == 4
+    assert every["systems/cross_encoder/acc@1"]["n"] == every["ece_raw"]["n"] == count
 
 
 def test_labels_of_other_documents_answer_before_exact_names():

@@ -279,11 +279,10 @@ def test_needs_are_estimated_from_files_and_configurations(recipe):
 def test_minutes_follow_from_a_probe_of_the_processor(monkeypatch):
     clock = SimpleNamespace(monotonic=iter([3.0, 4.0]).__next__)
     monkeypatch.setattr(preflight_module, "time", clock)
-    monkeypatch.setattr(preflight_module, "resolve_dtype", lambda *_: "float32")
     config = BertConfig(hidden_size=384, intermediate_size=1_536, num_hidden_layers=6)
     # A second for 200 products of 512 tokens; a layer takes as long as three of them.
-    expected = 1 + 1.3 * 1e6 * 6 * 3 / (200 * 512) / 60
-    assert minutes_here(1e6, config) == pytest.approx(expected)
+    expected = 1.3 * 1e6 * 6 * 3 / (200 * 512) / 60
+    assert minutes_here(1e6, "float32", config) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from umls_reranker.calibration.features import ScoreRange
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.probabilities import CalibratedModel, Calibration
 from umls_reranker.calibration.string_counts import StringCounts
-from umls_reranker.hub.model_folder import model_files
+from umls_reranker.core.files import read_json
+from umls_reranker.hub.model_folder import MANIFEST, model_files
 from umls_reranker.linking.linker import LinkedConcept
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.columns import MentionColumns
@@ -196,13 +197,15 @@ def test_a_type_is_given_by_id_or_name_and_the_first_one_decides(recwarn, entity
 
 def test_another_dtype_than_the_calibrated_one_is_said(tmp_path, recwarn, monkeypatch):
     folder = tiny_reranker(tmp_path / "model")
-    UMLSReranker.from_pretrained(folder, device="cpu", dtype="float32")
-    # What the hardware decides is not said, only what a user chose.
-    monkeypatch.setattr("umls_reranker.core.devices._has_fast_bfloat16", lambda device: True)
-    assert UMLSReranker.from_pretrained(folder, device="cpu").cross_encoder.dtype == "bfloat16"
+    monkeypatch.setattr("umls_reranker.core.devices.has_fast_bfloat16", lambda device: True)
+    assert UMLSReranker.from_pretrained(folder, device="cpu").cross_encoder.dtype == "float32"
     assert not recwarn.list
-    with pytest.warns(UserWarning, match="calibrated in float32 and is loaded in bfloat16"):
+    with pytest.warns(UserWarning, match="calibrated in float32 .* bfloat16"):
         UMLSReranker.from_pretrained(folder, device="cpu", dtype="bfloat16")
+    info = read_json(folder / MANIFEST) | {"dtype": "bfloat16"}
+    monkeypatch.setattr("umls_reranker.serving.reranker.verify_model", lambda *_: info)
+    with pytest.warns(UserWarning, match="calibrated in bfloat16 .* float32"):
+        UMLSReranker.from_pretrained(folder, device="cpu")
 
 
 def test_an_unknown_type_warns_and_takes_the_default():

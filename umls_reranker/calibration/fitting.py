@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..core.arrays import best_candidates, lists_with_any, map_in_order, progress
+from ..core.arrays import best_candidates, hash_texts, lists_with_any, map_in_order, progress
 from ..core.errors import TooLittleData
 from ..lists.columns import FOUND, SUFFIX
 from ..models.cross_encoder import PairScorer, score_lists
@@ -90,11 +90,36 @@ class CrossEncoderLogits:
             pending &= retained
         if self.cross_encoder is not None and pending.any():
             lists = without_inputs(self.lists, unread)
+            self._copy_known(logits, unread, lists)
+            pending &= np.isnan(logits)
             without = f" without {' and '.join(unread)}" if unread else ""
             desc = f"scoring candidates{without}"
             scores = score_lists(self.cross_encoder, lists, pending, desc=desc)
             logits[pending] = scores.logits[pending]
         return logits
+
+    def _copy_known(
+        self, logits: np.ndarray, unread: tuple[str, ...], lists: CandidateLists
+    ) -> None:
+        """Take the known logits, (m,), of pairs that read the same without other inputs.
+
+        A mention without a type, or a candidate whose name is the preferred one, makes the same
+        pair with that input and without it.
+        """
+        for other_unread, other_logits in self.known.items():
+            takes = np.isnan(logits) & ~np.isnan(other_logits)
+            if other_unread != unread and takes.any():
+                other_lists = without_inputs(self.lists, other_unread)
+                takes &= (self._texts(lists) == self._texts(other_lists)).all(axis=0)
+                logits[takes] = other_logits[takes]
+
+    def _texts(self, lists: CandidateLists) -> np.ndarray:
+        """What the cross-encoder reads of each pair, (2, m) hashes of mention and candidate."""
+        assert self.cross_encoder is not None  # only then there is something to score
+        template = self.cross_encoder.template
+        of_mentions = zip(lists.lefts, template.mention_texts(lists), lists.rights, strict=True)
+        mentions = hash_texts(["\0".join(texts) for texts in of_mentions])
+        return np.stack([mentions[lists.owner], hash_texts(template.candidate_texts(lists))])
 
     def with_candidates(self, retained: np.ndarray) -> CrossEncoderLogits:
         """The same for some of the candidates, as for `CandidateLists.with_candidates`."""

@@ -52,8 +52,8 @@ class RunArguments:
     device: str = recipe_key("auto", "cpu, cuda, cuda:1, mps; auto uses a GPU if available")
     scoring_dtype: str = recipe_key(
         "auto",
-        "dtype of scoring, and so of calibration; auto is bfloat16 if the CPU or GPU supports it, "
-        "float16 on older GPUs, else float32",
+        "dtype of scoring, and so of calibration; auto is float32 on a CPU, bfloat16 on a GPU, "
+        "float16 on older GPUs",
         DTYPES,
     )
     overwrite: bool = recipe_key(False, "rerun the stage from scratch, even if it is up to date")

@@ -19,7 +19,7 @@ from ..calibration.decisions import Decisions
 from ..calibration.logistic import sigmoid
 from ..calibration.probabilities import Calibration, rank
 from ..calibration.reliability import document_sums, equal_width, ratio
-from ..core.arrays import best_candidates
+from ..core.arrays import best_candidates, lists_with_any
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.labels import best_of_each_concept
 from ..models.cross_encoder import PairScorer, Scores, score_lists
@@ -44,6 +44,9 @@ from .metrics import (
 from .render import BINS, histogram, interval, reliability_points, risk_coverage, title_of
 
 MODEL = "reranker"
+# Most lists of which the cross-encoder scores all candidates, to tell what it is without the fusion
+# and what pruning changes; with more of them the figures would be hardly more exact.
+WHOLE_LISTS = 2_000
 # Two systems are about equal if telling them apart takes over this many times the mentions.
 MOST_TIMES_MENTIONS = 20
 # Of names of the model's figures among those of all systems.
@@ -60,12 +63,23 @@ class System(NamedTuple):
         accepted: (n,) bool, for a system with a threshold, or which answers some mentions only;
             None: it answers all.
         is_ranking: whether it ranks all candidates, not only one.
+        measured: (n,) bool, the mentions that it is measured on; None: all.
     """
 
     ranks: np.ndarray
     score: np.ndarray | None = None
     accepted: np.ndarray | None = None
     is_ranking: bool = True
+    measured: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> System:
+        """Its answers for some mentions, (n,) bool, which are all measured."""
+        return System(
+            self.ranks[rows],
+            None if self.score is None else self.score[rows],
+            None if self.accepted is None else self.accepted[rows],
+            self.is_ranking,
+        )
 
     @classmethod
     def of(cls, outcomes: Outcomes) -> System:
@@ -92,8 +106,13 @@ def measure_model(
     documents: Documents,
     split: str,
     known: Iterable[tuple[str, str]] = (),
+    *,
+    whole_lists: int = WHOLE_LISTS,
 ) -> tuple[dict[str, Any], Outcomes]:
     """Score the lists and measure the answers. Nothing is fitted to them.
+
+    Lists are pruned as they are served. What only whole lists tell, the cross-encoder alone, its
+    raw calibration and what pruning changes, is measured on lists drawn at random.
 
     Several candidates of one concept count as one, the top one.
 
@@ -106,6 +125,7 @@ def measure_model(
         split: name of the lists in reports.
         known: text and gold CUI of the mentions that the model counts, for the subsets seen and
             unseen.
+        whole_lists: the most lists of which the cross-encoder scores all candidates.
 
     Returns:
         The content of ``metrics.json``, and the outcomes.
@@ -115,21 +135,33 @@ def measure_model(
     score = partial(score_lists, cross_encoder, desc=f"scoring {split} candidates")
     lists = lists.with_whole_scores(calibration.lowest)
     candidates = len(lists.owner)
-    exhaustive = decide(lists, score, exhaustive=True)
-    best = best_of_each_concept(lists, exhaustive.scores.log_odds)
+    order = np.random.default_rng(0).permutation(len(lists))
+    whole = order < whole_lists
+    # Each pair once: the drawn lists with all their candidates, the others as they are served.
+    logits = np.full(candidates, np.nan, np.float32)
+    truncated = 0
+    for mentions in (whole, ~whole):
+        if mentions.any():
+            part = decide(lists.take(mentions), score, exhaustive=bool(mentions is whole))
+            logits[mentions[lists.owner]] = part.scores.logits
+            truncated += part.truncated
+    log_odds = decide(lists, Scores(logits, truncated), exhaustive=True).scores.log_odds
+    best = best_of_each_concept(lists, log_odds)
     lists = lists.with_candidates(best)
-    scores = Scores(exhaustive.scores.logits[best], exhaustive.truncated)
+    scores = Scores(logits[best], truncated)
     decisions = decide(lists, scores)
-    systems = {**systems, **_parts_of_model(lists, scores.logits, decisions.scores.list_utilities)}
-    metrics, outcomes = measure(lists, decisions, scores.logits, systems, documents, split, known)
+    in_whole = np.where(whole[lists.owner], scores.logits, np.float32(np.nan))
+    if _whole_lists(lists, in_whole).any():
+        systems = {**systems, **_parts_of_model(lists, in_whole, decisions, whole)}
+    metrics, outcomes = measure(lists, decisions, in_whole, systems, documents, split, known)
     figures = metrics["figures"]
-    if not np.isnan(scores.logits).any():
+    if "systems/cross_encoder/acc@1" in figures:
         unpruned = decide(lists, scores, exhaustive=True)
+        is_same = decisions.tops.positions == unpruned.tops.positions
         scored_share = float(decisions.scored.sum() / max(1, len(best)))
-        same_top = float((decisions.tops.positions == unpruned.tops.positions).mean())
         figures |= {
             "scored_share": {"value": scored_share, "n": len(lists)},
-            "same_top_candidate": {"value": same_top, "n": len(lists)},
+            "same_top_candidate": {"value": float(is_same[whole].mean()), "n": int(whole.sum())},
         }
     decided_by = Counter(calibration.models[number].name for number in decisions.models.tolist())
     counts = {
@@ -154,8 +186,7 @@ def measure(
     Args:
         lists: n lists with m candidates.
         decisions: decisions about them.
-        logits: (m,) logits of the cross-encoder for all candidates; NaN for a model that uses none,
-            so that nothing is reported about it.
+        logits: (m,) logits of the cross-encoder; lists with any NaN tell nothing about it.
         systems: name -> answers of other systems, the order of the lists first.
         documents: documents of the mentions.
         split: name of the lists.
@@ -167,9 +198,6 @@ def measure(
     """
     outcomes = Outcomes.of(lists, decisions)
     systems = {**systems, MODEL: System.of(outcomes)}
-    pairs = {"raw": sigmoid(logits), "calibrated": decisions.probabilities}
-    if np.isnan(logits).any():
-        del pairs["raw"]
     compared = compare_systems(systems, documents, outcomes.in_dictionary, outcomes.composite)
     slices = mention_slices(outcomes, lists.mentions, lists.hierarchy, known)
     sliced, rows = measure_slices(outcomes, documents, slices)
@@ -179,9 +207,17 @@ def measure(
         if key.startswith(PREFIX)
     }
     figures |= measure_figures(outcomes, documents)
-    pair_figures = _pair_figures(pairs, lists, documents.take(lists.owner))
-    over = {"n": len(outcomes), "population": f"mentions with {len(lists.labels):,} candidates"}
-    figures |= {name: figure | over for name, figure in pair_figures.items()}
+    probabilities = decisions.probabilities
+    figures |= _pair_figures(probabilities, lists, documents)
+    whole = _whole_lists(lists, logits)
+    points = {"calibrated": _pair_points(probabilities, lists, documents)}
+    if whole.any():
+        whole_lists = lists.take(whole)
+        pairs = whole[lists.owner]
+        raw = sigmoid(logits[pairs])
+        of_whole = documents.take(whole)
+        figures |= _raw_figures(raw, probabilities[pairs], whole_lists, of_whole)
+        points = {"raw": _pair_points(raw, whole_lists, of_whole)} | points
     figures |= {
         f"top1_{name}": figure for name, figure in top_calibration(outcomes, documents).items()
     }
@@ -197,18 +233,24 @@ def measure(
         "truncated_pairs": decisions.truncated,
         "figures": figures,
         "rows": {"systems": {name: title_of(name) for name in systems}} | rows,
-        "curves": _curves(outcomes, pairs, lists, systems, documents),
+        "curves": _curves(outcomes, points, systems),
     }
     return metrics, outcomes
 
 
+def _whole_lists(lists: AnnotatedLists, logits: np.ndarray) -> np.ndarray:
+    """The lists of which all candidates have a logit, (n,) bool; none if there is no candidate."""
+    has_all: np.ndarray = ~lists_with_any(np.isnan(logits), lists.offsets)
+    return has_all & bool((~np.isnan(logits)).any())
+
+
 def _parts_of_model(
-    lists: AnnotatedLists, logits: np.ndarray, list_utilities: np.ndarray
+    lists: AnnotatedLists, logits: np.ndarray, decisions: Decisions, whole: np.ndarray
 ) -> dict[str, System]:
-    """The cross-encoder alone, and the list fusion."""
-    if np.isnan(logits).any():
-        return {}
-    alone = {"cross_encoder": System(gold_ranks(logits, lists.offsets, lists.correct))}
+    """The list fusion, and the cross-encoder alone on the lists that it scored whole, (n,) bool."""
+    ranks = gold_ranks(np.nan_to_num(logits), lists.offsets, lists.correct)
+    alone = {"cross_encoder": System(ranks, measured=None if whole.all() else whole)}
+    list_utilities = decisions.scores.list_utilities
     if np.isnan(list_utilities).any():
         return alone
     top = best_candidates(list_utilities, lists.offsets)
@@ -218,34 +260,42 @@ def _parts_of_model(
 
 
 def _pair_figures(
-    pairs: Mapping[str, np.ndarray], lists: AnnotatedLists, documents: Documents
+    probabilities: np.ndarray, lists: AnnotatedLists, documents: Documents
 ) -> dict[str, Measure]:
-    """ROC-AUC and calibration of m pairs.
+    """ROC-AUC and calibration of the m pairs of n lists, by calibrated probabilities, (m,)."""
+    figures: dict[str, Measure] = {
+        "candidate_roc_auc": {"value": roc_auc(probabilities, lists.labels)}
+    }
+    figures |= documents.take(lists.owner).calibration(probabilities, lists.labels)
+    return _over_pairs(figures, lists)
+
+
+def _raw_figures(
+    raw: np.ndarray, calibrated: np.ndarray, lists: AnnotatedLists, documents: Documents
+) -> dict[str, Measure]:
+    """Calibration of the m pairs of n lists before calibration, in names that end in ``_raw``.
 
     Args:
-        pairs: (m,) probabilities, ``calibrated``, and ``raw`` if there is a cross-encoder; names of
-            figures before calibration end in ``_raw``.
+        raw: (m,) probabilities by the cross-encoder alone.
+        calibrated: (m,) those of the model, which ``ece_reduction`` compares them with.
         lists: the lists.
-        documents: documents of the pairs.
+        documents: documents of the mentions.
     """
     labels = lists.labels
-    figures: dict[str, Measure] = {
-        "candidate_roc_auc": {"value": roc_auc(pairs["calibrated"], labels)}
-    }
-    figures |= {
-        f"{name}_raw" if kind == "raw" else name: figure
-        for kind, p in pairs.items()
-        for name, figure in documents.calibration(p, labels).items()
-    }
-    if "raw" in pairs:
-        gaps = [
-            document_sums(
-                documents.index, documents.count, [p - labels], equal_width(p, BINS), BINS
-            )[:, 0]
-            for p in pairs.values()
-        ]
-        figures["ece_reduction"] = documents.interval(np.concatenate(gaps, axis=1), _ece_reduction)
-    return figures
+    of_pairs = documents.take(lists.owner)
+    figures = {f"{name}_raw": each for name, each in of_pairs.calibration(raw, labels).items()}
+    gaps = []
+    for p in (raw, calibrated):
+        bins = equal_width(p, BINS)
+        gaps.append(document_sums(of_pairs.index, of_pairs.count, [p - labels], bins, BINS)[:, 0])
+    figures["ece_reduction"] = of_pairs.interval(np.concatenate(gaps, axis=1), _ece_reduction)
+    return _over_pairs(figures, lists)
+
+
+def _over_pairs(figures: Mapping[str, Measure], lists: AnnotatedLists) -> dict[str, Measure]:
+    """The figures with the pairs that they are over."""
+    over = {"n": len(lists), "population": f"mentions with {len(lists.labels):,} candidates"}
+    return {name: figure | over for name, figure in figures.items()}
 
 
 def _ece_reduction(gaps: np.ndarray) -> np.ndarray:
@@ -254,26 +304,26 @@ def _ece_reduction(gaps: np.ndarray) -> np.ndarray:
     return 1.0 - np.abs(gaps[..., BINS:]).sum(axis=-1) / np.where(before > 0, before, np.nan)
 
 
+def _pair_points(p: np.ndarray, lists: AnnotatedLists, documents: Documents) -> Any:
+    """The reliability curve of the m pairs of n lists, by probabilities (m,)."""
+    return reliability_points(p, lists.labels, documents.index[lists.owner])
+
+
 def _curves(
-    outcomes: Outcomes,
-    pairs: Mapping[str, np.ndarray],
-    lists: AnnotatedLists,
-    systems: Mapping[str, System],
-    documents: Documents,
+    outcomes: Outcomes, points: Mapping[str, Any], systems: Mapping[str, System]
 ) -> dict[str, Any]:
-    """The points of all charts."""
-    pair_documents = documents.index[lists.owner]
+    """The points of all charts; `points` are those of pairs."""
     top = outcomes.select(outcomes.has_candidates)
-    points = {
-        name: reliability_points(p, lists.labels, pair_documents) for name, p in pairs.items()
-    }
     risk_curves = {
         name: risk_coverage(system.score, system.ranks == 0)
         for name in (MODEL, "calibrated_scores")
         if (system := systems.get(name)) is not None and system.score is not None
     }
     return {
-        "reliability": points | {"top1": reliability_points(top.score, top.correct, top.document)},
+        "reliability": {
+            **points,
+            "top1": reliability_points(top.score, top.correct, top.document),
+        },
         "risk_coverage": risk_curves,
         "score": histogram(outcomes.score, outcomes.correct),
         "margin": histogram(outcomes.margin, outcomes.correct),
@@ -419,37 +469,64 @@ def compare_systems(
     first_correct = systems[first].ranks == 0
     every = np.ones(len(first_correct), bool)
     known = every if in_dictionary is None else in_dictionary
+    several = ~every if composite is None else composite
     figures: dict[str, Measure] = {}
     for name, system in systems.items():
-        correct = system.ranks == 0
-        system_figures = {"acc@1": documents.measure([correct, every])}
-        if composite is not None and composite.any():
-            system_figures["acc@1_strict"] = documents.measure([correct & ~composite, every])
-        if name != first:
-            columns = [correct.astype(np.int64) - first_correct, every]
-            # Not `ratio` itself, which is treated as a share: no difference has an interval of 0.
-            system_figures["gain"] = documents.measure(columns, lambda sums: ratio(sums))
-        if (accepted := system.accepted) is not None:
-            system_figures |= {
-                "accepted_coverage": documents.measure([accepted, every]),
-                "accepted_precision": documents.measure([accepted & correct, accepted]),
-            }
-        if system.score is not None and not np.isnan(system.score).all():
-            system_figures["top1_ece"] = _top_ece(system.score, correct, documents)
-            system_figures |= {
-                f"coverage_at_{p:.2f}": coverage_at_precision(system.score, correct, p, documents)
-                for p in COVERAGE_PRECISIONS
-            }
-        if system.is_ranking:
-            has_gold = system.ranks >= 0
-            reciprocal = np.where(has_gold, 1.0 / (np.maximum(system.ranks, 0) + 1.0), 0.0)
-            system_figures |= {
-                "mrr": documents.measure([reciprocal, every]),
-                "recall@5": documents.measure([has_gold & (system.ranks < 5), every]),
-                "recall": documents.measure([has_gold, every]),
-            }
-        system_figures["acc@1_in_dictionary"] = documents.measure([correct & known, known])
+        rows = every if system.measured is None else system.measured
+        compared_with = None if name == first else first_correct[rows]
+        system_figures = _system_figures(
+            system.take(rows), documents.take(rows), known[rows], several[rows], compared_with
+        )
         figures |= {f"systems/{name}/{key}": figure for key, figure in system_figures.items()}
+    return figures
+
+
+def _system_figures(
+    system: System,
+    documents: Documents,
+    known: np.ndarray,
+    composite: np.ndarray,
+    first_correct: np.ndarray | None,
+) -> dict[str, Measure]:
+    """Figures of a system on n mentions, as `compare_systems` names them.
+
+    Args:
+        system: its answers.
+        documents: documents of the mentions.
+        known: (n,) bool, whether the gold concept is in the dictionary.
+        composite: (n,) bool, whether the mention names several concepts.
+        first_correct: (n,) bool, whether the first system is correct; None: it is this one.
+    """
+    correct = system.ranks == 0
+    every = np.ones(len(correct), bool)
+    figures = {"acc@1": documents.measure([correct, every])}
+    if composite.any():
+        figures["acc@1_strict"] = documents.measure([correct & ~composite, every])
+    if first_correct is not None:
+        columns = [correct.astype(np.int64) - first_correct, every]
+        # Not `ratio` itself, which is treated as a share: no difference has an interval of 0.
+        figures["gain"] = documents.measure(columns, lambda sums: ratio(sums))
+    if system.accepted is not None:
+        answered = system.accepted
+        figures |= {
+            "accepted_coverage": documents.measure([answered, every]),
+            "accepted_precision": documents.measure([answered & correct, answered]),
+        }
+    if system.score is not None and not np.isnan(system.score).all():
+        figures["top1_ece"] = _top_ece(system.score, correct, documents)
+        figures |= {
+            f"coverage_at_{p:.2f}": coverage_at_precision(system.score, correct, p, documents)
+            for p in COVERAGE_PRECISIONS
+        }
+    if system.is_ranking:
+        has_gold = system.ranks >= 0
+        reciprocal = np.where(has_gold, 1.0 / (np.maximum(system.ranks, 0) + 1.0), 0.0)
+        figures |= {
+            "mrr": documents.measure([reciprocal, every]),
+            "recall@5": documents.measure([has_gold & (system.ranks < 5), every]),
+            "recall": documents.measure([has_gold, every]),
+        }
+    figures["acc@1_in_dictionary"] = documents.measure([correct & known, known])
     return figures
 
 

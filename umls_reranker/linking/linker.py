@@ -396,6 +396,10 @@ class ConceptLinker:
             self.reranker.thresholds.hierarchy, columns, self.reranker.calibration.scores
         )
 
+    def advice(self, dtype: str | None) -> str | None:
+        """That of its reranker."""
+        return self.reranker.advice(dtype)
+
     @property
     def identity(self) -> list[Any]:
         """What decides its results: index and model."""

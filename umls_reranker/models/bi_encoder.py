@@ -21,6 +21,7 @@ from torch.nn import functional
 from ..core.arrays import progress
 from ..core.devices import (
     batch_mapper,
+    bfloat16_advice,
     resolve_attention,
     resolve_device,
     resolve_dtype,
@@ -150,7 +151,7 @@ class BiEncoder:
             UserError: the model cannot be found, reached or loaded, or a setting is invalid.
         """
         resolved_device = resolve_device(device)
-        resolved_dtype = resolve_dtype(dtype, resolved_device, key="encoder_dtype")
+        resolved_dtype = resolve_dtype(dtype, resolved_device, key="encoder_dtype", inference=True)
         folder = Path(resolve_model(model, revision))
         with loading(f"encoder {model} (revision {revision or 'main'})"):
             tokenizer = load_pretrained(transformers.AutoTokenizer, folder)
@@ -181,6 +182,10 @@ class BiEncoder:
     def dimension(self) -> int:
         """Length of a vector."""
         return self.body.dimension
+
+    def advice(self, dtype: str) -> str | None:
+        """`bfloat16_advice` for an encoder that was loaded with this ``dtype``."""
+        return bfloat16_advice(dtype, self.body.device, self.dimension, "--encoder_dtype bfloat16")
 
     def encode(
         self,

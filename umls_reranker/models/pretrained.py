@@ -425,9 +425,11 @@ class TorchNetwork(ABC):
         padded: whether a batch costs (longest pair x pairs) instead of its tokens.
         reads_pairs: whether it reads the texts of a pair together; an encoder does not.
         token_budget: usual tokens per forward pass, padding included.
+        hidden_size: length of a token's vector.
     """
 
     backend = "torch"
+    hidden_size: int
     padded: bool
     reads_pairs = True
 
@@ -484,6 +486,7 @@ class PackedNetwork(TorchNetwork):
     ) -> None:
         super().__init__(device, dtype)
         self.body = PackedLayers(config, weights, device, dtype)
+        self.hidden_size = self.body.dimension
         self.read_head(weights)
 
     @classmethod
@@ -570,6 +573,7 @@ class PaddedModel(TorchNetwork):
         super().__init__(device, dtype)
         # transformers wraps `to`, which hides its first argument.
         self.model = model.to(device=device, dtype=getattr(torch, dtype))  # type: ignore[call-arg]
+        self.hidden_size = model.config.hidden_size
         self._pad_id = tokenizer.pad_token_id or 0
         self._inputs = input_names(model, tokenizer)
         if dtype != "float32":

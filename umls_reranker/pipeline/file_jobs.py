@@ -4,6 +4,7 @@
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -244,4 +245,8 @@ def run_job(job: Any, kind: Any, settings: dict[str, Any], *names: Any) -> int:
 
         processes = sharing_processes(settings["device"])
         settings = settings | {"device": str(processes.device)}
-    return job.main(kind.from_pretrained(*names, **settings), processes)
+    worker = kind.from_pretrained(*names, **settings)
+    advice = worker.advice(settings.get("dtype"))
+    if advice and processes.is_main_process:
+        print(advice, file=sys.stderr)
+    return job.main(worker, processes)

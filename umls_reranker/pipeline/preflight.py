@@ -43,6 +43,13 @@ BYTES_PER_PARAMETER = 12
 # Products of 512 tokens with a matrix of a layer that tell how fast a processor is.
 PROBES = 200
 CPU = torch.device("cpu")
+# Of a name and of a pair, on average.
+TOKENS_OF_NAME = 10
+TOKENS_OF_PAIR = 17
+# What a network takes beside its products of matrices, which a shorter dtype makes no faster.
+TIMES_THE_PRODUCTS = {"float32": 1.3, "bfloat16": 2.3}
+# Reading, searching, fitting, and the start of the commands.
+MINUTES_OF_THE_REST = 1
 # Of BERT-base, if the configuration cannot be read.
 DIMENSION = 768
 PARAMETERS = 110_000_000
@@ -90,40 +97,62 @@ def preflight(recipe: Recipe) -> str:
     figures = ", ".join(f"{name} {_gb(size)}" for name, size in needs.items() if size)
     memory = max(needs.get("index", 0), needs["pairs"] * started_processes("LOCAL_WORLD_SIZE"))
     config = configs.get("encoder") or configs.get("model")
-    if mentions and config is not None and resolve_device(recipe.run.device).type == "cpu":
-        # Training computes three times as much: the gradients of texts and of weights, too. As many
-        # mentions as the cross-encoder learns from are for calibration and evaluation.
-        texts = 6 * BATCH_SIZE * recipe.encoder.encoder_training_steps
-        pairs = 3 * pairs * getattr(arguments, "num_train_epochs", 1) + (
-            mentions * index.candidates_per_mention
-        )
-        depth = recipe.model.num_hidden_layers or config.num_hidden_layers
-        tokens = 10 * (texts + names) + 17 * pairs * depth / config.num_hidden_layers
-        figures = f"{minutes_here(tokens, config):.0f} minutes here, {figures}"
+    # Of a corpus it is not known how many mentions are for calibration and evaluation.
+    knows_mentions = recipe.mentions.mention_source == "held_out_synonyms" and mentions > 0
+    on_cpu = resolve_device(recipe.run.device).type == "cpu"
+    if knows_mentions and on_cpu and config is not None:
+        epochs = getattr(arguments, "num_train_epochs", 1)
+        minutes = estimated_minutes(recipe, config, names, mentions, pairs * epochs)
+        figures = f"{minutes:.0f} minutes here, {figures}"
     return (
         f"[estimate] {names:,} names, {figures}; disk {_gb(sum(needs.values()))} of {_gb(free)} "
         f"free, memory {_gb(memory)} of {_gb(psutil.virtual_memory().available)} free"
     )
 
 
-def minutes_here(tokens: float, config: PreTrainedConfig) -> float:
+def estimated_minutes(
+    recipe: Recipe, config: PreTrainedConfig, names: int, mentions: int, pairs: float
+) -> float:
+    """About how many minutes a run takes on this processor.
+
+    Args:
+        recipe: the recipe.
+        config: shape of its networks.
+        names: names of the dictionary.
+        mentions: mentions that it trains on; as many are for calibration and evaluation.
+        pairs: pairs that the cross-encoder is trained on, in all epochs.
+    """
+    depth = recipe.model.num_hidden_layers or config.num_hidden_layers
+    tokens_of_pair = TOKENS_OF_PAIR * depth / config.num_hidden_layers
+    # A step of the encoder reads the names of a batch and as many mentions.
+    texts = 2 * BATCH_SIZE * recipe.encoder.encoder_training_steps
+    trained = TOKENS_OF_NAME * texts + tokens_of_pair * pairs
+    scored_pairs = mentions * recipe.index.candidates_per_mention
+    scored = TOKENS_OF_NAME * names + tokens_of_pair * scored_pairs
+    dtype = resolve_dtype(recipe.run.scoring_dtype, CPU, inference=True)
+    # Training computes three times as much: the gradients of texts and of weights, too.
+    minutes = minutes_here(3 * trained, resolve_dtype("auto", CPU), config)
+    return minutes + minutes_here(scored, dtype, config) + MINUTES_OF_THE_REST
+
+
+def minutes_here(tokens: float, dtype: str, config: PreTrainedConfig) -> float:
     """About how many minutes this processor takes for a network, by a probe of a second or two.
 
     Args:
         tokens: tokens that it reads, those of training counted three times.
+        dtype: what it computes in.
         config: its shape.
     """
-    dtype = getattr(torch, resolve_dtype("auto", CPU))
-    texts = torch.rand(512, config.hidden_size).to(dtype)
+    kind = getattr(torch, dtype)
+    texts = torch.rand(512, config.hidden_size).to(kind)
     wide = getattr(config, "intermediate_size", 4 * config.hidden_size)
-    weights = torch.rand(config.hidden_size, wide).to(dtype)
+    weights = torch.rand(config.hidden_size, wide).to(kind)
     started = time.monotonic()
     sum(batch_mapper(CPU)(lambda _: (texts @ weights)[0, 0].item(), range(PROBES)))
     seconds = (time.monotonic() - started) / PROBES / len(texts)
     # A layer multiplies by two matrices of this shape, and by four that are square.
     products = config.num_hidden_layers * (2 + 4 * config.hidden_size / wide)
-    # What is no product takes a third of them, and is not faster in a shorter dtype.
-    return 1 + (1.3 if dtype is torch.float32 else 2.3) * tokens * products * seconds / 60
+    return TIMES_THE_PRODUCTS[dtype] * tokens * products * seconds / 60
 
 
 def count_names(recipe: Recipe, dictionary: Sequence[Path]) -> int:

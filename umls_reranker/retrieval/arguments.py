@@ -45,7 +45,9 @@ class IndexArguments:
     encoder_max_length: int = recipe_key(
         32, "maximum tokens per name; longer names are truncated", least=1
     )
-    encoder_dtype: str = recipe_key("auto", "dtype of the bi-encoder", DTYPES)
+    encoder_dtype: str = recipe_key(
+        "auto", "dtype of the bi-encoder; auto as for scoring_dtype", DTYPES
+    )
     index_factory: str = recipe_key(
         "Flat",
         "FAISS factory string: Flat (exact), IVF16384,SQfp16, HNSW32,SQ8, PQ96 and so on; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -367,6 +368,8 @@ def encode_names(
     # An unknown factory or too few names are reported before hours of encoding.
     index = new_index(encoder.dimension, settings.index_factory, settings.index_parameters or "")
     if state.is_main_process:
+        if advice := encoder.advice(settings.encoder_dtype):
+            print(advice, file=sys.stderr)
         NameVectors.prepare(ConceptTable.load(folder / "concepts"), encoder, target)
     state.wait_for_everyone()
     vectors = NameVectors(target)

@@ -238,7 +238,7 @@ def calibrate_lists(
     # Where the fits needed only some, figures of the cross-encoder alone are left to `evaluate`.
     no_more = np.zeros(len(data.lists.owner), bool)
     logits = data.cross_encoder(retained=no_more)[is_measured[data.lists.owner]]
-    if not fit.calibration.uses_cross_encoder:
+    if not fit.calibration.uses_cross_encoder or np.isnan(logits).any():
         logits = np.full_like(logits, np.nan)
     whole = data.whole_lists.take(is_measured)
     free = free_baselines(whole, document_folds(whole.annotations.documents, seed))
@@ -658,6 +658,12 @@ def evaluate_lists(
             "cross-fitted by document"
         )
     notes += _notes_on_answers(metrics, reranker.model_names[0])
+    alone = metrics["figures"].get("systems/cross_encoder/acc@1")
+    if alone is not None and alone["n"] < len(outcomes):
+        notes.append(
+            f"the cross-encoder alone is measured on {alone['n']:,} lists drawn at random, all of "
+            "whose candidates it scored"
+        )
     if untiered := metrics["untiered"]:
         notes.append(
             f"{untiered:,} mentions get no tier, and none of their answers is accepted: this model "

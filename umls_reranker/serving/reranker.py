@@ -135,8 +135,8 @@ class UMLSReranker:
             device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default a GPU if there is one. A model
                 without a cross-encoder ignores it, as it does ``dtype``, ``backend`` and
                 ``token_budget``.
-            dtype: ``float32``, ``bfloat16`` or ``float16``; by default bfloat16 if the hardware
-                supports it, float16 on older GPUs, else float32.
+            dtype: ``float32``, ``bfloat16`` or ``float16``; by default float32 on a CPU, bfloat16
+                on a GPU, and float16 on GPUs that are slow in bfloat16.
             token: Hub token for a private repo; by default from ``hf auth login`` or ``HF_TOKEN``.
             cache_dir: folder for downloads; by default the Hub's cache.
             backend: ``torch``, or ``onnx``: the same cross-encoder as ``umls-reranker export``
@@ -158,7 +158,7 @@ class UMLSReranker:
                 changed or from another version.
 
         Warns:
-            UserWarning: the chosen dtype or backend is not the dtype that it was calibrated in.
+            UserWarning: it runs in another dtype than it was calibrated in.
 
         >>> reranker = UMLSReranker.from_pretrained("built-in-fast")
         >>> reranker.get_confidence_tier(0.86, "Disease or Syndrome")
@@ -186,9 +186,7 @@ class UMLSReranker:
                 token_budget,
                 remembered_pairs,
             )
-            # By default the hardware decides, which changes a few tiers and would always be said.
-            is_chosen = dtype not in (None, "auto") or backend != "torch"
-            if is_chosen and cross_encoder.dtype != info["dtype"]:
+            if cross_encoder.dtype != info["dtype"]:
                 warn_caller(
                     f"this model was calibrated in {info['dtype']} and is loaded in "
                     f"{cross_encoder.dtype}, whose logits differ by up to some hundredths, so a "
@@ -390,6 +388,10 @@ class UMLSReranker:
             computed_pairs=decisions.computed,
         )
         return decisions
+
+    def advice(self, dtype: str | None) -> str | None:
+        """A line about a faster dtype than this one, which it was loaded with, or None."""
+        return None if self.cross_encoder is None else self.cross_encoder.advice(dtype)
 
     @property
     def identity(self) -> list[Any]:
