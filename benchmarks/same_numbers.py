@@ -17,13 +17,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measured import measured
+from scoring import answer, free_port, wait_for
 
 Row = dict[str, Any]
 BOUND = 1e-5
@@ -82,12 +82,15 @@ def compare(options: argparse.Namespace, rows: list[Row]) -> None:
     ways["each list alone"] = lambda: one_by_one(options, rows)
     ways[f"after {OTHER_PAIRS:,} other pairs"] = lambda: after_others(options, rows)
     ways["a file"] = lambda: by_file(options, rows)
-    ways["HTTP"] = lambda: by_http(options, rows)
     print(f"{len(rows)} lists, {options.dtype}\n")
-    header = "| | logit | score | another order | tier | pruned | of these not by rounding |"
-    print(f"{header}\n|---|--:|--:|--:|--:|--:|--:|", flush=True)
+    print("| | logit | score | another order | tier | pruned | order not by rounding |")
+    print("|---|--:|--:|--:|--:|--:|--:|", flush=True)
     for name, way in ways.items():
         print(f"| {name} | " + " | ".join(differences(reference, way())) + " |", flush=True)
+    # Of whose index a list is, a request does not say.
+    without_key = [{name: row[name] for name in row if name != "index_key"} for row in rows]
+    cells = differences(by_python(options, without_key), by_http(options, without_key))
+    print("| HTTP | " + " | ".join(cells) + " |")
 
 
 def differences(reference: list[Any], others: list[Any]) -> Iterator[str]:
@@ -204,39 +207,21 @@ def by_file(options: argparse.Namespace, rows: list[Row]) -> list[Any]:
 
 def by_http(options: argparse.Namespace, rows: list[Row]) -> list[Any]:
     """By requests of one mention each."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
     results = []
-    with served(options) as address:
+
+    def requests() -> None:
+        wait_for(f"{address}/health")
         for row in rows:
-            fields = ("entity", "candidates", "entity_type", "left", "right", "index_key")
-            mention = {name: row[name] for name in fields if row.get(name)}
-            request = urllib.request.Request(
-                f"{address}/rank",
-                json.dumps({"mentions": [mention]}).encode(),
-                {"Content-Type": "application/json"},
-            )
-            with urllib.request.urlopen(request) as response:
-                results.append(json.load(response)["results"][0])
+            body = json.dumps({"mentions": [row]}).encode()
+            results.append(json.loads(answer(f"{address}/rank", body))[0])
+
+    settings = ["--scoring_dtype", options.dtype, "--port", port]
+    command = [sys.executable, "-m", "umls_reranker", "serve", options.model, *settings]
+    with tempfile.TemporaryDirectory() as folder:
+        measured(command, Path(folder) / "log", meanwhile=requests, codes=(0, -15))
     return results
-
-
-@contextmanager
-def served(options: argparse.Namespace) -> Iterator[str]:
-    """The address of a service of the model, which ends with the block."""
-    command = ["serve", options.model, "--scoring_dtype", options.dtype, "--port", "0"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "umls_reranker", *map(str, command)],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "http://" in line:
-                yield "http://" + line.split("http://")[1].split()[0]
-                break
-    finally:
-        process.terminate()
-        process.wait()
 
 
 if __name__ == "__main__":
