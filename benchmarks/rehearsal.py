@@ -32,12 +32,10 @@ from scoring import answer, free_port, wait_for
 
 RECIPE = ROOT / "recipes" / "rehearsal" / "config.yaml"
 BEST = ROOT / "recipes" / "sapbert-medmentions-best" / "config.yaml"
-# What the substitute models and a CPU need. The cross-encoder does not start from an encoder
-# without layers.
+# What the substitute models and a CPU need.
 SUBSTITUTED = {
     "run_name": "rehearsal",
     "encoder_pooling": "mean",
-    "start_from_encoder": False,
     "bf16": False,
     "device": "cpu",
     "targets": [],
@@ -132,6 +130,7 @@ class Rehearsal:
             "corpus": corpus / "corpus_pubtator.txt",
             "expected_mentions": self.mentions,
             "encoder": self.work / "models" / "encoder",
+            # The cross-encoder does not start from an encoder without layers.
             "model": self.work / "models" / "model",
             "max_steps": self.steps,
             "eval_steps": max(1, self.steps // 4),

@@ -10,13 +10,14 @@ thresholds and certificate stay valid; otherwise the export is refused. Needs th
 
 from umls_reranker.pipeline.command import would_make
 from umls_reranker.pipeline.recipe import parse_recipe
-from umls_reranker.pipeline.stages import RunFolder
+from umls_reranker.pipeline.stages import RunFolder, tell_other_settings
 
 
 def main() -> None:
     recipe = parse_recipe(__doc__, ("run",))
     run = RunFolder(recipe.run.run_dir)
     run.key_of("model", "calibrate")
+    tell_other_settings(recipe, run, ["model"])
     folder = run.path / "model"
     if recipe.run.dry_run:
         would_make("onnx", folder)

@@ -14,6 +14,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import recipe_key
 from umls_reranker.pipeline.command import would_make
 from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.pipeline.stages import RunFolder, index_stages, tell_other_settings
 
 
 @dataclass
@@ -30,7 +31,9 @@ def main() -> None:
     from umls_reranker.retrieval.deployment import export_index
 
     target = Path(options.index_folder)
-    export_index(recipe.run.run_dir, target, dry_run=recipe.run.dry_run)
+    run = RunFolder(recipe.run.run_dir)
+    tell_other_settings(recipe, run, index_stages(recipe).keys() - {"lists"})
+    export_index(run.path, target, dry_run=recipe.run.dry_run)
     if recipe.run.dry_run:
         would_make("index folder", target)
         return

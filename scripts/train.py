@@ -20,7 +20,13 @@ from pathlib import Path
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import recipe_key
 from umls_reranker.pipeline.recipe import is_on_lists, parse_recipe
-from umls_reranker.pipeline.stages import RunFolder, make_stage, should_run
+from umls_reranker.pipeline.stages import (
+    RunFolder,
+    make_stage,
+    should_run,
+    stage_table,
+    tell_other_settings,
+)
 
 
 @dataclass
@@ -47,6 +53,7 @@ def main() -> None:
         return train_on_lists(recipe, files.lists, Path(files.output))
     run = RunFolder(recipe.run.run_dir)
     stage = make_stage("checkpoints", recipe, run)
+    tell_other_settings(recipe, run, stage_table(recipe)["checkpoints"].needs)
     if recipe.run.dry_run and (recipe.run.overwrite or not stage.is_done()):
         from umls_reranker.pipeline.training import check_training
 

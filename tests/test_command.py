@@ -11,6 +11,7 @@ from data_fixtures import write_pmids, write_pubtator, write_rrf
 from processes import ROOT, python
 
 from umls_reranker import __main__ as command
+from umls_reranker.core.errors import UserError
 from umls_reranker.pipeline import runner
 from umls_reranker.pipeline.command import find_recipe, is_recipe, shipped_configs, shipped_recipes
 from umls_reranker.pipeline.recipe import load_recipe
@@ -176,7 +177,7 @@ def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(tmp_path, monkeyp
         "train_documents": train,
         "dev_documents": dev,
         "encoder_training_steps": 5,
-        "start_from_encoder": True,
+        "model": "encoder",
     }
 
     def planned(**changed):
@@ -187,7 +188,9 @@ def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(tmp_path, monkeyp
         told = dict(line[1:].split("] ", 1) for line in capsys.readouterr().err.splitlines())
         return {name: text for name, text in told.items() if "bytes" not in text}
 
-    told = planned()
+    with pytest.raises(UserError, match="calibration_share.*test_documents"):
+        planned(dev_share=0.3, calibration_share=0.7)
+    told = planned(dev_share=0.2, calibration_share=0.4)
     assert all(text.startswith("would be written to") for text in told.values())
     assert not Path("runs").exists()
     recipe = load_recipe("mine.yaml")

@@ -435,7 +435,7 @@ def test_a_downloaded_file_is_verified_before_it_is_read(hub, folder, name, load
 
 def test_the_script_publishes_and_refuses_to_do_it_twice(hub, folder, tmp_path, capsys):
     recipe = tmp_path / "config.yaml"
-    recipe.write_text(f"output_dir: {tmp_path}\nrun_name: .\n")
+    recipe.write_text(f"output_dir: {tmp_path.parent}\nrun_name: {tmp_path.name}\n")
 
     def run(*options):
         run_script("publish", recipe, "--repo_id", REPO, "--tag", "v1.0.0", *options)

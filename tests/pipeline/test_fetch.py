@@ -295,6 +295,7 @@ def test_minutes_follow_from_a_probe_of_the_processor(monkeypatch):
         ({"max_length": 4096}, "max_length: 4096"),
         ({"encoder_max_length": 4096}, "encoder_max_length: 4096"),
         ({"model": "./no-such"}, "model: .* ./no-such"),
+        ({"encoder": "./no-such", "model": "encoder", "retrievers": ["lexical"]}, "./no-such"),
         ({"names": "no.txt"}, "no.txt"),
         ({"index_factory": "Nonsense"}, "Nonsense"),
         ({"teacher": ["./no-teacher"]}, "./no-teacher"),

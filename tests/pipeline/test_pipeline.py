@@ -8,10 +8,13 @@ import shutil
 import sys
 
 import pytest
+import yaml
 from data_fixtures import VOCABULARY
 from list_fixtures import given_candidates
 from pipeline_fixtures import ROOT, SCRIPTS, STAGE_SCRIPTS, change_times, contents
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_models import tiny_cross_encoder
+from transformers import BertConfig, BertForSequenceClassification
 
 from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.calibration.features import FEATURES, STAND_INS
@@ -353,7 +356,7 @@ def context_run(scripts, tmp_path_factory):
         "encoder_training_steps": 4,
         "retrievers": ["dense", "context", "lexical", "forms", "nearest_mentions"],
         "max_steps": 10,
-        "start_from_encoder": True,
+        "model": "encoder",
         "context_tokens": 4,
         "features": list(FEATURES),
     }
@@ -370,6 +373,46 @@ def context_run(scripts, tmp_path_factory):
         outcome = scripts.run(script, **keys)
         assert outcome.code == 0, outcome.err
     return folder / "mini", scripts, keys
+
+
+def test_a_model_names_the_encoder_that_it_started_from(context_run):
+    folder, scripts, _ = context_run
+    assert verify_model(folder / "model")["base_model"] == str(scripts.materials / "encoder")
+    assert load_recipe(folder / "model" / "recipe.yaml").model.model == "encoder"
+
+
+def test_a_model_on_the_command_line_is_trained_not_the_encoder(context_run, tmp_path):
+    folder, scripts, keys = context_run
+    made_anew = shutil.ignore_patterns("checkpoints", "model", "report", "tensorboard")
+    shutil.copytree(folder, tmp_path / "mini", ignore=made_anew)
+    other = tiny_cross_encoder(tmp_path / "other")
+    narrow = BertConfig.from_pretrained(other, hidden_size=16)
+    BertForSequenceClassification(narrow).save_pretrained(other)
+    # As recipes said it before.
+    former = yaml.safe_load(scripts.recipe.read_text(encoding="utf-8"))
+    del former["model"]
+    recipe = tmp_path / "former.yaml"
+    recipe.write_text(yaml.safe_dump(former | {"start_from_encoder": True}), encoding="utf-8")
+    settings = {name: value for name, value in keys.items() if name != "model"}
+    settings |= {"output_dir": tmp_path, "max_steps": 1}
+    sizes = {}
+    for name, model in {"encoder": {}, "other": {"model": other}}.items():
+        outcome = scripts.run("train", recipe, **settings, **model)
+        assert outcome.code == 0, outcome.err
+        best = tmp_path / "mini" / "checkpoints" / "checkpoint-best"
+        sizes[name] = read_json(best / "config.json")["hidden_size"]
+    assert sizes == {"encoder": 32, "other": 16}
+
+
+@pytest.mark.parametrize("words", [["--dry_run"], []], ids=["dry run", "run"])
+def test_an_encoder_of_other_settings_is_named_where_it_is_used(context_run, tmp_path, words):
+    folder, scripts, keys = context_run
+    shutil.copytree(folder, tmp_path / "mini")
+    settings = keys | {"output_dir": tmp_path, "encoder_training_steps": 250}
+    outcome = scripts.run("build_index", scripts.recipe, *words, **settings)
+    assert outcome.code == 0, outcome.err
+    (told,) = [line for line in outcome.err.splitlines() if line.startswith("warning: ")]
+    assert "encoder (encoder_training_steps)" in told
 
 
 def first_row(folder):

@@ -15,7 +15,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.corpora.arguments import MentionArguments
 from umls_reranker.pipeline.recipe import Recipe
 from umls_reranker.pipeline.sources import corpus_mentions, input_files, listed_documents
-from umls_reranker.pipeline.stages import RunFolder
+from umls_reranker.pipeline.stages import RunFolder, held_out_shares
 from umls_reranker.vocab.concepts import ConceptTable
 from umls_reranker.vocab.rrf import INVERSES, KINDS, RelationTable
 
@@ -213,8 +213,11 @@ def files(tmp_path):
     return {name: (tmp_path / name,) for name in ("corpus", *LISTS)}
 
 
+LISTED = {"test_documents": "test.txt", "dev_share": 0.3, "calibration_share": 0.7}
+
+
 def test_where_test_documents_are_listed_none_are_left_for_them(files):
-    settings = MentionArguments(dev_share=0.3, calibration_share=0.7)
+    settings = MentionArguments(**LISTED)
     report = {}
     split_of = listed_documents(settings, files, 13)
     splits = {
@@ -229,9 +232,7 @@ def test_where_test_documents_are_listed_none_are_left_for_them(files):
 
 def test_a_share_of_the_training_documents_calibrates(files):
     def splits(share):
-        settings = MentionArguments(
-            dev_share=0.3, calibration_share=0.7, train_calibration_share=share
-        )
+        settings = MentionArguments(**LISTED, train_calibration_share=share)
         return listed_documents(settings, files, 13)
 
     (files["train_documents"][0]).write_text("".join(f"{number}\n" for number in range(11, 21)))
@@ -243,13 +244,21 @@ def test_a_share_of_the_training_documents_calibrates(files):
     )
 
 
-def test_shares_that_leave_nothing_are_refused(files):
-    assert listed_documents(MentionArguments(dev_share=0.9, calibration_share=0.1), files, 13)
-    with pytest.raises(UserError, match="dev_share and calibration_share"):
-        listed_documents(MentionArguments(dev_share=0.9, calibration_share=0.7), files, 13)
-    del files["test_documents"]
-    with pytest.raises(UserError, match="test split"):
-        listed_documents(MentionArguments(dev_share=0.3, calibration_share=0.7), files, 13)
+def test_shares_that_leave_nothing_are_refused(prepare, tmp_path):
+    settings = MentionArguments(**LISTED | {"dev_share": 0.9, "calibration_share": 0.1})
+    assert [*held_out_shares(settings)] == ["dev", "calibration"]
+    for words in ([], ["--dry_run"]):
+        with pytest.raises(UserError, match="calibration_share.*test_documents"):
+            prepare(*words, dev_share=0.3, calibration_share=0.7)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_dry_run_refuses_a_document_of_two_lists(prepare, tmp_path):
+    (tmp_path / "twice.txt").write_text("901\n")
+    (tmp_path / "once.txt").write_text("901\n902\n")
+    lists = {"train_documents": tmp_path / "twice.txt", "dev_documents": tmp_path / "once.txt"}
+    with pytest.raises(UserError, match="901"):
+        prepare("--dry_run", **lists)
 
 
 def test_missing_files_are_named_together(tmp_path):

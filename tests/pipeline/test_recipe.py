@@ -137,6 +137,83 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path, text):
         load_recipe(tmp_path / "none.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("seed: 1\nrun_name: x\nseed: 2\n", "seed.*line 1 .*line 3"),
+        ("lr_scheduler_kwargs:\n  min_lr: 0\n  min_lr: 1\n", "min_lr.*line 2 .*line 3"),
+    ],
+)
+def test_a_repeated_key_is_refused_with_both_lines(write, text, named):
+    with pytest.raises(UserError, match=f"config.yaml.*{named}"):
+        load_recipe(write(text))
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/evil", "a/b", "a/", "..", ".", "a\\b", "C:evil"])
+def test_the_name_of_a_run_is_no_path(write, name):
+    with pytest.raises(UserError, match="run_name"):
+        load_recipe(write(f"run_name: '{name}'\n"))
+    with pytest.raises(UserError, match="run_name"):
+        parse(write("seed: 1\n"), "--run_name", name)
+
+
+# Where the cross-encoder starts
+
+
+FORMER = "start_from_encoder: true\n"
+ENCODER = "encoder: org/a\nencoder_revision: v1\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        FORMER,
+        f"{FORMER}{ENCODER}",
+        f"{FORMER}{ENCODER}model: org/a\n",
+        f"{FORMER}{ENCODER}model: org/a\nmodel_revision: v1\n",
+        f"{FORMER}{ENCODER}model: encoder\n",
+        f"{ENCODER}model: encoder\nmodel_revision: v1\n",
+    ],
+)
+def test_the_former_key_means_that_the_model_is_the_encoder(write, text):
+    recipe = load_recipe(write(text))
+    assert recipe.model.model == "encoder"
+    assert recipe.base == (recipe.index.encoder, recipe.index.encoder_revision)
+    assert "start_from_encoder" not in recipe.to_dict()
+
+
+def test_the_former_key_says_nothing_where_it_is_false(write):
+    recipe = load_recipe(write(f"{ENCODER}model: org/b\nstart_from_encoder: false\n"))
+    assert recipe.base == ("org/b", None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{FORMER}{ENCODER}model: org/b\n",
+        f"{FORMER}model: org/b\n",
+        f"{FORMER}{ENCODER}model: org/a\nmodel_revision: v2\n",
+        "start_from_encoder: maybe\n",
+    ],
+)
+def test_two_answers_to_where_the_cross_encoder_starts_are_refused(write, text):
+    with pytest.raises(UserError, match=r"config\.yaml: start_from_encoder"):
+        load_recipe(write(text))
+
+
+def test_the_command_line_says_where_the_cross_encoder_starts(write):
+    assert parse(write(FORMER + ENCODER), "--model", "org/b").base == ("org/b", None)
+    assert parse(write(f"{ENCODER}model: org/b\n"), "--model", "encoder").base == ("org/a", "v1")
+    with pytest.raises(UserError, match="--model encoder"):
+        parse(write(ENCODER), "--start_from_encoder")
+
+
+def test_a_revision_beside_the_encoder_is_refused(write):
+    path = write(f"{ENCODER}model: encoder\n")
+    with pytest.raises(UserError, match="model_revision"):
+        parse(path, "--model_revision", "v2")
+
+
 # Command line
 
 

@@ -4,6 +4,7 @@ stale.
 
 import errno
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,13 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json
 from umls_reranker.lists.index_scores import INDEX_SCORES, IndexScore
 from umls_reranker.pipeline.recipe import Recipe
-from umls_reranker.pipeline.stages import RunFolder, Stage, planned_stages, stage_table
+from umls_reranker.pipeline.stages import (
+    RunFolder,
+    Stage,
+    planned_stages,
+    stage_table,
+    tell_other_settings,
+)
 from umls_reranker.retrieval.retrievers import RETRIEVERS, RetrievalMethod, register_retriever
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,15 +116,85 @@ def test_a_local_model_counts_by_its_content(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("values", "named"),
     [
-        {"retrievers": ["nearest_mentions"]},
-        {"start_from_encoder": True, "encoder_training_steps": 0},
+        ({"retrievers": ["nearest_mentions"]}, "retrievers"),
+        ({"dev_share": 0.3, "calibration_share": 0.7}, "calibration_share.*test_documents"),
+        (
+            {"dev_share": 0.9, "calibration_share": 0.7, "test_documents": "test.txt"},
+            "calibration_share",
+        ),
     ],
 )
-def test_a_recipe_that_lacks_what_a_stage_needs_is_refused(values):
-    with pytest.raises(UserError, match="retrievers|start_from_encoder"):
+def test_a_recipe_that_lacks_what_a_stage_needs_is_refused(values, named):
+    with pytest.raises(UserError, match=named):
         stage_table(Recipe.from_values(WHOLE | values))
+
+
+def test_a_training_is_made_again_when_it_starts_elsewhere(tmp_path):
+    plain = {"encoder": "org/a", "encoder_revision": "v1", "encoder_training_steps": 0}
+    bases = [
+        plain | {"model": "org/b"},
+        plain | {"model": "encoder"},
+        plain | {"model": "encoder", "encoder_training_steps": 5},
+        plain | {"model": "encoder", "encoder_training_steps": 6},
+        plain | {"model": "encoder", "encoder": "org/c"},
+    ]
+    keys = {plan(tmp_path, **base)["checkpoints"].key for base in bases}
+    assert len(keys) == len(bases)
+    # The same start under another name.
+    named = plan(tmp_path, **plain, model="org/a", model_revision="v1")
+    assert named["checkpoints"].key == plan(tmp_path, **bases[1])["checkpoints"].key
+
+
+def test_trainings_of_the_former_key_stay_up_to_date(tmp_path):
+    base = {"encoder": "org/a", "encoder_revision": "v1", "model": "encoder"}
+    stage = plan(tmp_path, **base)["checkpoints"]
+    former = {"model": "org/a", "model_revision": "v1", "start_from_encoder": True}
+    assert stage.content["settings"].items() >= former.items()
+    assert "encoder" in stage.content["inputs"]
+
+
+# What a stage reads, and was made with other settings
+
+
+@pytest.mark.parametrize(
+    ("reader", "changed", "named"),
+    [
+        ("vectors", {"encoder_training_steps": 6}, r"encoder \(encoder_training_steps\)"),
+        ("vectors", {"languages": ["X"]}, r"concepts \(languages\)"),
+        # Directly or not.
+        ("checkpoints", {"encoder_training_steps": 6}, r"encoder \(encoder_training_steps\)"),
+        ("report", {"candidates_per_mention": 3}, r"lists \(candidates_per_mention\)"),
+        ("pairs", {"seed": 3}, r"mentions \(seed\), .*lists \(seed\)"),
+        ("vectors", {"encoder_training_steps": 0}, None),
+        ("lists", {"learning_rate": 1e-3}, None),
+        ("report", {}, None),
+    ],
+)
+def test_what_was_made_with_other_settings_is_named(tmp_path, reader, changed, named):
+    for stage in plan(tmp_path).values():
+        write_output(stage, "cold")
+    run = RunFolder(tmp_path)
+    recipe = Recipe.from_values(WHOLE | changed)
+    needs = stage_table(recipe)[reader].needs
+    if named is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            tell_other_settings(recipe, run, needs)
+        return
+    with pytest.warns(UserWarning, match=named) as told:
+        tell_other_settings(recipe, run, needs)
+    assert len(told) == 1
+
+
+def test_what_was_made_before_its_input_was_made_again_is_named(tmp_path):
+    for stage in plan(tmp_path).values():
+        write_output(stage, "cold")
+    write_output(plan(tmp_path, encoder_training_steps=6)["encoder"], "warm")
+    recipe = Recipe.from_values(WHOLE | {"encoder_training_steps": 6})
+    with pytest.warns(UserWarning, match=r"vectors \(encoder\)"):
+        tell_other_settings(recipe, RunFolder(tmp_path), ("index",))
 
 
 # Folders

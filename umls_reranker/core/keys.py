@@ -6,8 +6,10 @@ and the machine.
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
+
+from .errors import UserError
 
 LARGEST = 2**32 - 1
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -60,6 +62,13 @@ class RunArguments:
     dry_run: bool = recipe_key(
         False, "check the inputs and print what would be written, without writing it"
     )
+
+    def __post_init__(self) -> None:
+        # Windows divides at slashes of both kinds, and has drives.
+        if self.run_name == ".." or PureWindowsPath(self.run_name).name != self.run_name:
+            raise UserError(
+                f"run_name: {self.run_name!r} is not a name; the folder of the runs is output_dir"
+            )
 
     @property
     def run_dir(self) -> Path:

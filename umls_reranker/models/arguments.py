@@ -8,6 +8,8 @@ from ..core.keys import recipe_key
 # Backend -> the file of its network in a model folder; Optimum and sentence-transformers look for
 # ONNX there, too.
 BACKENDS = {"torch": "model.safetensors", "onnx": "onnx/model.onnx"}
+# Value of `model`: the cross-encoder starts from the encoder of the run.
+RUN_ENCODER = "encoder"
 # ``architectures`` of an encoder whose cosines are scores of pairs.
 ENCODER = ["BertModel"]
 # The models in the package: one with an encoder of names, and one without a network.
@@ -23,17 +25,18 @@ class ModelArguments:
     """Model: the cross-encoder's base and the text it reads."""
 
     model: str = recipe_key(
-        "cambridgeltl/SapBERT-from-PubMedBERT-fulltext", "base model: Hub id or local folder"
+        "cambridgeltl/SapBERT-from-PubMedBERT-fulltext",
+        "base model: Hub id or local folder; encoder: the run's bi-encoder, as it was fine-tuned "
+        "(a folder of that name is ./encoder)",
     )
-    model_revision: str | None = recipe_key(None, "base model: revision on the Hub")
+    model_revision: str | None = recipe_key(
+        None, "base model: revision on the Hub; that of the encoder is encoder_revision"
+    )
     attn_implementation: str | None = recipe_key(
         None,
         "attention in training; empty: eager on a CPU, else the fastest that torch has "
         "(flash_attention_2 needs flash-attn and a GPU)",
         ("eager", "sdpa", "flash_attention_2"),
-    )
-    start_from_encoder: bool = recipe_key(
-        False, "initialize from the run's fine-tuned encoder instead of the base model"
     )
     num_hidden_layers: int = recipe_key(
         0,

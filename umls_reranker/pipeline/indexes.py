@@ -14,13 +14,23 @@ from ..retrieval.retriever import load_retriever
 from ..retrieval.retrievers import RETRIEVERS, IndexSources, index_folders, needs_encoder
 from ..vocab.concepts import ConceptTable
 from .recipe import Recipe
-from .stages import RunFolder, Stage, planned_stages, should_run
+from .stages import (
+    RunFolder,
+    Stage,
+    planned_stages,
+    should_run,
+    stage_table,
+    tell_other_settings,
+)
 
 
 def build_index(recipe: Recipe) -> None:
     """Make the stages of the command that are due, each with all processes that it can use."""
     run = RunFolder(recipe.run.run_dir)
     stages = planned_stages(recipe, run.path, command="build_index")
+    table = stage_table(recipe)
+    needs = {need for name in stages for need in table[name].needs}
+    tell_other_settings(recipe, run, needs - stages.keys())
     due = {name: stage for name, stage in stages.items() if should_run(stage, recipe.run)}
     if not due and (recipe.run.dry_run or (run.path / "index.json").is_file()):
         return

@@ -36,6 +36,7 @@ from ..lists.labels import (
     with_joined_documents,
     with_parents,
 )
+from ..models.arguments import RUN_ENCODER
 from ..models.cross_encoder import PairScorer
 from ..models.pairs import PairTemplate
 from ..retrieval.deployment import IndexSettings
@@ -57,7 +58,7 @@ from ..serving.statistics import Histogram, reference_content
 from ..vocab.concepts import ConceptTable
 from .command import MISSED_TARGET, run_script, would_make
 from .recipe import Recipe, keys_of, parse_recipe, pick
-from .stages import RunFolder, Stage, read_manifest
+from .stages import RunFolder, Stage, read_manifest, tell_other_settings
 
 REPLAYED_MENTIONS = 200
 REPLAYED_SINGLY = 20
@@ -69,8 +70,11 @@ def checkpoint_of_run(recipe: Recipe, run: RunFolder) -> ModelSource:
     """The best checkpoint of a run, with the counts of its training mentions."""
     folder = run.path / "checkpoints" / "checkpoint-best"
     template = PairTemplate.from_recipe(recipe.model)
+    base, revision = recipe.base
     commit = read_manifest(run.path / "checkpoints")["summary"].get("base_commit")
-    model = replace(recipe.model, model_revision=commit or recipe.model.model_revision)
+    model = recipe.model
+    if model.model != RUN_ENCODER:
+        model = replace(model, model_revision=commit or revision)
     report = read_json(run.path / "concepts" / "read_report.json")
     splits = run.splits("mentions")
     counts = StringCounts.fit(counted_mentions(splits["train"]))
@@ -81,8 +85,8 @@ def checkpoint_of_run(recipe: Recipe, run: RunFolder) -> ModelSource:
         ),
         origin=Origin(
             recipe=replace(recipe, model=model).to_yaml(),
-            base_model=model.model,
-            base_revision=model.model_revision,
+            base_model=base,
+            base_revision=commit or revision,
             dictionary=pick(report, ("concepts", "release", "vocabularies")),
         ),
         hierarchy=ConceptTable.load(run.path / "concepts").hierarchy,
@@ -270,6 +274,7 @@ def validate(
     """
     run = RunFolder(recipe.run.run_dir)
     report_key = run.key_of("report", "evaluate")
+    tell_other_settings(recipe, run, ["report"])
     targets = parse_targets(recipe.evaluation.targets)
     # A new model has none until it is evaluated; until then the report is that of the previous one.
     verify_files(run.path / "model", [METRICS])

@@ -20,6 +20,7 @@ from ..core.arrays import started_processes
 from ..core.devices import batch_mapper, resolve_device, resolve_dtype, sharing_processes
 from ..core.errors import CollectedErrors, UserError
 from ..core.files import CHUNK_BYTES, open_binary
+from ..models.arguments import RUN_ENCODER
 from ..models.model_files import resolve_model
 from ..models.pretrained import keep_layers, load_pretrained, loading, require_readable
 from ..retrieval.name_index import new_index, training_size
@@ -186,10 +187,12 @@ def read_configs(recipe: Recipe, faults: CollectedErrors) -> dict[str, PreTraine
     model = recipe.model
     lengths = {"max_length": model.max_length}
     named: list[tuple[str, str, str | None, dict[str, int]]] = []
-    if not model.start_from_encoder:
+    starts_from_encoder = model.model == RUN_ENCODER
+    if not starts_from_encoder:
         named = [("model", model.model, model.model_revision, lengths)]
         lengths = {}
-    if recipe.encoder.encoder_training_steps > 0 or needs_encoder(index.retrievers):
+    trains_encoder = recipe.encoder.encoder_training_steps > 0
+    if starts_from_encoder or trains_encoder or needs_encoder(index.retrievers):
         lengths = lengths | {"encoder_max_length": index.encoder_max_length}
         named.append(("encoder", index.encoder, index.encoder_revision, lengths))
     named += [("teacher", teacher, None, {}) for teacher in recipe.mining.teacher]
@@ -210,7 +213,7 @@ def require_teacher(recipe: Recipe, training: Mapping[str, Any]) -> None:
 
 def count_parameters(recipe: Recipe, configs: Mapping[str, PreTrainedConfig | None]) -> int:
     """Parameters of the base model, which is built without memory for its weights."""
-    config = configs.get("encoder" if recipe.model.start_from_encoder else "model")
+    config = configs.get("encoder" if recipe.model.model == RUN_ENCODER else "model")
     if config is None:
         return PARAMETERS
     with loading(f"model {config.name_or_path}"), torch.device("meta"):

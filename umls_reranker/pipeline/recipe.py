@@ -29,7 +29,7 @@ from ..core.errors import UserError
 from ..core.keys import RunArguments, recipe_key
 from ..corpora.arguments import ConceptArguments, MentionArguments
 from ..corpora.formats import describe_formats
-from ..models.arguments import ModelArguments
+from ..models.arguments import RUN_ENCODER, ModelArguments
 from ..retrieval.arguments import EncoderArguments, IndexArguments, MiningArguments
 from ..retrieval.retrievers import RETRIEVERS
 from ..serving.arguments import ServingArguments
@@ -54,6 +54,8 @@ TRUTH = dict.fromkeys(("true", "yes", "t", "y", "1"), True) | dict.fromkeys(
 )
 # In YAML; an empty key keeps its default.
 EMPTY = ("", "null", "~")
+# A key that recipes had before `model` could name the run's encoder.
+FORMER_KEY = "start_from_encoder"
 DUMP_OPTIONS: dict[str, Any] = {"sort_keys": False, "allow_unicode": True}
 
 
@@ -104,6 +106,26 @@ class Recipe:
     serving: ServingArguments
     training: dict[str, str | list[str]]
 
+    def __post_init__(self) -> None:
+        revision = self.model.model_revision
+        if self.model.model == RUN_ENCODER and revision not in (None, self.index.encoder_revision):
+            raise UserError(
+                f"model_revision: model is {RUN_ENCODER}, whose revision is encoder_revision; "
+                'leave model_revision out (--model_revision "")'
+            )
+
+    @property
+    def base(self) -> tuple[str, str | None]:
+        """The model that the cross-encoder starts from, before any training, and its revision."""
+        if self.model.model == RUN_ENCODER:
+            return self.index.encoder, self.index.encoder_revision
+        return self.model.model, self.model.model_revision
+
+    @property
+    def starts_from_trained_encoder(self) -> bool:
+        """Whether the cross-encoder starts from an encoder that the run fine-tunes."""
+        return self.model.model == RUN_ENCODER and self.encoder.encoder_training_steps > 0
+
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Recipe:
         """Build the sections from flat, typed values; missing keys get defaults.
@@ -133,6 +155,27 @@ class Recipe:
         """The keys of each section, that of training last."""
         keys = [pick(vars(getattr(self, name)), keys_of(SECTIONS[name])) for name in SECTIONS]
         return [*keys, self.training]
+
+
+class TextLoader(yaml.BaseLoader):
+    """Reads text as it is written (2e-5, no), so that the field decides the type; a repeated key is
+    an error.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping; YAMLError: it has a key twice."""
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise yaml.YAMLError(
+                    f"{key.value!r} is in line {lines[key.value]} and again in line {line}; "
+                    "remove one of them"
+                )
+            lines[key.value] = line
+        return super().construct_mapping(node, deep)
 
 
 class TextDumper(yaml.SafeDumper):
@@ -378,7 +421,7 @@ def parse_recipe(
 
 def read_recipe(path: Path, keys: Mapping[str, Key]) -> dict[str, Any]:
     """The values that a recipe sets, typed by the keys; those of training are text."""
-    content = read_yaml(path)
+    content = without_former_key(read_yaml(path), path)
     require_known(content, keys, f"{path}: ", "")
     values = {}
     for name, value in content.items():
@@ -388,6 +431,34 @@ def read_recipe(path: Path, keys: Mapping[str, Key]) -> dict[str, Any]:
         except argparse.ArgumentTypeError as error:
             raise UserError(f"{path}: {name}: {error}") from None
     return values
+
+
+def without_former_key(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The content of a recipe with ``model: encoder`` in place of ``start_from_encoder: true``.
+
+    Raises:
+        UserError: the former key is neither true nor false, or is true where `model` is another
+            model than `encoder`.
+    """
+    current = dict(content)
+    word = str(current.pop(FORMER_KEY, ""))
+    if word in EMPTY:
+        return current
+    if word.lower() not in TRUTH:
+        raise UserError(f"{path}: {FORMER_KEY}: {word!r} is neither true nor false")
+    if not TRUTH[word.lower()]:
+        return current
+    encoder = current.get("encoder") or KEYS["encoder"].default
+    model = current.get("model") or encoder
+    revision = current.pop("model_revision", "")
+    is_same_revision = revision in (*EMPTY, current.get("encoder_revision"))
+    if model != RUN_ENCODER and (model != encoder or not is_same_revision):
+        named = " ".join(filter(None, (str(model), str(revision))))
+        raise UserError(
+            f"{path}: {FORMER_KEY} starts from encoder {encoder}, but model is {named}; remove "
+            f"{FORMER_KEY}, and write model: {RUN_ENCODER} to start from the encoder"
+        )
+    return current | {"model": RUN_ENCODER}
 
 
 def divide_words(
@@ -427,6 +498,8 @@ def require_known(names: Iterable[str], keys: Collection[str], place: str, prefi
     others = [name for name in names if name not in keys]
     known = sorted(training_names()) if others else []
     for name in others:
+        if name == FORMER_KEY:
+            raise UserError(f"{place}{prefix + name} is gone; write {prefix}model {RUN_ENCODER}")
         if name not in known:
             near = difflib.get_close_matches(name, [*keys, *known], n=1, cutoff=0.5)
             advice = f"; did you mean {near[0]!r}?" if near else ""
@@ -565,10 +638,10 @@ def is_on_lists() -> bool:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The content of a recipe as it is written (2e-5, no), so that the field decides the type."""
+    """The content of a recipe as it is written, but for mappings, which have no fields."""
     try:
         text = path.read_text(encoding="utf-8")
-        content = yaml.load(text, Loader=yaml.BaseLoader) or {}
+        content = yaml.load(text, Loader=TextLoader) or {}
         if not isinstance(content, dict):
             raise UserError(f"recipe {path} must consist of `key: value` lines")
         mappings = [name for name, value in content.items() if isinstance(value, dict)]

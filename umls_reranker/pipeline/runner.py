@@ -101,10 +101,12 @@ def run_recipe(recipe: Recipe, words: Sequence[str], options: LaunchOptions) -> 
 
 def show_plan(recipe: Recipe) -> None:
     """Say of every stage whether it would be made and why, without starting any."""
-    from .sources import fingerprints, input_files
+    from .sources import check_documents, fingerprints, input_files
 
-    files = fingerprints(input_files(recipe), Path(recipe.run.cache_dir), printed=True)
-    for stage in planned_stages(recipe, recipe.run.run_dir, files).values():
+    files = input_files(recipe)
+    check_documents(recipe, files)
+    hashes = fingerprints(files, Path(recipe.run.cache_dir), printed=True)
+    for stage in planned_stages(recipe, recipe.run.run_dir, hashes).values():
         should_run(stage, recipe.run)
 
 

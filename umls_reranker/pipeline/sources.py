@@ -58,7 +58,14 @@ from ..vocab.concepts import (
 from ..vocab.ontology import read_ontology
 from ..vocab.rrf import REQUIRED_TABLES, release_files, write_relations
 from .recipe import Recipe
-from .stages import MENTION_FILES, RunFolder, Stage, planned_stages, should_run
+from .stages import (
+    MENTION_FILES,
+    RunFolder,
+    Stage,
+    held_out_shares,
+    planned_stages,
+    should_run,
+)
 
 Files = Mapping[str, tuple[Path, ...]]
 
@@ -345,32 +352,16 @@ def named_dictionary(name: str, reading: Mapping[str, Any], cache: Path) -> Dict
     return Dictionary(name, settings, files, fingerprints(files, cache, printed=True))
 
 
-def _held_out_shares(
-    mentions: MentionArguments, whole: float, *, has_test: bool = False
-) -> dict[str, float]:
-    """Shares of dev, calibration and, unless it has documents of its own (`has_test`), test."""
-    shares = {"dev": mentions.dev_share, "calibration": mentions.calibration_share}
-    # 1 - 0.9 - 0.1 is negative, by rounding.
-    test = round(1.0 - mentions.dev_share - mentions.calibration_share, 9)
-    if test < 0 or not (test or has_test):
-        remedy = "sum to at most 1" if has_test else "leave a share for the test split"
-        raise UserError(f"dev_share and calibration_share must {remedy}")
-    if not has_test:
-        shares["test"] = 1.0 - mentions.dev_share - mentions.calibration_share
-    return {split: whole * share for split, share in shares.items()}
-
-
 def listed_documents(mentions: MentionArguments, files: Files, seed: int) -> dict[str, str]:
     """Document -> split, by the recipe's lists of documents.
 
     Raises:
-        UserError: shares sum to more than 1, or a document is in two lists.
+        UserError: shares leave nothing for test, or a document is in two lists.
     """
-    held_out = _held_out_shares(mentions, 1.0, has_test="test_documents" in files)
     moved = mentions.train_calibration_share
     shares_of = {
         "train_documents": {"calibration": moved, "train": 1.0 - moved},
-        "dev_documents": held_out,
+        "dev_documents": held_out_shares(mentions),
         "test_documents": {"test": 1.0},
     }
     split_of: dict[str, str] = {}
@@ -382,6 +373,12 @@ def listed_documents(mentions: MentionArguments, files: Files, seed: int) -> dic
                 )
             split_of[doc_id] = assign_split(doc_id, shares, seed)
     return split_of
+
+
+def check_documents(recipe: Recipe, files: Files) -> None:
+    """Refuse lists of documents that making the mentions would refuse."""
+    if recipe.mentions.mention_source == "corpus":
+        listed_documents(recipe.mentions, files, recipe.run.seed)
 
 
 def corpus_mentions(
@@ -436,6 +433,8 @@ def prepare_data(recipe: Recipe) -> None:
     files = input_files(recipe)
     hashes = fingerprints(files, Path(recipe.run.cache_dir), printed=recipe.run.dry_run)
     stages = planned_stages(recipe, run.path, hashes, "prepare_data")
+    if recipe.run.dry_run:
+        check_documents(recipe, files)
     with run.locked(dry_run=recipe.run.dry_run):
         due = {name: stage for name, stage in stages.items() if should_run(stage, recipe.run)}
         if due:
@@ -449,7 +448,9 @@ def make_data(recipe: Recipe, run: RunFolder, files: Files, due: Mapping[str, St
     mentions: Iterable[tuple[str, Mention]]
     if recipe.mentions.mention_source == "held_out_synonyms":
         share = recipe.mentions.train_share
-        shares = {"train": share} | _held_out_shares(recipe.mentions, 1.0 - share)
+        held_out = held_out_shares(recipe.mentions)
+        shares = {split: (1.0 - share) * part for split, part in held_out.items()}
+        shares = {"train": share} | shares
         source = read_concepts(recipe.concepts, files)
         concepts = list(iter_concepts(source.concepts))
         rows, mentions = hold_out_synonyms(concepts, shares=shares, seed=recipe.run.seed)

@@ -18,6 +18,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -39,9 +40,10 @@ from ..core.files import (
 )
 from ..core.keys import RunArguments
 from ..core.version import __version__
+from ..corpora.arguments import MentionArguments
 from ..models.model_files import model_identity
 from ..retrieval.retrievers import chosen_retrievers, index_folders, require_ordering
-from .recipe import SECTIONS, Recipe, keys_of
+from .recipe import FORMER_KEY, SECTIONS, Recipe, keys_of
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -109,9 +111,7 @@ def stage_table(recipe: Recipe) -> dict[str, StageInputs]:
     Raises:
         UserError: the recipe lacks what a stage needs.
     """
-    trains_encoder = recipe.encoder.encoder_training_steps > 0
-    if recipe.model.start_from_encoder and not trains_encoder:
-        raise UserError("start_from_encoder: the recipe trains no encoder; set it to false")
+    held_out_shares(recipe.mentions)
     keys = {name: tuple(keys_of(section)) for name, section in SECTIONS.items()}
     mention_keys = (*keys["mentions"], "seed")
     concept_keys = keys["concepts"]
@@ -136,8 +136,10 @@ def stage_table(recipe: Recipe) -> dict[str, StageInputs]:
     table["checkpoints"] = StageInputs(
         "train",
         (*keys["model"], *(recipe.training.keys() - NEUTRAL), "seed"),
-        ("pairs", "lists", "encoder") if recipe.model.start_from_encoder else ("pairs", "lists"),
+        ("pairs", "lists", "encoder") if recipe.starts_from_trained_encoder else ("pairs", "lists"),
         resumes=True,
+        # A key that recipes had before, so that finished trainings stay up to date.
+        values={FORMER_KEY: recipe.starts_from_trained_encoder},
     )
     table["model"] = StageInputs(
         "calibrate",
@@ -146,6 +148,30 @@ def stage_table(recipe: Recipe) -> dict[str, StageInputs]:
     )
     table["report"] = StageInputs("evaluate", ("seed",), ("model", "lists"))
     return table
+
+
+def held_out_shares(mentions: MentionArguments) -> dict[str, float]:
+    """Shares of dev, calibration and, unless `test_documents` are its own, test.
+
+    Raises:
+        UserError: the shares sum to more than 1, or leave nothing for test.
+    """
+    from_corpus = mentions.mention_source == "corpus"
+    has_test = from_corpus and bool(mentions.test_documents)
+    # 1 - 0.9 - 0.1 is negative, by rounding.
+    rest = round(1.0 - mentions.dev_share - mentions.calibration_share, 9)
+    refusal = (
+        f"dev_share and calibration_share, {mentions.dev_share} and {mentions.calibration_share},"
+    )
+    if has_test and rest < 0:
+        raise UserError(f"{refusal} must sum to at most 1")
+    if not has_test and rest <= 0:
+        reason = ", because test_documents is not set" if from_corpus else ""
+        raise UserError(f"{refusal} must leave a share for the test split{reason}")
+    shares = {"dev": mentions.dev_share, "calibration": mentions.calibration_share}
+    if not has_test:
+        shares["test"] = 1.0 - mentions.dev_share - mentions.calibration_share
+    return shares
 
 
 def index_stages(recipe: Recipe) -> dict[str, StageInputs]:
@@ -209,13 +235,6 @@ def make_stage(
     """
     table = stage_table(recipe)
     stage = table[name]
-    keys = {*stage.keys} - {*PATHS}
-    settings = {key: value for key, value in recipe.to_dict().items() if key in keys}
-    cache = Path(recipe.run.cache_dir)
-    for key in {"encoder", "model"} & settings.keys():
-        settings[key] = model_identity(settings[key], cache)
-    if "teacher" in settings:
-        settings["teacher"] = [model_identity(model, cache) for model in settings["teacher"]]
     inputs = {
         need: planned[need].key if need in planned else run.key_of(need, table[need].command)
         for need in stage.needs
@@ -228,9 +247,22 @@ def make_stage(
             if (file.split()[0] in MENTION_FILES) == (name == "mentions")
             or recipe.mentions.concepts_of_mentions
         }
-    return Stage(
-        run.path / name, {**settings, **stage.values}, inputs, stage.version, stage.resumes
-    )
+    settings = stage_settings(stage, recipe)
+    return Stage(run.path / name, settings, inputs, stage.version, stage.resumes)
+
+
+def stage_settings(stage: StageInputs, recipe: Recipe) -> dict[str, Any]:
+    """The values that decide the output of a stage; models count by content, not by path."""
+    keys = {*stage.keys} - {*PATHS}
+    settings = {key: value for key, value in recipe.to_dict().items() if key in keys}
+    if "model" in settings:
+        settings["model"], settings["model_revision"] = recipe.base
+    cache = Path(recipe.run.cache_dir)
+    for key in {"encoder", "model"} & settings.keys():
+        settings[key] = model_identity(settings[key], cache)
+    if "teacher" in settings:
+        settings["teacher"] = [model_identity(model, cache) for model in settings["teacher"]]
+    return {**settings, **stage.values}
 
 
 def planned_stages(
@@ -255,6 +287,55 @@ def planned_stages(
         if command in (None, inputs.command):
             stages[name] = make_stage(name, recipe, RunFolder(path), files, stages)
     return stages
+
+
+def tell_other_settings(recipe: Recipe, run: RunFolder, needs: Iterable[str]) -> None:
+    """Warn, in one line, of earlier output that was made with other settings than the recipe's.
+
+    Args:
+        recipe: the recipe.
+        run: the run folder.
+        needs: stages whose output is read; those that they are made from are looked at, too.
+
+    Raises:
+        UserError: a manifest is not as its stage wrote it.
+    """
+    table = stage_table(recipe)
+    read = {*needs}
+    # A stage is made from those before it in the table.
+    for name in reversed(table):
+        if name in read:
+            read.update(table[name].needs)
+    differing = []
+    for name in table:
+        if name in read and run.has(name):
+            changed = made_otherwise(name, table, recipe, run)
+            if changed:
+                differing.append(f"{name} ({changed})")
+    if differing and os.environ.get("RANK", "0") == "0":
+        warnings.warn(
+            f"{run.path}: made with other settings than those of this recipe, and used as it is: "
+            f"{', '.join(differing)}; umls-reranker run makes it again",
+            stacklevel=2,
+        )
+
+
+def made_otherwise(
+    name: str, table: Mapping[str, StageInputs], recipe: Recipe, run: RunFolder
+) -> str | None:
+    """Names of the values and stages that a finished stage was not made with; empty if none.
+
+    The files that concepts and mentions were read from count as unchanged: they need not be here.
+    """
+    folder = run.path / name
+    former = read_manifest(folder)["inputs"]
+    inputs = former if name in ("concepts", "mentions") else {}
+    stage = table[name]
+    for need in stage.needs:
+        if need in table:
+            finished = run.key_of(need, table[need].command) if run.has(need) else None
+            inputs = inputs | {need: finished or former.get(need, "")}
+    return Stage(folder, stage_settings(stage, recipe), inputs, stage.version).outdated(folder)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -422,8 +503,13 @@ class RunFolder:
     def due(self, name: str, recipe: Recipe) -> Iterator[Stage | None]:
         """The stage of this name, under the lock of the run; None if it is not to be made."""
         stage = make_stage(name, recipe, self)
+        tell_other_settings(recipe, self, stage_table(recipe)[name].needs)
         with self.locked(dry_run=recipe.run.dry_run):
             yield stage if should_run(stage, recipe.run) else None
+
+    def has(self, stage: str) -> bool:
+        """Whether a stage is finished, with whatever settings."""
+        return (self.path / stage / STAGE_MANIFEST).is_file()
 
     def key_of(self, stage: str, made_by: str) -> str:
         """Key of a finished stage, to use as another stage's input.
@@ -431,7 +517,7 @@ class RunFolder:
         Raises:
             UserError: the stage has not been run; the message names the command that runs it.
         """
-        if not (self.path / stage / STAGE_MANIFEST).is_file():
+        if not self.has(stage):
             raise UserError(
                 f"{self.path / stage} does not exist yet; run umls-reranker {made_by} "
                 "with the same recipe first"

@@ -80,8 +80,11 @@ def load_teachers(recipe: Recipe, template: PairTemplate) -> list[PairScorer]:
 
 
 def check_training(recipe: Recipe, folder: Path) -> None:
-    """Refuse devices and training arguments that training into the folder would refuse."""
+    """Refuse models, devices and arguments that training into the folder would refuse."""
+    from .preflight import model_config
+
     sharing_processes(recipe.run.device)
+    model_config("model", *recipe.base, {"max_length": recipe.model.max_length})
     training_arguments(recipe.run, typed_training(recipe.training), folder)
 
 
@@ -91,10 +94,15 @@ def make_checkpoints(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     most = training.get("max_dev_pairs", RerankerTrainingArguments.max_dev_pairs)
     dev = dev_rows(run.lists("dev"), PairTemplate.from_recipe(recipe.model), most, recipe.run.seed)
     rows = open_arrow(run.path / "pairs" / "train.arrow")
-    model = recipe.model
-    if model.start_from_encoder:
-        model = replace(model, model=str(run.path / "encoder"), model_revision=None)
-    train(replace(recipe, model=model), run, stage, rows, dev)
+    base = recipe.base
+    if recipe.starts_from_trained_encoder:
+        base = (str(run.path / "encoder"), None)
+    train(with_base(recipe, *base), run, stage, rows, dev)
+
+
+def with_base(recipe: Recipe, model: str, revision: str | None) -> Recipe:
+    """The recipe, with a model that the cross-encoder starts from, by folder or Hub id."""
+    return replace(recipe, model=replace(recipe.model, model=model, model_revision=revision))
 
 
 def train_on_lists(recipe: Recipe, files: Sequence[str], output: Path) -> None:
@@ -109,6 +117,11 @@ def train_on_lists(recipe: Recipe, files: Sequence[str], output: Path) -> None:
         UserError: the output exists, a row is invalid, or no list contains its gold concept.
     """
     require_new(output, makes_folders=True)
+    if recipe.starts_from_trained_encoder:
+        raise UserError(
+            "model: the encoder is fine-tuned by a run, and lists have none; add --model NAME"
+        )
+    recipe = with_base(recipe, *recipe.base)
     rows = rows_of_file(Path(files[0]), recipe)
     dev = rows_of_file(Path(files[1]), recipe)
     run = RunFolder(output.with_name(f".{output.name}.training"))
