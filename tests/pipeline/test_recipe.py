@@ -95,7 +95,7 @@ def test_a_value_that_does_not_fit_is_named(write, line):
         ("num_train_epochs: 3", 3.0),
         ("dataloader_pin_memory: no", False),
         ("report_to: wandb", ["wandb"]),
-        ("include_for_metrics: [inputs, loss]", ["inputs", "loss"]),
+        ("report_to: [wandb, tensorboard]", ["wandb", "tensorboard"]),
     ],
 )
 def test_what_trains_gives_training_keys_their_types(write, line, value):

@@ -4,9 +4,10 @@ several.
     accelerate launch --config_file CONFIG tests/training/loss_on_processes.py MODEL FOLDER
 
 As a script it takes the steps of `CASES` and writes what `take_steps` gives into FOLDER, one
-safetensors file a case.
+safetensors file a case, and what `evaluate_others` gives.
 """
 
+import json
 import random
 import sys
 import tempfile
@@ -96,7 +97,10 @@ def load_model(folder: str) -> PreTrainedModel:
 def make_trainer(
     folder: str, output: str, pairs: TokenizedPairs, loss: str = "bce", **options
 ) -> RerankerTrainer:
-    """A trainer on the processor, as `fine_tune` builds it."""
+    """A trainer on the processor, as `fine_tune` builds it; `dev` takes the place of the pairs in
+    evaluation.
+    """
+    dev = options.pop("dev", pairs)
     arguments = TrainingArguments(
         output_dir=output,
         use_cpu=True,
@@ -106,7 +110,7 @@ def make_trainer(
     )
     tokenizer = AutoTokenizer.from_pretrained(folder)
     return RerankerTrainer(
-        load_model(folder), arguments, pairs, pairs, loss=loss, processing_class=tokenizer
+        load_model(folder), arguments, pairs, dev, loss=loss, processing_class=tokenizer
     )
 
 
@@ -145,8 +149,19 @@ def take_steps(
     ]
 
 
+def evaluate_others(folder: str) -> dict[str, float]:
+    """Figures of sets that are not those of the trainer, in batches that do not divide them."""
+    with tempfile.TemporaryDirectory() as output:
+        pairs = make_pairs(folder, 27)
+        trainer = make_trainer(folder, output, pairs, per_device_eval_batch_size=4)
+        return trainer.evaluate({"rows": make_rows(50), "pairs": make_pairs(folder, 31)})
+
+
 if __name__ == "__main__":
     model, target = sys.argv[1:]
+    metrics = evaluate_others(model)
+    if torch.distributed.get_rank() == 0:
+        (Path(target) / "metrics.json").write_text(json.dumps(metrics))
     for name, numbers in CASES.items():
         gradients, losses = take_steps(model, *numbers)
         assert torch.distributed.get_world_size() == 2

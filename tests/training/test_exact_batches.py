@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from loss_on_processes import CASES, load_model, make_pairs, take_steps
+from loss_on_processes import CASES, evaluate_others, load_model, make_pairs, take_steps
 from safetensors.torch import load_file
 from tiny_models import tiny_cross_encoder
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, kl_div
@@ -27,12 +27,18 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def two_processes(scripts, model, tmp_path_factory):
-    """Case -> gradients and losses of a run on two processes."""
+def folder_of_two(scripts, model, tmp_path_factory):
+    """Folder that tests/training/loss_on_processes.py wrote into on two processes."""
     folder = tmp_path_factory.mktemp("two")
     outcome = scripts.launch(HERE / "loss_on_processes.py", model, folder)
     assert outcome.code == 0, outcome.err
-    cases = {name: load_file(folder / f"{name}.safetensors") for name in CASES}
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_processes(folder_of_two):
+    """Case -> gradients and losses of a run on two processes."""
+    cases = {name: load_file(folder_of_two / f"{name}.safetensors") for name in CASES}
     return {
         name: (gradients, gradients.pop("losses").tolist()) for name, gradients in cases.items()
     }
@@ -114,6 +120,15 @@ def test_twenty_steps_are_the_same_however_batches_are_cut(model, two_processes,
         assert losses[0] == pytest.approx(curves["1 x 64"][0], abs=1e-6), name
     # Each epoch ends with a ragged batch.
     assert len(stored) == 20 and stored[-1] < stored[0]
+
+
+def test_figures_of_another_set_do_not_depend_on_the_number_of_processes(model, folder_of_two):
+    alone = evaluate_others(model)
+    together = json.loads((folder_of_two / "metrics.json").read_text())
+    for given in ("rows", "pairs"):
+        for figure in ("acc@1", "list_loss", "roc_auc", "log_loss", "ece"):
+            name = f"eval_{given}_{figure}"
+            assert together[name] == pytest.approx(alone[name], abs=1e-6), name
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,16 @@ number of processes.
 """
 
 from collections import Counter
+from itertools import pairwise
 
+import datasets
 import evaluate
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 from list_fixtures import make_lists
-from loss_on_processes import TRAINING_ROW, load_model, make_pairs, make_trainer
+from loss_on_processes import TRAINING_ROW, load_model, make_pairs, make_rows, make_trainer
 from sklearn.metrics import brier_score_loss, f1_score, precision_score, recall_score, roc_auc_score
 from tiny_models import tiny_cross_encoder
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -29,6 +31,7 @@ from umls_reranker.training.pair_dataset import (
     weight_scale,
 )
 from umls_reranker.training.rows import dev_rows, sample_by_document, training_rows
+from umls_reranker.training.trainer import RerankerTrainer
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 ROWS = pa.Table.from_pylist(
@@ -73,12 +76,17 @@ def test_rows_become_pairs_one_list_after_the_other(model, at_once):
     )
     assert len(pairs) == 3 and pairs.pairs.ids.tolist() == expected.ids.tolist()
     assert pairs.pairs.first_lengths.tolist() == expected.first_lengths.tolist()
-    assert (pairs.offsets.tolist(), pairs.owner.tolist()) == ([0, 2, 3], [0, 0, 1])
+    assert pairs.offsets.tolist() == [0, 2, 3]
     read, labels = pairs.__getitems__([2, 0, ~1])
     assert read.ids.tolist() == expected.take(np.array([2, 0, 1])).ids.tolist()
     columns = {name: values.tolist() for name, values in labels.items()}
     # A pair of a negative number has neither label nor weight.
-    assert columns == {"labels": [0.0, 1.0, -100.0], "weight": [2.0, 8.0, 0.0], "row": [2, 0, 1]}
+    assert columns == {
+        "labels": [0.0, 1.0, -100.0],
+        "weight": [2.0, 8.0, 0.0],
+        "row": [2, 0, 1],
+        "list": [1, 0, 0],
+    }
 
 
 def test_weights_are_brought_to_mean_one():
@@ -195,15 +203,71 @@ def test_labels_do_not_reach_the_model(model, tmp_path):
     assert trainer.model.config.problem_type is None
 
 
+def figures_by_hand(model, pairs):
+    """acc@1 and mean loss of the lists with a gold pair, which is the first one."""
+    logits, batch = logits_and_batch(model, pairs)
+    spans = [slice(*ends) for ends in pairwise(pairs.offsets.tolist())]
+    won = [batch["labels"][span][0] == 1 and logits[span].argmax() == 0 for span in spans]
+    terms = [-logits[span].log_softmax(0)[0] for span in spans if batch["labels"][span.start] == 1]
+    assert 0 < sum(won) < len(spans)
+    return {"acc@1": np.mean(won), "list_loss": torch.stack(terms).mean().item()}
+
+
+def assert_right(metrics, figures, prefix="eval"):
+    found = {name: metrics[f"{prefix}_{name}"] for name in figures}
+    assert found == pytest.approx(figures, abs=1e-6)
+
+
 def test_pairs_keep_their_lists_when_evaluation_sorts_by_length(model, tmp_path):
-    pairs = make_pairs(model, 30)
+    pairs = make_pairs(model, 50)
     trainer = make_trainer(model, str(tmp_path), pairs, per_device_eval_batch_size=7)
-    trainer.compute_metrics = dev_metrics(np.arange(30) // 3)
+    assert_right(trainer.evaluate(), figures_by_hand(model, pairs))
+
+
+@pytest.mark.parametrize("own", ["another set", "no set", "a dict of sets"])
+def test_any_set_is_evaluated_by_its_own_lists(model, tmp_path, own):
+    rows = make_rows(50)
+    pairs = make_pairs(model, 50)
+    figures = figures_by_hand(model, pairs)
+    # Its lists have other lengths: 1 to 3 pairs, then 2 or 3.
+    other = make_pairs(model, 31)
+    dev = {"another set": other, "no set": None, "a dict of sets": {"a": rows, "b": other}}[own]
+    options = {"dev": dev, "per_device_eval_batch_size": 7}
+    trainer = make_trainer(model, str(tmp_path), other, **options)
+    for given in (rows, datasets.Dataset(rows), pairs):
+        assert_right(trainer.evaluate(given), figures)
+    several = trainer.evaluate({"x": rows, "y": datasets.Dataset(make_rows(31)), "z": pairs})
+    assert_right(several, figures, "eval_x")
+    assert_right(several, figures_by_hand(model, other), "eval_y")
+    assert_right(several, figures, "eval_z")
+    if own == "a dict of sets":
+        assert_right(trainer.evaluate(), figures, "eval_a")
+        assert_right(trainer.evaluate(), figures_by_hand(model, other), "eval_b")
+    elif own == "no set":
+        with pytest.raises(ValueError, match="eval_dataset"):
+            trainer.evaluate()
+
+
+def test_predictions_are_in_the_order_of_the_rows(model, tmp_path):
+    pairs = make_pairs(model, 50)
+    trainer = make_trainer(model, str(tmp_path), pairs, per_device_eval_batch_size=7)
+    output = trainer.predict(make_rows(50))
     logits, _ = logits_and_batch(model, pairs)
-    # The first of every three pairs is the gold one.
-    best = logits.reshape(10, 3).argmax(dim=1)
-    assert 0 < (best == 0).sum() < 10
-    assert trainer.evaluate()["eval_acc@1"] == pytest.approx((best == 0).double().mean().item())
+    assert output.predictions.reshape(-1) == pytest.approx(logits.numpy(), abs=1e-6)
+    assert_right(output.metrics, figures_by_hand(model, pairs), "test")
+
+
+def test_a_function_that_makes_models_is_refused(model, tmp_path):
+    pairs = make_pairs(model, 16)
+    trainer = make_trainer(model, str(tmp_path), pairs)
+    with pytest.raises(ValueError, match="model_init"):
+        RerankerTrainer(
+            None,
+            trainer.args,
+            pairs,
+            processing_class=trainer.processing_class,
+            model_init=lambda: load_model(model),
+        )
 
 
 # The dev lists that checkpoints are compared on, and the metrics on them by hand
@@ -283,8 +347,8 @@ MENTIONS = np.array([0, 0, 1, 1, 2, 2, 2])
 @pytest.mark.parametrize("order", [np.arange(7), np.array([6, 2, 0, 5, 3, 1, 4])])
 @pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
 def test_dev_metrics_by_hand(order, shape):
-    label_ids = (LABELS[order], np.full(7, 9.0), order)
-    metrics = dev_metrics(MENTIONS)(EvalPrediction(LOGITS[order].reshape(shape), label_ids))
+    label_ids = (LABELS[order], np.full(7, 9.0), order, MENTIONS[order])
+    metrics = dev_metrics(EvalPrediction(LOGITS[order].reshape(shape), label_ids))
     p = 1 / (1 + np.exp(-LOGITS))
     assert metrics["acc@1"] == pytest.approx(1 / 3)
     assert metrics["precision"] == pytest.approx(2 / 4) and metrics["recall"] == pytest.approx(
@@ -312,8 +376,8 @@ def test_dev_metrics_by_hand(order, shape):
 
 
 def test_a_mention_without_negatives_is_won_and_one_without_gold_is_lost():
-    label_ids = (np.array([1, 0], np.float32), np.ones(2), np.arange(2))
-    metrics = dev_metrics(np.array([5, 9]))(EvalPrediction(np.array([-3.0, -4.0]), label_ids))
+    label_ids = (np.array([1, 0], np.float32), np.ones(2), np.arange(2), np.array([5, 9]))
+    metrics = dev_metrics(EvalPrediction(np.array([-3.0, -4.0]), label_ids))
     # A mention without gold has no list-wise loss.
     assert (metrics["acc@1"], metrics["list_loss"]) == pytest.approx((0.5, 0.0), abs=1e-12)
 

@@ -33,6 +33,7 @@ from ..models.arguments import RUN_ENCODER, ModelArguments
 from ..retrieval.arguments import EncoderArguments, IndexArguments, MiningArguments
 from ..retrieval.retrievers import RETRIEVERS
 from ..serving.arguments import ServingArguments
+from ..training.refused_keys import REFUSED
 from .command import (
     DICTIONARY_HELP,
     EACH_ROW_IS_A_DOCUMENT,
@@ -45,7 +46,7 @@ from .command import (
 )
 
 EPILOG = """\
-Every key of a recipe can be set with --key value, those of other commands and all fields of
+Every key of a recipe can be set with --key value, those of other commands and the fields of
 transformers.TrainingArguments included; the command line overrides the recipe.
 """
 # What a key that is true or false may say.
@@ -487,7 +488,7 @@ def divide_words(
 
 
 def require_known(names: Iterable[str], keys: Collection[str], place: str, prefix: str) -> None:
-    """Refuse what is neither one of the keys nor of the training section.
+    """Refuse what is neither one of the keys nor of the training section, or would do nothing.
 
     Args:
         names: the keys that a recipe or a command line sets.
@@ -496,7 +497,10 @@ def require_known(names: Iterable[str], keys: Collection[str], place: str, prefi
         prefix: what is before each of them there.
     """
     others = [name for name in names if name not in keys]
-    known = sorted(training_names()) if others else []
+    for name in others:
+        if name in REFUSED:
+            raise UserError(f"{place}{prefix}{name} cannot be set: {REFUSED[name]}")
+    known = sorted(training_names() - REFUSED.keys()) if others else []
     for name in others:
         if name == FORMER_KEY:
             raise UserError(f"{place}{prefix + name} is gone; write {prefix}model {RUN_ENCODER}")

@@ -1,6 +1,6 @@
 """Metrics of labelled candidate lists, by which checkpoints are compared."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from tempfile import gettempdir
 from typing import Any
 
@@ -16,29 +16,17 @@ from ..evaluation.metrics import roc_auc
 from .pair_dataset import LABEL_NAMES
 
 
-def dev_metrics(owner: np.ndarray) -> Callable[[EvalPrediction], dict[str, float]]:
-    """A `compute_metrics` for labelled pairs.
-
-    Args:
-        owner: (n,) int64, the list of each pair in dataset order.
-
-    Returns:
-        Function that returns the figures of `RankingMetrics`.
-    """
-    metric = RankingMetrics()
-
-    def compute(prediction: EvalPrediction) -> dict[str, float]:
-        columns = dict(zip(LABEL_NAMES, prediction.label_ids, strict=True))
-        logits = np.array(prediction.predictions, np.float64).reshape(-1)
-        figures = metric.compute(
-            predictions=np.where(np.isnan(logits), 0.0, logits),
-            references=columns["labels"].astype(np.int64),
-            lists=owner[columns["row"]],
-        )
-        # If training diverged, its checkpoint is never the best, and early stopping counts it.
-        return dict.fromkeys(figures, float("nan")) if np.isnan(logits).any() else figures
-
-    return compute
+def dev_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """A `compute_metrics` for labelled pairs: the figures of `RankingMetrics`."""
+    columns = dict(zip(LABEL_NAMES, prediction.label_ids, strict=True))
+    logits = np.array(prediction.predictions, np.float64).reshape(-1)
+    figures = RankingMetrics().compute(
+        predictions=np.where(np.isnan(logits), 0.0, logits),
+        references=columns["labels"].astype(np.int64),
+        lists=columns["list"],
+    )
+    # If training diverged, its checkpoint is never the best, and early stopping counts it.
+    return dict.fromkeys(figures, float("nan")) if np.isnan(logits).any() else figures
 
 
 class RankingMetrics(evaluate.Metric):

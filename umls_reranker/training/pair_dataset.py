@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from ..core.arrays import expand_ranges, list_offsets, list_owner
+from ..core.arrays import expand_ranges, list_offsets
 from ..core.errors import UserError
 from ..lists.index_scores import TEACHER
 from ..models.pairs import PairBatch, PairEncoder
@@ -25,7 +25,7 @@ from .losses import GOLD_LABEL
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LABEL_NAMES = ["labels", "weight", "row"]
+LABEL_NAMES = ["labels", "weight", "row", "list"]
 # The Trainer does not count rows with this label.
 IGNORED_LABEL = -100.0
 # Lists of this many batches are sorted by length together; more would cost randomness.
@@ -76,11 +76,6 @@ class TokenizedPairs(torch.utils.data.Dataset[tuple[PairBatch, dict[str, np.ndar
     def __len__(self) -> int:
         return len(self.pairs)
 
-    @property
-    def owner(self) -> np.ndarray:
-        """The list of each pair, (n,) int64."""
-        return list_owner(self.offsets)
-
     def __getitems__(self, numbers: Sequence[int]) -> tuple[PairBatch, dict[str, np.ndarray]]:
         """The pairs with these numbers; number ~n is pair n without label and weight."""
         signed = np.asarray(numbers, np.int64)
@@ -91,6 +86,7 @@ class TokenizedPairs(torch.utils.data.Dataset[tuple[PairBatch, dict[str, np.ndar
             "labels": labels,
             "weight": np.where(counts, self.weights[rows], np.float32(0)),
             "row": rows,
+            "list": np.searchsorted(self.offsets, rows, side="right") - 1,
         }
 
 
@@ -120,8 +116,8 @@ class PairCollator:
 
     A batch of b pairs, w tokens wide:
         input_ids, attention_mask, token_type_ids: (b, w) int64
-        labels: (b,) float32, 1.0 for the gold concept; weight: (b,) float32; row: (b,) int64,
-            number of the pair
+        labels: (b,) float32, 1.0 for the gold concept; weight: (b,) float32; row, list: (b,) int64,
+            numbers of the pair and of its list in the dataset
     """
 
     pad_token_id: int

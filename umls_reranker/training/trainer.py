@@ -42,14 +42,24 @@ from .pair_dataset import (
     values_of_pairs,
     weight_scale,
 )
+from .refused_keys import REFUSED
 from .training_arguments import RerankerTrainingArguments
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
+    from transformers import EvalPrediction
 
 # The embeddings of words, in a BERT with a head.
 WORDS = "bert.embeddings.word_embeddings.weight"
+# Arguments of transformers that the trainer does not read.
+UNREAD = (
+    "auto_find_batch_size",
+    "average_tokens_across_devices",
+    "dataloader_drop_last",
+    "label_smoothing_factor",
+    "train_sampling_strategy",
+)
 
 
 class RerankerTrainer(Trainer):
@@ -66,34 +76,44 @@ class RerankerTrainer(Trainer):
             of pairs.
         train_dataset: rows of `training_rows`, whose weights are scaled to mean 1; or pairs to
             train on as they are.
-        eval_dataset: rows or pairs to compute the metrics of a ranking on.
+        eval_dataset: rows or pairs to compute the metrics of a ranking on, or a dict of such sets;
+            ``evaluate`` takes others.
         loss: name of the loss (``losses.LOSSES``); None: that of ``args``, or bce.
         template: how the model reads a pair, as for `training_rows`.
         processing_class: tokenizer of a model that is not given by name.
-        options: further options of ``Trainer``.
+        options: further options of ``Trainer``, but no ``model_init``.
 
     Raises:
-        ValueError: there is no such loss.
+        ValueError: there is no such loss, or an argument or option would have no effect.
         UserError: the pairs weigh nothing, or have no scores of a teacher, which the loss needs.
     """
 
     # Read by Trainer: the loss accounts for accumulation, so it must not be divided by the steps.
     loss_is_scaled_for_ga = True
     train_dataset: TokenizedPairs
-    eval_dataset: TokenizedPairs
+    eval_dataset: TokenizedPairs | dict[str, TokenizedPairs]
 
     def __init__(
         self,
         model: PreTrainedModel | str,
         args: TrainingArguments,
         train_dataset: datasets.Dataset | pa.Table | TokenizedPairs,
-        eval_dataset: datasets.Dataset | pa.Table | TokenizedPairs | None = None,
+        eval_dataset: datasets.Dataset
+        | pa.Table
+        | TokenizedPairs
+        | dict[str, datasets.Dataset | pa.Table | TokenizedPairs]
+        | None = None,
         *,
         loss: str | None = None,
         template: PairTemplate | None = None,
         processing_class: Any = None,
         **options: Any,
     ) -> None:
+        if options.get("model_init") is not None:
+            raise ValueError("model_init is not supported; make the model, and give it as model")
+        for name in UNREAD:
+            if getattr(args, name) != getattr(TrainingArguments, name):
+                raise ValueError(f"{name} has no effect: {REFUSED[name]}")
         template = template or PairTemplate()
         loss = loss or getattr(args, "loss", "bce")
         if loss not in LOSSES:
@@ -101,19 +121,18 @@ class RerankerTrainer(Trainer):
         self.loss = LOSSES[loss]
         if isinstance(model, str):
             model, processing_class = load_base_model(model, None, template)
-        encoder = PairEncoder(processing_class.backend_tokenizer, template)
-        train_pairs = self._tokenized(train_dataset, encoder, is_scaled=True)
+        self._encoder = PairEncoder(processing_class.backend_tokenizer, template)
+        train_pairs = self._tokenized(train_dataset, is_scaled=True)
         if self.loss.reads_teacher and np.isnan(train_pairs.teacher).all():
             raise UserError(
                 "teacher: this loss needs a teacher; set teacher, or give training "
                 "candidates teacher_score"
             )
-        if eval_dataset is not None:
-            # Its libraries are needed by nothing else here.
-            from .dev_metrics import dev_metrics
-
-            eval_dataset = self._tokenized(eval_dataset, encoder)
-            options.setdefault("compute_metrics", dev_metrics(eval_dataset.owner))
+        if isinstance(eval_dataset, dict):
+            eval_dataset = {name: self._tokenized(rows) for name, rows in eval_dataset.items()}
+        elif eval_dataset is not None:
+            eval_dataset = self._tokenized(eval_dataset)
+        options.setdefault("compute_metrics", ranking_figures)
         args.remove_unused_columns = False
         args.label_names = LABEL_NAMES
         # A batch comes whole, from `TokenizedPairs.__getitems__`.
@@ -129,31 +148,38 @@ class RerankerTrainer(Trainer):
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
             if args.dropout is not None:
                 set_dropout(model, args.dropout)
-        is_plain = not (args.torch_compile or args.gradient_checkpointing or has_dropout(model))
+        # What acts on the modules of a model acts in their own forward pass alone.
+        needs_modules = (
+            args.torch_compile,
+            args.gradient_checkpointing,
+            args.neftune_noise_alpha,
+            args.debug,
+            has_dropout(model),
+        )
         self._config = model.config.to_dict() | {"architectures": [type(model).__name__]}
         # Without padding, a training step takes a quarter less time.
         self._packs = (
-            args.use_cpu and args.world_size == 1 and is_plain and PackedBert.supports(self._config)
+            args.use_cpu
+            and args.world_size == 1
+            and not any(needs_modules)
+            and PackedBert.supports(self._config)
         )
         # Read by Trainer, which otherwise counts no pairs for a model without further arguments.
         self.model_accepts_loss_kwargs = True
         # Widths vary; by default, the first ones would each be compiled separately.
         self.accelerator.state.dynamo_plugin.dynamic = True
-        self._owner = torch.from_numpy(train_pairs.owner).to(args.device)
         self._teacher = torch.from_numpy(train_pairs.teacher).to(args.device)
 
     def _tokenized(
         self,
         rows: datasets.Dataset | pa.Table | TokenizedPairs,
-        encoder: PairEncoder,
         is_scaled: bool = False,
     ) -> TokenizedPairs:
         if isinstance(rows, TokenizedPairs):
             return rows
         table = rows.with_format("arrow")[:] if hasattr(rows, "with_format") else rows
-        return TokenizedPairs(
-            table, encoder, weight_scale(table, self.loss.gold_pairs_only) if is_scaled else 1.0
-        )
+        scale = weight_scale(table, self.loss.gold_pairs_only) if is_scaled else 1.0
+        return TokenizedPairs(table, self._encoder, scale)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimizer of `args`, with separate groups for a head with its own learning rate."""
@@ -177,7 +203,7 @@ class RerankerTrainer(Trainer):
         batches = GlobalBatches(
             self.train_dataset,
             getattr(args, "global_batch_size", size_of_passes),
-            args.seed,
+            args.seed if args.data_seed is None else args.data_seed,
             passes=args.gradient_accumulation_steps,
             process=args.process_index,
             processes=args.world_size,
@@ -192,17 +218,26 @@ class RerankerTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Pairs from short to long, divided by Accelerate, whose gathering drops repeated rows."""
-        dataset: TokenizedPairs = self.eval_dataset if eval_dataset is None else eval_dataset
-        rows = np.argsort(dataset.pairs.lengths, kind="stable").tolist()
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(rows, str):
+            rows = self.eval_dataset[rows]
+        if rows is None:
+            raise ValueError("evaluation needs lists; give eval_dataset")
+        dataset = self._tokenized(rows)
+        order = np.argsort(dataset.pairs.lengths, kind="stable").tolist()
         # Accelerate keeps every loader, and with it its persistent workers.
         return self.accelerator.prepare(
             self._loader(
                 dataset,
                 batch_size=self.args.eval_batch_size,
-                sampler=rows,
+                sampler=order,
                 persistent_workers=False,
             )
         )
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """Pairs in their order, in which ``predict`` returns their logits."""
+        return super().get_test_dataloader(self._tokenized(test_dataset))
 
     def _loader(self, dataset: TokenizedPairs, **batches: Any) -> DataLoader:
         return DataLoader(
@@ -238,7 +273,7 @@ class RerankerTrainer(Trainer):
         terms = [logits.float(), inputs["labels"], inputs["weight"]]
         if model.training:
             assert num_items_in_batch is not None
-            terms.append(self._owner[inputs["row"]])
+            terms.append(inputs["list"])
             if self.loss.reads_teacher:
                 terms.append(self._teacher[inputs["row"]])
             total = self.loss.terms(*terms).sum()
@@ -267,6 +302,13 @@ class RerankerTrainer(Trainer):
         return logits[torch.from_numpy(np.concatenate(parts).argsort())]
 
 
+def ranking_figures(prediction: EvalPrediction) -> dict[str, float]:
+    """`dev_metrics.dev_metrics`, whose libraries are needed by nothing else here."""
+    from .dev_metrics import dev_metrics
+
+    return dev_metrics(prediction)
+
+
 def set_dropout(model: PreTrainedModel, share: float) -> None:
     """Set the dropout of all layers, attention included; the saved configuration is unchanged."""
     for module in model.modules():
@@ -277,13 +319,11 @@ def set_dropout(model: PreTrainedModel, share: float) -> None:
 def loader_options(arguments: TrainingArguments) -> dict[str, Any]:
     """Options of a `DataLoader` that divide its work among processes."""
     return {
-        name: getattr(arguments, f"dataloader_{name}")
-        for name in (
-            "num_workers",
-            "persistent_workers",
-            "prefetch_factor",
-            "multiprocessing_context",
-        )
+        "num_workers": arguments.dataloader_num_workers,
+        "persistent_workers": arguments.dataloader_persistent_workers,
+        "prefetch_factor": arguments.dataloader_prefetch_factor,
+        "multiprocessing_context": arguments.dataloader_multiprocessing_context,
+        "in_order": arguments.dataloader_in_order,
     }
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 from dataclasses import dataclass
+from typing import Any
 
 from accelerate import PartialState
 from transformers import TrainingArguments
@@ -11,6 +12,7 @@ from ..core.devices import resolve_device, resolve_dtype
 from ..core.errors import UserError
 from ..core.keys import recipe_key
 from .losses import LOSSES
+from .refused_keys import REFUSED
 
 METRICS = ("roc_auc", "f1", "acc@1", "log_loss", "list_loss")
 
@@ -41,7 +43,10 @@ def divide_batch(pairs: int, most: int, processes: int) -> tuple[int, int]:
 
 @dataclass
 class RerankerTrainingArguments(OneGpuArguments):
-    """Training: fields of transformers.TrainingArguments, with defaults for cross-encoders."""
+    """Training: fields of transformers.TrainingArguments, with defaults for cross-encoders.
+
+    Some are no keys, but follow from the others (`__post_init__`); another value is refused.
+    """
 
     loss: str = recipe_key("bce", "loss to minimize", LOSSES)
     global_batch_size: int = recipe_key(
@@ -118,6 +123,15 @@ class RerankerTrainingArguments(OneGpuArguments):
         False, "search for weights without a gradient at every step"
     )
 
+    eval_strategy: Any = None
+    save_strategy: Any = None
+    save_steps: Any = None
+    load_best_model_at_end: Any = None
+    greater_is_better: Any = None
+    restore_callback_states_from_checkpoint: Any = None
+    auto_find_batch_size: Any = None
+    gradient_accumulation_steps: Any = None
+
     def __post_init__(self) -> None:
         if self.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
             raise UserError(
@@ -128,18 +142,27 @@ class RerankerTrainingArguments(OneGpuArguments):
             if importlib.util.find_spec(name) is None:
                 raise UserError(f"report_to: {name} is not installed; pip install {name}")
         self._choose_precision()
-        self.per_device_train_batch_size, self.gradient_accumulation_steps = divide_batch(
+        self.per_device_train_batch_size, passes = divide_batch(
             self.global_batch_size, self.per_device_train_batch_size, PartialState().num_processes
         )
+        self._follow("gradient_accumulation_steps", passes)
+        self._follow("auto_find_batch_size", False)
         # The evaluation chooses the checkpoint.
-        self.eval_strategy = "steps"
-        self.save_strategy = "steps"
-        self.save_steps = self.eval_steps
-        self.load_best_model_at_end = True
-        self.greater_is_better = not self.metric_for_best_model.endswith("loss")
+        self._follow("eval_strategy", "steps")
+        self._follow("save_strategy", "steps")
+        self._follow("save_steps", self.eval_steps)
+        self._follow("load_best_model_at_end", True)
+        self._follow("greater_is_better", not self.metric_for_best_model.endswith("loss"))
         # Otherwise early stopping would forget its patience.
-        self.restore_callback_states_from_checkpoint = True
+        self._follow("restore_callback_states_from_checkpoint", True)
         super().__post_init__()
+
+    def _follow(self, name: str, value: Any) -> None:
+        """Set a field that follows from others; refuse another value."""
+        given = getattr(self, name)
+        if given is not None and given != value:
+            raise UserError(f"{name}: it cannot be {given}; {REFUSED[name]}")
+        setattr(self, name, value)
 
     def _choose_precision(self) -> None:
         """Set ``bf16`` and ``fp16`` as launched or by the hardware; refuse what contradicts."""

@@ -1,0 +1,65 @@
+"""Fields of transformers.TrainingArguments that recipes may not set, and what to do instead.
+
+The training of a recipe decides them, or nothing here reads them. Imports nothing, so that a
+command line is checked at once.
+"""
+
+_SIZES = "set global_batch_size, and per_device_train_batch_size to fit the memory"
+_BATCHES = "batches hold whole lists of similar length, each pair once an epoch"
+_OWN_BATCHES = "the trainer makes its own batches"
+_EVALUATIONS = "set eval_steps; each evaluation has a checkpoint"
+_BEST = "set metric_for_best_model; its best checkpoint is the result"
+_METRICS = "checkpoints are compared by figures of whole lists; set metric_for_best_model"
+_RESUMING = "the same command resumes a stopped training, and --overwrite starts anew"
+_EVALUATION_DTYPE = "dev pairs are scored in the dtype of training; set bf16 or fp16"
+_LAUNCH = "start with accelerate launch and one of the configurations of umls-reranker recipes"
+_COMMANDS = "train, evaluate and rerank are commands of umls-reranker"
+_PUBLISHING = "umls-reranker publish sends the calibrated model; set repo_id, private and tag"
+_DECODERS = "it has no effect on a cross-encoder that is an encoder"
+
+# Name -> what to do instead.
+REFUSED = {
+    "gradient_accumulation_steps": _SIZES,
+    "auto_find_batch_size": _SIZES,
+    "dataloader_drop_last": _BATCHES,
+    "train_sampling_strategy": _BATCHES,
+    "length_column_name": _BATCHES,
+    "remove_unused_columns": _OWN_BATCHES,
+    "label_names": _OWN_BATCHES,
+    "label_smoothing_factor": "no loss smooths labels; choose another loss",
+    "average_tokens_across_devices": "the loss always counts the pairs of all processes",
+    "eval_strategy": _EVALUATIONS,
+    "save_strategy": _EVALUATIONS,
+    "save_steps": _EVALUATIONS,
+    "load_best_model_at_end": _BEST,
+    "greater_is_better": _BEST,
+    "prediction_loss_only": _METRICS,
+    "batch_eval_metrics": _METRICS,
+    "eval_do_concat_batches": _METRICS,
+    "include_for_metrics": _METRICS,
+    "bf16_full_eval": _EVALUATION_DTYPE,
+    "fp16_full_eval": _EVALUATION_DTYPE,
+    "save_only_model": "a stopped training could not resume; set save_total_limit to save space",
+    "restore_callback_states_from_checkpoint": _RESUMING,
+    "resume_from_checkpoint": _RESUMING,
+    "use_cpu": "set device: cpu",
+    "ddp_backend": "it follows from device",
+    "local_rank": _LAUNCH,
+    "fsdp": _LAUNCH,
+    "fsdp_config": _LAUNCH,
+    "deepspeed": _LAUNCH,
+    "accelerator_config": _LAUNCH,
+    "parallelism_config": _LAUNCH,
+    "do_train": _COMMANDS,
+    "do_eval": _COMMANDS,
+    "do_predict": _COMMANDS,
+    "push_to_hub": _PUBLISHING,
+    "hub_model_id": _PUBLISHING,
+    "hub_strategy": _PUBLISHING,
+    "hub_token": _PUBLISHING,
+    "hub_always_push": _PUBLISHING,
+    "hub_revision": _PUBLISHING,
+    "use_liger_kernel": _DECODERS,
+    "liger_kernel_config": _DECODERS,
+    "use_cache": _DECODERS,
+}
