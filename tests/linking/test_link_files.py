@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 from collections import Counter
 from pathlib import Path
@@ -28,7 +29,6 @@ from umls_reranker.linking.link_files import (
     LinkJob,
     LinkPartitions,
 )
-from umls_reranker.lists.answers import Answers, read_sheet
 from umls_reranker.lists.labels import labelled_lists
 from umls_reranker.lists.read import read_rows
 from umls_reranker.retrieval.deployment import IndexSettings
@@ -36,7 +36,9 @@ from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex
 from umls_reranker.serving.arguments import ServingArguments
 from umls_reranker.serving.bulk import OneProcess
 from umls_reranker.serving.formats import cells
-from umls_reranker.serving.rows import RankedRows
+from umls_reranker.serving.rows import FormatSettings, RankedRows
+
+pytest_plugins = ["pipeline_fixtures"]
 
 # Of types and inputs that the model does not know.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -319,7 +321,7 @@ def test_answers_of_reviewers_stay_and_the_rest_is_left_to_review(tmp_path, link
     sheet = tmp_path / "sheet.csv"
     head = "mention,source_code,gold_cui,reviewer,reviewed_on\n"
     sheet.write_text(f"{head}asthma,L2,UMLS:C9000016,ann,2026-11-30\nx y,L4,nil,,\nasthma,L1,,,\n")
-    options = {"answers": Answers(read_sheet(sheet)), "format_name": "sssom"}
+    options = {"reviewed": [sheet], "format_name": "sssom"}
     counts, job = run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "out.tsv", **options)
     assert counts["reviewed"] == 2
     text = (tmp_path / "out.tsv").read_text()
@@ -341,7 +343,7 @@ def test_answers_of_reviewers_stay_and_the_rest_is_left_to_review(tmp_path, link
     ]
     assert rows[0]["answer"] == "C9000012" and rows[0]["answer_score"]
     sheet.write_text(f"{head}asthma,L1,#N/A,,\n")
-    options = {"answers": Answers(read_sheet(sheet))}
+    options = {"reviewed": [sheet]}
     with pytest.raises(UserError, match=r"sheet.csv:2: .*'#N/A'.*in.jsonl:1"):
         run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "no.csv", **options)
 
@@ -358,6 +360,8 @@ def die_at(point):
 
     def replaced(path, target):
         what = "a part" if target.suffix == ".arrow" else "the output"
+        if what == "the output" and target.parent.suffix == ".parts":
+            what = "its state"
         calls[what] += 1
         is_due = calls[what] == (4 if what == "a part" else 1)
         if is_due and point == f"before {what}":
@@ -380,7 +384,7 @@ def die_at(point):
     ("ending", "point", "finished"),
     [
         ("jsonl", "before a part", 3),
-        ("parquet", "after a part", 4),
+        ("parquet", "after a part", 3),
         ("jsonl", "conversion", 11),
         ("csv", "conversion", 11),
         ("parquet", "conversion", 11),
@@ -405,7 +409,8 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path, linker, monkeypatch, ending
 
     assert run_forked(work) == -signal.SIGKILL
     (parts,) = tmp_path.glob(f".{target.name}.*.parts")
-    assert len(list(parts.glob("*.arrow"))) == finished
+    # A part without its state does not count.
+    assert len(list(parts.glob("[0-9]*.json"))) == finished
     assert (target.read_bytes() == b"as it was") == (point != "after the output")
     # A part that has lost its end is made again.
     os.truncate(parts / "000001.arrow", 1000)
@@ -423,14 +428,286 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path, linker, monkeypatch, ending
 
 def test_parts_of_another_input_or_model_are_not_used(tmp_path, linker, monkeypatch):
     write_lists(tmp_path / "in.jsonl", ROWS)
-    job = LinkJob(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
-    folder = job.parts_folder(linker)
-    assert job.parts_folder(linker) == folder
-    monkeypatch.setattr(linker, "expands_abbreviations", False)
-    assert job.parts_folder(linker) != folder
+
+    def made_of():
+        return LinkJob(tmp_path / "in.jsonl", tmp_path / "out.jsonl").made_of(linker)
+
+    before = made_of()
+    assert made_of() == before
+    for name, value in (("expands_abbreviations", False), ("candidates_per_mention", 2)):
+        monkeypatch.setattr(linker, name, value)
+        assert made_of() != before
+        monkeypatch.undo()
+    monkeypatch.setattr(linker.reranker, "accept_tier", "high")
+    assert made_of() != before
     monkeypatch.undo()
     write_lists(tmp_path / "in.jsonl", ROWS[:2])
-    assert job.parts_folder(linker) != folder
+    assert made_of() != before
+
+
+@pytest.fixture
+def index(tmp_path, linker):
+    """The linker's index, which a test may change."""
+    return shutil.copytree(linker.folder, tmp_path / "index")
+
+
+def link_words(folder, *further):
+    """A command that links five batches of a file in a folder."""
+    write_lists(folder / "in.jsonl", [{"mention": mention} for mention, *_ in MENTIONS[:2]] * 5)
+    files = (folder / "index", folder / "in.jsonl", folder / "out.jsonl")
+    return ["link", *files, "--model", "built-in-fast", "--batch_mentions", 2, *further]
+
+
+def change_sheet(folder):
+    (folder / "sheet.csv").write_text("mention,gold_cui,reviewer\nasthma,C9000004,bob\n")
+
+
+def change_index(folder):
+    settings = json.loads((folder / "index" / "index.json").read_text())
+    settings["candidates_per_mention"] = 1
+    (folder / "index" / "index.json").write_text(json.dumps(settings))
+
+
+def change_input(folder):
+    """Neither its size nor its times tell."""
+    path = folder / "in.jsonl"
+    before = path.stat()
+    path.write_text(path.read_text().replace("asthma", "asthmb"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [(change_sheet, "sheet.csv"), (change_index, "index"), (change_input, "in.jsonl")],
+)
+def test_what_changed_since_a_job_was_killed_counts_for_all_rows(
+    scripts, tmp_path, index, change, named
+):
+    (tmp_path / "sheet.csv").write_text("mention,gold_cui,reviewer\nasthma,C9000016,ann\n")
+    words = link_words(tmp_path, "--reviewed", tmp_path / "sheet.csv")
+    assert scripts.run(*words, watch=tmp_path, kill_at="000003.arrow").code == -signal.SIGKILL
+    assert not (tmp_path / "out.jsonl").exists()
+    change(tmp_path)
+    again = scripts.run(*words)
+    assert again.code == 0, again.err
+    (told,) = [line for line in again.err.splitlines() if "out.jsonl" in line]
+    assert named in told
+    resumed = (tmp_path / "out.jsonl").read_bytes()
+    assert scripts.run(*words, "--overwrite").code == 0
+    assert (tmp_path / "out.jsonl").read_bytes() == resumed
+    assert not [*tmp_path.glob(".out*")]
+
+
+def test_nothing_is_told_where_nothing_changed(scripts, tmp_path, index):
+    words = link_words(tmp_path)
+    assert scripts.run(*words, watch=tmp_path, kill_at="000003.arrow").code == -signal.SIGKILL
+    os.utime(tmp_path / "in.jsonl")
+    again = scripts.run(*words)
+    assert again.code == 0 and "out.jsonl" not in again.err
+
+
+def test_another_command_makes_an_output_from_the_beginning(scripts, tmp_path, index):
+    words = link_words(tmp_path)
+    assert scripts.run(*words, watch=tmp_path, kill_at="000003.arrow").code == -signal.SIGKILL
+    again = scripts.run(*words, "--top", 1)
+    assert again.code == 0 and "the command" in again.err
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [len(row["ranked"]) for row in rows] == [1] * 10
+    assert not [*tmp_path.glob(".out*")]
+
+
+def test_two_commands_do_not_write_one_output_at_once(tmp_path, linker, monkeypatch):
+    source = write_lists(tmp_path / "in.jsonl", ROWS)
+    target = tmp_path / "out.jsonl"
+    process = LinkJob.process
+    monkeypatch.setattr("umls_reranker.core.files.PATIENCE_SECONDS", 0.0)
+
+    def interrupted(job, *arguments):
+        monkeypatch.setattr(LinkJob, "process", process)
+        for batch_rows in (2, 3):
+            with pytest.raises(UserError, match=target.name):
+                LinkJob(source, target, batch_rows).run(linker, OneProcess())
+        return process(job, *arguments)
+
+    monkeypatch.setattr(LinkJob, "process", interrupted)
+    run(LinkJob, linker, source, target)
+    assert len(target.read_text().splitlines()) == 3
+    assert [*tmp_path.glob(".out*")] == []
+
+
+def half_zeros(parts):
+    content = parts[2].read_bytes()
+    half = len(content) // 2
+    parts[2].write_bytes(content[:half] + bytes(len(content) - half))
+
+
+def a_page_of_zeros(parts):
+    content = bytearray(parts[2].read_bytes())
+    start = len(content) * 6 // 10
+    content[start : start + 4096] = bytes(4096)
+    parts[2].write_bytes(content)
+
+
+def swapped(parts):
+    second, third = parts[2].read_bytes(), parts[3].read_bytes()
+    parts[2].write_bytes(third)
+    parts[3].write_bytes(second)
+
+
+def swapped_with_all_that_is_beside(parts):
+    for path in parts[2].parent.glob("*000002*"):
+        path.rename(path.with_name("away-" + path.name))
+    for path in parts[3].parent.glob("*000003*"):
+        path.rename(path.with_name(path.name.replace("000003", "000002")))
+    for path in parts[2].parent.glob("away-*"):
+        path.rename(path.with_name(path.name[5:].replace("000002", "000003")))
+
+
+def copied(parts):
+    parts[3].write_bytes(parts[2].read_bytes())
+
+
+def fewer_rows(parts):
+    rows = RankedRows.load(parts[2])
+    fewer = rows._replace(content=rows.content[:1], ranked=rows.ranked[:1], errors=rows.errors[:1])
+    fewer.save(parts[2])
+
+
+def one_bit_of_a_text(parts):
+    content = bytearray(parts[2].read_bytes())
+    content[content.index(b"chest pain")] ^= 1
+    parts[2].write_bytes(content)
+
+
+def a_folder(parts):
+    parts[2].unlink()
+    parts[2].mkdir()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        half_zeros,
+        a_page_of_zeros,
+        swapped,
+        swapped_with_all_that_is_beside,
+        copied,
+        fewer_rows,
+        one_bit_of_a_text,
+        a_folder,
+    ],
+)
+def test_a_part_that_is_not_as_it_was_written_is_made_again(tmp_path, linker, damage):
+    rows = [ROWS[number % 3] | {"n": number} for number in range(160)]
+    source = write_lists(tmp_path / "in.jsonl", rows)
+    LinkJob(source, tmp_path / "whole.jsonl", 32).run(linker, OneProcess())
+
+    def work():
+        die_at("conversion")
+        LinkJob(source, tmp_path / "out.jsonl", 32).run(linker, OneProcess())
+
+    assert run_forked(work) == -signal.SIGKILL
+    (folder,) = tmp_path.glob(".out.jsonl.*.parts")
+    damage(sorted(folder.glob("*.arrow")))
+    LinkJob(source, tmp_path / "out.jsonl", 32).run(linker, OneProcess())
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert not folder.exists()
+
+
+EVIL = {
+    "reviewed_id": "EVIL:1",
+    "reviewed_name": "evil",
+    "reviewer": "nobody",
+    "reviewed_on": "2026-01-01",
+    "review_comment": "seen",
+    "reviewed_targets": ["14"],
+}
+
+
+def omop_files(folder):
+    """An empty vocabulary."""
+    concept = "concept_id,concept_name,domain_id,vocabulary_id,concept_code,standard_concept\n"
+    (folder / "CONCEPT.csv").write_text(concept)
+    relationship = "concept_id_1,concept_id_2,relationship_id,invalid_reason\n"
+    (folder / "CONCEPT_RELATIONSHIP.csv").write_text(relationship)
+    return folder / "CONCEPT.csv", folder / "CONCEPT_RELATIONSHIP.csv"
+
+
+@pytest.mark.parametrize("source", ["in.jsonl", "in.csv", "in.parquet"])
+@pytest.mark.parametrize("name", ["jsonl", "csv", "parquet", "sssom", "fhir", "usagi", "omop"])
+def test_only_sheets_say_what_was_reviewed(tmp_path, linker, name, source):
+    row = {"mention": "asthma", "source_code": "L1"} | EVIL
+    if source == "in.csv":
+        row = row | {"reviewed_targets": "14"}
+        lines = [",".join(row), ",".join(row.values())]
+        (tmp_path / source).write_text("\n".join(lines) + "\n")
+    elif source == "in.parquet":
+        pq.write_table(Table.from_pylist([row]), tmp_path / source)
+    else:
+        write_lists(tmp_path / source, [row])
+    settings = FormatSettings(omop_concepts=omop_files(tmp_path), only_accepted=False)
+    target = tmp_path / f"out.{name}"
+    options = {"format_name": name, "format_settings": settings}
+    counts, _ = run(LinkJob, linker, tmp_path / source, target, **options)
+    assert counts["ranked"] == 1
+    if name == "jsonl":
+        (row,) = map(json.loads, target.read_text().splitlines())
+        assert row["ranked"][0]["cui"] == "C9000012"
+    elif name == "csv":
+        (row,) = csv.DictReader(target.open())
+        assert (row["answer"], row["second"] != "", row["accepted"]) == ("C9000012", True, "")
+    elif name == "parquet":
+        (row,) = pq.read_table(target).to_pylist()
+        assert (row["answer"], row["accepted"]) == ("C9000012", None)
+    else:
+        text = target.read_text()
+        assert "C9000012" in text or name == "omop"
+        forged = ("EVIL", "evil", "nobody", "2026-01-01", "ManualMapping", "APPROVED")
+        assert not [word for word in forged if word in text]
+    if name in ("jsonl", "csv", "parquet"):
+        assert not {*EVIL} & {*row}
+        assert row["input_reviewed_id"] == "EVIL:1" and row["input_reviewer"] == "nobody"
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_an_answer_that_was_withdrawn_is_withdrawn(scripts, tmp_path, index, ending):
+    sheet = tmp_path / "sheet.csv"
+    words = ("--model", "built-in-fast", "--reviewed", sheet, "--overwrite")
+    write_lists(tmp_path / "in.jsonl", [{"mention": "asthma"}, {"mention": "head cold"}])
+    sheet.write_text("mention,gold_cui,reviewer\nasthma,C9000016,ann\nhead cold,C9000016,ann\n")
+    once = tmp_path / f"once.{ending}"
+    assert scripts.run("link", index, tmp_path / "in.jsonl", once, *words).code == 0
+    sheet.write_text("mention,gold_cui,reviewer\nasthma,,\nhead cold,C9000016,ann\n")
+    ended = scripts.run("link", index, once, tmp_path / "twice.csv", *words)
+    assert ended.code == 0 and "1 mentions have the answer of a reviewer" in ended.out, ended.err
+    withdrawn, kept = csv.DictReader((tmp_path / "twice.csv").open())
+    columns = ("answer", "accepted", "reviewed_id", "reviewer")
+    assert [withdrawn[name] for name in columns] == ["C9000012", "", "", ""]
+    assert [kept[name] for name in columns] == ["C9000016", "true", "C9000016", "ann"]
+    assert withdrawn["input_reviewed_id"] == kept["input_reviewed_id"] == "C9000016"
+    # A third time: what had a prefix gets another.
+    ended = scripts.run("link", index, tmp_path / "twice.csv", tmp_path / "thrice.csv", *words)
+    assert ended.code == 0, ended.err
+    withdrawn, kept = csv.DictReader((tmp_path / "thrice.csv").open())
+    assert (withdrawn["input_reviewed_id"], kept["input_reviewed_id"]) == ("C9000016", "C9000016")
+    assert withdrawn["input_input_reviewed_id"] == "" and kept["input_input_reviewer"] == "ann"
+
+
+def test_control_characters_in_names_of_files_are_escaped(scripts, tmp_path, index):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "f\x1b[31m\n.jsonl").write_text('{"mention": " "}\n')
+    words = ("--model", "built-in-fast")
+    ended = scripts.run("link", index, folder, tmp_path / "out.jsonl", *words)
+    assert ended.code == 1 and "f\\x1b[31m\\n.jsonl:1" in ended.out, ended.err
+    (folder / "f\x1b[31m\n.jsonl").rename(folder / "f\x1b[31m.csv")
+    (folder / "f\x1b[31m.csv").write_text("nothing\n1\n")
+    refused = scripts.run("link", index, folder, tmp_path / "no.jsonl", *words)
+    assert refused.code == 2 and "f\\x1b[31m.csv" in refused.errors[0]
+    missing = scripts.run("link", index, tmp_path / "m\x1b[31m.csv", tmp_path / "no.jsonl", *words)
+    assert missing.code == 2 and "m\\x1b[31m.csv" in missing.errors[0]
+    for outcome in (ended, refused, missing):
+        assert "\x1b[31m" not in outcome.out + outcome.err
 
 
 def test_clusters_link_tables_and_frames_as_files_are_linked(tmp_path, linker, monkeypatch):
@@ -450,9 +727,14 @@ def test_clusters_link_tables_and_frames_as_files_are_linked(tmp_path, linker, m
 
 
 def test_a_service_and_spacy_link_with_built_in(linker):
-    body = {"document": TEXT, "mentions": [{"mention": "CP", "start": 42}], "top": 1}
+    # What a mention says of a review counts as little as in files.
+    mention = {"mention": "CP", "start": 42} | EVIL
+    body = {"document": TEXT, "mentions": [mention], "top": 1}
+    listed = {"mention": "x", "candidates": [{"name": "y", "cui": "C1"} | EVIL]} | EVIL
     with TestClient(create_app(linker.reranker, ServingArguments(), linker)) as client:
         ((concept,),) = client.post("/link", json=body).json()
+        ((ranked,),) = client.post("/rank", json={"mentions": [listed]}).json()
+    assert not {*EVIL} & {*concept, *ranked} and ranked["cui"] == "C1"
     assert (concept["cui"], concept["tier"], concept["accepted"]) == ("C9000016", None, None)
     nlp = spacy.blank("en")
     nlp.add_pipe("entity_ruler").add_patterns([{"label": "T184", "pattern": "CP"}])

@@ -1,9 +1,11 @@
 """Bulk reranking: each row once and in order, for any number of processes."""
 
+import csv
 import json
 import os
 import pickle
 import random
+import signal
 from collections import Counter
 from datetime import date
 from decimal import Decimal
@@ -29,6 +31,7 @@ from umls_reranker.serving.bulk import (
     RerankPartitions,
     distance_from_calibration,
 )
+from umls_reranker.serving.rows import FormatSettings
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -387,6 +390,40 @@ def test_a_dictionary_adds_to_candidates_and_leaves_the_rows_as_they_are(tmp_pat
     ]
     assert {item.name for item in expected[0]} == {"common cold", "cold temperature"}
     same(read(target), ranked)
+
+
+def test_names_of_a_dictionary_that_changed_count_for_all_rows(scripts, tmp_path):
+    items = [{"cui": "C1"}, {"cui": "C2"}]
+    source = write_lists(tmp_path / "in.jsonl", [{"entity": "fever", "candidates": items}] * 12)
+    names = tmp_path / "names.csv"
+    target = tmp_path / "out.jsonl"
+    words = ["rerank", "built-in-fast", source, target, "--dictionary", names]
+    words += ["--batch_mentions", 2]
+    names.write_text("id,name\nC1,fever\nC2,zzzzz\n")
+    assert scripts.run(*words, watch=tmp_path, kill_at="000003.arrow").code == -signal.SIGKILL
+    names.write_text("id,name\nC1,zzzzz\nC2,fever\n")
+    again = scripts.run(*words)
+    assert again.code == 0 and f"{names} " in again.err, again.err
+    assert Counter(row["ranked"][0]["cui"] for row in read(target)) == {"C2": 12}
+
+
+@pytest.mark.parametrize("name", ["jsonl", "csv", "fhir", "sssom"])
+def test_no_row_brings_the_answer_of_a_reviewer(tmp_path, reranker, name):
+    row = {"entity": "cold", "candidates": [{"name": "cold", "cui": "C1"}], "reviewed_id": "EVIL"}
+    source = write_lists(tmp_path / "in.jsonl", [row])
+    target = tmp_path / f"out.{name}"
+    settings = FormatSettings(only_accepted=False)
+    job = BulkJob(source, target, format_name=name, format_settings=settings)
+    assert job.run(reranker, OneProcess())["ranked"] == 1
+    text = target.read_text()
+    assert "C1" in text and text.count("EVIL") == (name in ("jsonl", "csv"))
+    assert "input_reviewed_id" in text or name in ("fhir", "sssom")
+    # So it is where the rows are a table.
+    source = write_lists(tmp_path / "in.parquet", [row | {"input_reviewed_id": "x"}])
+    BulkJob(source, tmp_path / "again.csv").run(reranker, OneProcess())
+    (again,) = csv.DictReader((tmp_path / "again.csv").open())
+    assert (again["answer"], again["input_reviewed_id"]) == ("C1", "x")
+    assert again["input_input_reviewed_id"] == "EVIL" and "reviewed_id" not in again
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])

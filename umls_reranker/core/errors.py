@@ -48,6 +48,18 @@ def warn_caller(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
+def printable(text: str) -> str:
+    """The text with escapes in place of characters that a terminal would obey, or not show.
+
+    Names of files may have such, and messages name files.
+    """
+    characters = (
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+    return "".join(characters)
+
+
 class Malformed(Exception):
     """A malformed piece of a file: `reason` is counted, `detail` completes the message."""
 

@@ -77,7 +77,7 @@ def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
         path = path.resolve()
     own = f"{path.name}.{platform.node()}"
     partial = partial_path(path.with_name(f"{own}.{os.getpid()}") if shared else path)
-    _remove(partial)
+    remove(partial)
     # Others have one name, which was removed above.
     for left in path.parent.glob(f".{glob.escape(own)}.[0-9]*.partial") if shared else ():
         try:
@@ -86,16 +86,17 @@ def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
                 os.kill(int(left.name.split(".")[-2]), 0)
         except OSError as error:
             if error.errno == errno.ESRCH:
-                _remove(left)
+                remove(left)
     try:
         yield partial
         partial.replace(path)
     except BaseException:
-        _remove(partial)
+        remove(partial)
         raise
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -170,7 +171,7 @@ def replace_folder(new: Path, folder: Path) -> None:
     if folder.exists():
         folder.rename(former)
     new.rename(folder)
-    _remove(former)
+    remove(former)
 
 
 def restore_folder(former: Path) -> None:
@@ -178,7 +179,7 @@ def restore_folder(former: Path) -> None:
     folder = former.with_name(former.name[1 : -len(FORMER)])
     if former.exists() and not folder.exists():
         former.rename(folder)
-    _remove(former)
+    remove(former)
 
 
 def mode_by_umask(path: Path) -> None:

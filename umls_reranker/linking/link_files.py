@@ -27,13 +27,14 @@ from ..serving.bulk import (
     spark_schema,
 )
 from ..serving.review_queue import LIST_FORMATS
-from ..serving.rows import RANKED, REVIEWED, REVIEWED_NAME, RankedRows
+from ..serving.rows import RANKED, REVIEWED_KEYS, RankedRows
 from .linker import LINKED_TYPE, ConceptLinker, MentionQueries
 from .mentions import (
     MENTION_KEYS,
     TEXT_KEYS,
     UsagiSheets,
     input_files,
+    read_answers,
     read_mentions,
     require_ends,
     span_columns,
@@ -59,7 +60,7 @@ class LinkJob(FileJob):
         batch_rows: as for `FileJob`.
         top: number of concepts to write for each mention.
         sheets: reads sheets of Usagi.
-        answers: those of reviewers, which stay.
+        reviewed: sheets with answers of reviewers, which stay.
         options: other arguments of `FileJob`.
     """
 
@@ -73,16 +74,26 @@ class LinkJob(FileJob):
         *,
         top: int = 5,
         sheets: UsagiSheets | None = None,
-        answers: Answers | None = None,
+        reviewed: Sequence[Path] = (),
         **options: Any,
     ) -> None:
         self.sheets = sheets or UsagiSheets()
-        self.answers = answers
+        self.reviewed = reviewed
         super().__init__(source, target, batch_rows, **options)
         self.top = top
+        self.answers = Answers(read_answers(reviewed, self.sheets)) if reviewed else None
 
     def files(self) -> Sequence[Path]:
         return input_files(self.source)
+
+    def further_files(self) -> Sequence[Path]:
+        files = [*self.reviewed]
+        # The text of annotations in the format of BRAT.
+        files += [file.with_suffix(".txt") for file in self.files() if file.suffix == ".ann"]
+        vocabulary = self.sheets.vocabulary
+        if vocabulary is not None:
+            files += [vocabulary.concepts, vocabulary.relationships]
+        return files
 
     def batches(self) -> Iterator[Rows]:
         return read_mentions(self.source, self.batch_rows, self.sheets)
@@ -146,14 +157,15 @@ def _reviewed(linker: ConceptLinker, answer: Answer, position: Any) -> dict[str,
             f"{answer.position}: the index has no concept {cui!r}, the answer to {position}; "
             f"correct it, or write {CUI_LESS} if there is none"
         )
-    return {
-        REVIEWED: cui,
-        REVIEWED_NAME: name,
-        "reviewer": answer.reviewer,
-        "reviewed_on": answer.reviewed_on,
-        "review_comment": answer.comment,
-        "reviewed_targets": [*answer.targets],
-    }
+    reviewed = (
+        cui,
+        name,
+        answer.reviewer,
+        answer.reviewed_on,
+        answer.comment,
+        [*answer.targets],
+    )
+    return dict(zip(REVIEWED_KEYS, reviewed, strict=True))
 
 
 def _checked(

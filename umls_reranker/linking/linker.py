@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from ..core.arrays import hash_texts, list_offsets, number_distinct
 from ..core.errors import UserError
+from ..core.files import json_sha256
 from ..corpora.corpus import find_abbreviations, text_around
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import TEXT, ColumnChecker, MentionColumns, require_lists
@@ -137,6 +138,7 @@ class ConceptLinker:
         self.concepts = concepts
         self.candidates_per_mention = settings.candidates_per_mention
         self.expands_abbreviations = settings.expand_abbreviations
+        self._files = json_sha256([settings.folders, settings.files])
         # The encoder's tokenizer serves one thread at a time, and strings are remembered.
         self._lock = threading.Lock()
         self._strings = RememberedSearch(retriever, self.candidates_per_mention)
@@ -401,9 +403,15 @@ class ConceptLinker:
         return self.reranker.advice(dtype)
 
     @property
-    def identity(self) -> list[Any]:
-        """What decides its results: index and model."""
-        return [self.retriever.index_key, self.expands_abbreviations, *self.reranker.identity]
+    def identity(self) -> dict[str, Any]:
+        """What decides its results: the content and settings of the index, and the model."""
+        index = [
+            self.retriever.index_key,
+            self.expands_abbreviations,
+            self.candidates_per_mention,
+            self._files,
+        ]
+        return {"the index": index} | self.reranker.identity
 
     @property
     def is_calibrated(self) -> bool:

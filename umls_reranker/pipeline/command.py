@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..core.errors import UserError
+from ..core.errors import UserError, printable
 
 # Variables that the environment may set otherwise.
 ENVIRONMENT = {
@@ -134,7 +134,7 @@ def run_script(main: Callable[[], int | None]) -> None:
             file=sys.stderr,
         )
         sys.exit(130)
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -151,7 +151,8 @@ def _share_cores() -> None:
 
 def _one_line(message: Warning | str, category: type[Warning], *position: Any, **line: Any) -> str:
     """A warning for users, without its line of code; other categories keep their name."""
-    return f"{'warning' if category is UserWarning else category.__name__}: {message}\n"
+    kind = "warning" if category is UserWarning else category.__name__
+    return f"{kind}: {printable(' '.join(str(message).split()))}\n"
 
 
 def would_make(name: str, path: Path) -> None:

@@ -12,8 +12,7 @@ from typing import Any
 
 from ..core.arrays import started_processes
 from ..core.files import portable_locator, require_another
-from ..linking.mentions import UsagiSheets, read_answers
-from ..lists.answers import Answers
+from ..linking.mentions import UsagiSheets
 from ..models.arguments import BUILT_IN
 from ..serving.formats import OmopVocabulary
 from ..serving.outputs import OUTPUT_FORMATS
@@ -198,7 +197,7 @@ def link_file(options: argparse.Namespace) -> int:
         options.output,
         options.batch_mentions,
         top=options.top or 5,
-        answers=Answers(read_answers(options.reviewed, sheets)) if options.reviewed else None,
+        reviewed=options.reviewed or (),
         overwrite=options.overwrite,
         format_name=options.format,
         format_settings=format_settings(options, model, index=options.index),

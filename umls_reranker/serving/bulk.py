@@ -1,8 +1,8 @@
 """Rerank a file of any size on one machine, in batches that the processes of a launch share.
 
-Each of n processes ranks every n-th batch and keeps the result, a part of the output, in a hidden
-folder beside it. The main process then writes all parts in order, in the format of the output. A
-killed job goes on with the parts that exist. The output appears when it is complete.
+Each of n processes ranks every n-th batch and keeps the result, a part of the output
+(`parts.PartsFolder`). The main process then writes all parts in order, in the format of the output.
+A killed job goes on with the parts that exist. The output appears when it is complete.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ from ..calibration.decisions import TIERS, Decisions
 from ..calibration.probabilities import Calibration
 from ..calibration.string_counts import StringCounts
 from ..core.arrays import progress, values_at
-from ..core.errors import UserError
+from ..core.errors import UserError, printable
 from ..core.files import (
-    hold,
-    json_sha256,
+    file_sha256,
     naming_full_disk,
     require_another,
     require_writable,
     written,
 )
+from ..core.version import __version__
 from ..lists.candidate_lists import CandidateLists, row_errors
 from ..lists.columns import first_values
 from ..lists.dictionary import Dictionary
 from ..lists.labels import candidate_cuis, gold_ids
-from ..lists.read import STDIN, Rows, mention_files, read_rows
+from ..lists.read import STDIN, Rows, mention_files, naming, read_rows
+from ..vocab.rrf import release_files
 from ..vocab.text import normalize_texts
 from .outputs import OUTPUT_FORMATS, format_of
+from .parts import Parts, PartsFolder
 from .reranker import NO_TIERS, UMLSReranker
 from .rows import (
     RANKED,
     RANKED_TYPE,
     FormatSettings,
     OutputFormat,
-    Parts,
     RankedRows,
-    is_part,
-    part_path,
     ranked_column,
+    without_reviewed,
 )
 
 if TYPE_CHECKING:
@@ -133,10 +133,17 @@ class FileJob(ABC):
                 "or replace a file with --overwrite"
             )
         require_writable(target)
+        # Before they are read: of a file that changes meanwhile, the parts will not count.
+        read = () if source == STDIN else (*self.files(), *self.further_files())
+        self._hashes = {f"the file {file}": _sha256(file) for file in read}
 
     @abstractmethod
     def files(self) -> Sequence[Path]:
-        """The files that are read."""
+        """The files of the input."""
+
+    def further_files(self) -> Sequence[Path]:
+        """Other files whose content decides the output."""
+        return ()
 
     @abstractmethod
     def batches(self) -> Iterator[Rows]:
@@ -160,15 +167,15 @@ class FileJob(ABC):
         if not processes.is_main_process:
             return 0
         first, *further = self.said(worker, counts)
-        print(f"{first}, written to {self.target}")
+        lines = [f"{first}, written to {self.target}"]
         if self.format.counts:
-            print(", ".join(f"{name}: {count:,}" for name, count in self.format.counts.items()))
+            lines.append(", ".join(f"{of}: {count:,}" for of, count in self.format.counts.items()))
         if self.beside is not None:
-            print(f"{self.format.about_beside}: {self.beside}")
+            lines.append(f"{self.format.about_beside}: {self.beside}")
         if self.first_error:
-            print(f"the first error: {self.first_error}")
-        for line in further:
-            print(line)
+            lines.append(f"the first error: {self.first_error}")
+        for line in [*lines, *further]:
+            print(printable(line))
         return int(counts["error"] > 0)
 
     def run(self, worker: Any, processes: PartialState | OneProcess) -> Counter[str]:
@@ -189,21 +196,21 @@ class FileJob(ABC):
             ``scores``, those ``outside`` the range of calibration. Of others nothing.
 
         Raises:
-            UserError: a file cannot be read or holds no mentions, the disk is full, or the same
-                command runs already.
+            UserError: a file cannot be read or holds no mentions, the disk is full, or another
+                process writes this output.
         """
         if self.source == STDIN and processes.num_processes > 1:
             raise UserError("several processes cannot share stdin; give a file")
-        folder = self.parts_folder(worker)
+        folder = PartsFolder(self.target, self.made_of(worker))
         with naming_full_disk(self.target), self._holding(folder, processes):
             count = 0
             batches = (rows for rows in self.batches() if len(rows.positions))
             with progress(desc=self.verb, unit=" mentions") as bar:
                 for count, rows in enumerate(batches, start=1):
-                    path = part_path(folder, count - 1)
                     is_ours = count % processes.num_processes == processes.process_index
-                    if is_ours and not (path.exists() and is_part(path)):
-                        self.process(worker, rows).save(path)
+                    if is_ours and not folder.has(count - 1, len(rows.positions)):
+                        rows = rows._replace(content=without_reviewed(rows.content))
+                        folder.add(count - 1, self.process(worker, rows))
                     bar.update(len(rows.positions))
             processes.wait_for_everyone()
             if not processes.is_main_process:
@@ -226,35 +233,43 @@ class FileJob(ABC):
         with written(self.target, shared=True) as partial:
             self.format.write(partial, parts)
 
-    def parts_folder(self, worker: Any) -> Path:
-        """The folder of the parts, which are of this command, input and worker.
+    def made_of(self, worker: Any) -> dict[str, Any]:
+        """All that decides the parts, by names for messages: hashes of files, and the worker.
 
-        Those of stdin are of this process, because it cannot be read again.
+        Stdin cannot be read again, so its parts are of this process.
         """
-        files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files()]
-        attempt = os.getpid() if self.source == STDIN else None
-        key = json_sha256(
-            [sys.argv[1:], files, [self.verb, self.batch_rows, worker.identity], attempt]
-        )
-        return self.target.with_name(f".{self.target.name}.{key[:16]}.parts")
+        made_of: dict[str, Any] = {
+            "the version of umls_reranker": __version__,
+            "the command": [sys.argv[1:], self.verb, self.batch_rows],
+        }
+        if self.source == STDIN:
+            made_of["stdin"] = os.getpid()
+        return made_of | worker.identity | self._hashes
 
     @contextmanager
-    def _holding(self, folder: Path, processes: PartialState | OneProcess) -> Iterator[None]:
-        """Make and lock the folder, and remove it unless an incomplete output may go on with it."""
+    def _holding(self, folder: PartsFolder, processes: PartialState | OneProcess) -> Iterator[None]:
+        """Hold the folder, and remove it unless an incomplete output may go on with it."""
         if not processes.is_main_process:
             processes.wait_for_everyone()
             yield
             return
-        folder.mkdir(exist_ok=True)
         is_left = self.source != STDIN
-        with hold(folder / ".lock", f"the same command is already writing {self.target}"):
+        with folder.held() as changes:
+            for changed in changes:
+                line = f"{self.target} is made from the beginning, not from finished parts"
+                print(printable(f"[{self.verb}] {line}: {changed}"), file=sys.stderr)
             processes.wait_for_everyone()
             try:
                 yield
                 is_left = False
             finally:
-                if not (is_left and any(folder.glob("*.arrow"))):
-                    shutil.rmtree(folder, ignore_errors=True)
+                if not is_left or folder.is_empty():
+                    shutil.rmtree(folder.path, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    with naming(path):
+        return file_sha256(path)
 
 
 class BulkJob(FileJob):
@@ -278,6 +293,7 @@ class BulkJob(FileJob):
         dictionary: Path | None = None,
         **options: Any,
     ) -> None:
+        self._dictionary_path = dictionary
         super().__init__(source, target, batch_rows, **options)
         self._dictionary = None
         if dictionary is not None:
@@ -288,6 +304,13 @@ class BulkJob(FileJob):
 
     def files(self) -> Sequence[Path]:
         return mention_files(self.source)
+
+    def further_files(self) -> Sequence[Path]:
+        path = self._dictionary_path
+        if path is None or not path.is_dir():
+            return () if path is None else (path,)
+        tables = release_files(path, required=())
+        return [tables[name] for name in ("MRCONSO", "MRSTY") if name in tables]
 
     def batches(self) -> Iterator[Rows]:
         return read_rows(self.source, self.batch_rows)

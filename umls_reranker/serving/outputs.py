@@ -20,9 +20,11 @@ from .rows import (
     ANSWER_TYPES,
     INPUT,
     RANKED,
+    REVIEWED_KEYS,
     LinesFormat,
     OutputFormat,
     RankedRows,
+    input_names,
     json_line,
     plain_text,
 )
@@ -213,13 +215,11 @@ def output_names(columns: Sequence[str], counts: Counter[str]) -> dict[str, str]
 
     `counts` says which have another name.
     """
-    added = {*ANSWER_TYPES, RANKED}
-    names = {column: column for column in columns}
-    for column in added.intersection(columns):
-        while names[column] in {*added, *columns}:
-            names[column] = INPUT + names[column]
-    # That of RANKED already has its prefix.
-    if renamed := [name for of, name in names.items() if name != of or of == INPUT + RANKED]:
+    names = input_names(columns, [*ANSWER_TYPES, RANKED])
+    # These already have their prefix.
+    prefixed = {INPUT + key for key in (RANKED, *REVIEWED_KEYS)}
+    renamed = [name for column, name in names.items() if name != column or column in prefixed]
+    if renamed:
         counts[f"columns of the input under other names ({', '.join(renamed)})"] = len(renamed)
     return names
 

@@ -394,10 +394,10 @@ class UMLSReranker:
         return None if self.cross_encoder is None else self.cross_encoder.advice(dtype)
 
     @property
-    def identity(self) -> list[Any]:
+    def identity(self) -> dict[str, Any]:
         """What decides its results: the hashes of its files, and its settings."""
         dtype = None if self.cross_encoder is None else self.cross_encoder.dtype
-        return [self.info["sha256"], dtype, self.accept_tier, self.exhaustive]
+        return {"the model": [self.info["sha256"], dtype, self.accept_tier, self.exhaustive]}
 
     def get_confidence_tier(
         self, score: float, entity_type: str | Sequence[str] | None = None

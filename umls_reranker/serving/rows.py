@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -182,6 +181,15 @@ ANSWER_TYPES = {
 # Keys of a row that a reviewer answered: the id, `columns.CUI_LESS` for none, and its name.
 REVIEWED = "reviewed_id"
 REVIEWED_NAME = "reviewed_name"
+# All that sheets of reviewers set, and no input: it would pass for the answer of a reviewer.
+REVIEWED_KEYS = (
+    REVIEWED,
+    REVIEWED_NAME,
+    "reviewer",
+    "reviewed_on",
+    "review_comment",
+    "reviewed_targets",
+)
 # The beginnings of texts that programs for tables take for formulas.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 # The prefix of a key of the input that is named like one of the output.
@@ -274,6 +282,12 @@ class RankedRows(NamedTuple):
         with arrow_writer(path, table.schema) as writer:
             writer.write_table(table)
 
+    @staticmethod
+    def outcome(path: Path) -> tuple[dict[str, int], str | None]:
+        """Counts and first error of what `save` wrote."""
+        state = _state(open_arrow(path))
+        return state["counts"], state["first_error"]
+
     @classmethod
     def load(cls, path: Path) -> RankedRows:
         """Read what `save` wrote."""
@@ -292,41 +306,28 @@ class RankedRows(NamedTuple):
         )
 
 
-class Parts(Iterable[RankedRows]):
-    """The finished parts of an output, in order; iterating holds one of them at a time.
-
-    Args:
-        folder: where they lie.
-        count: how many there are.
-
-    Attributes:
-        counts: the sum of their counts.
-        first_error: place and reason of the first row with an error.
-    """
-
-    def __init__(self, folder: Path, count: int) -> None:
-        self._paths = [part_path(folder, number) for number in range(count)]
-        self.counts = Counter[str]()
-        self.first_error: str | None = None
-        for path in self._paths:
-            state = _state(open_arrow(path))
-            self.counts.update(state["counts"])
-            self.first_error = self.first_error or state["first_error"]
-
-    def __iter__(self) -> Iterator[RankedRows]:
-        return map(RankedRows.load, self._paths)
+def input_names(columns: Iterable[str], added: Iterable[str]) -> dict[str, str]:
+    """Column of the input -> its name in an output that adds columns: a prefix tells it apart."""
+    names = {column: column for column in columns}
+    taken = {*names, *added}
+    for column in names.keys() & {*added}:
+        while names[column] in taken:
+            names[column] = INPUT + names[column]
+    return names
 
 
-def part_path(folder: Path, number: int) -> Path:
-    """The file of a part."""
-    return folder / f"{number:06}.arrow"
-
-
-def is_part(path: Path) -> bool:
-    """Whether a file is a whole part: the file system may have lost the end of one."""
-    with suppress(OSError, ValueError, TypeError, LookupError):
-        return RankedRows.load(path).ranked is not None
-    return False
+def without_reviewed(content: list[dict[str, Any]] | pa.Table) -> list[dict[str, Any]] | pa.Table:
+    """What the input brought, with a prefix for keys that only sheets of reviewers set."""
+    if isinstance(content, pa.Table):
+        names = input_names(content.column_names, REVIEWED_KEYS)
+        return content.rename_columns([names[column] for column in content.column_names])
+    rows = []
+    for row in content:
+        if not row.keys().isdisjoint(REVIEWED_KEYS):
+            names = input_names(row, REVIEWED_KEYS)
+            row = {names[key]: value for key, value in row.items()}
+        rows.append(row)
+    return rows
 
 
 def _state(table: pa.Table) -> dict[str, Any]:
