@@ -59,6 +59,14 @@ def test_scores_of_the_linker_count_with_the_key_of_its_index(finished, linker):
         copied = linker.reranker.rerank(text, items, kind)
     assert {item.model_name for item in copied} == {"names"}
     assert None not in {ours[0].tier, ours[0].accepted} and copied[0].tier is None
+    # The key alone makes no list one of the index, with scores from elsewhere or none.
+    names = [{"name": item["name"], "cui": item["cui"]} for item in items]
+    scores = [name for name in items[0] if name.endswith("_score")]
+    percentages = [item | dict.fromkeys(scores, 95.0) for item in names]
+    for of_others in (percentages, names):
+        with pytest.warns(UserWarning, match="no tiers"):
+            top = linker.reranker.rerank(text, of_others, kind, index_key=key)[0]
+        assert (top.tier, top.accepted) == (None, None)
 
 
 def test_a_service_trusts_the_scores_of_its_own_index(linker):

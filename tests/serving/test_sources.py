@@ -27,6 +27,20 @@ def with_scores(row, *names):
     return row | {"candidates": items}
 
 
+def rescaled(row, *factors):
+    """The row, whose first candidates have their scores times these factors."""
+    items = [dict(item) for item in row["candidates"]]
+    for item, factor in zip(items, factors, strict=False):
+        item["sapbert_score"] *= factor
+    return row | {"candidates": items}
+
+
+def first_score_alone(row):
+    """The row, of whose candidates only the first has its score."""
+    first, *rest = row["candidates"]
+    return row | {"candidates": [first, *(item | {"sapbert_score": None} for item in rest)]}
+
+
 # What becomes of a row -> whether it is of the source.
 CHANGES = {
     "the source": (lambda row: row, True),
@@ -37,6 +51,12 @@ CHANGES = {
     "another score": (lambda row: with_scores(row, "bm25_score"), False),
     "a further score": (lambda row: with_scores(row, "sapbert_score", "bm25_score"), False),
     "no score": (with_scores, False),
+    "percentages": (lambda row: rescaled(row, *[100] * 5), False),
+    "scores of 1e30": (lambda row: rescaled(row, *[1e30] * 5), False),
+    "one score out of range": (lambda row: rescaled(row, 100), True),
+    "a percentage, and no other score": (lambda row: first_score_alone(rescaled(row, 100)), False),
+    "one score, and no other": (lambda row: first_score_alone(row), True),
+    "a single candidate": (lambda row: row | {"candidates": row["candidates"][:1]}, True),
     "an index": (lambda row: row | {"index_key": "x"}, False),
 }
 
@@ -61,7 +81,9 @@ def test_a_tier_is_given_to_lists_of_the_source_alone(reranker, change, tmp_path
     said = capsys.readouterr().out
     assert ("no tiers for 2 mentions" in said) != has_tier
     assert "of 2 with a gold concept, 2 of them of documents that the model was fitted on" in said
-    assert ("with sapbert_score, as in 20 documents" in said) and "certified" not in said
+    assert "with sapbert_score (from " in said and "), as in 20 documents" in said
+    if not has_tier:
+        assert "certified" not in said
     found["file"] = pq.read_table(output)["ranked"][0].as_py()[0]
     if "index_key" not in row:
         with TestClient(create_app(reranker, ServingArguments())) as service:
@@ -88,7 +110,7 @@ def test_scores_that_only_some_lists_have_may_be_missing(tmp_path):
     run_script("calibrate", "--lists", lists, "--output", tmp_path / "model")
     calibration = UMLSReranker.from_pretrained(tmp_path / "model").calibration
     assert calibration.list_scores == {"sapbert": False}
-    assert "sapbert_score (not in all)" in (tmp_path / "model" / "README.md").read_text()
+    assert "sapbert_score (not in all, from " in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_lists_of_several_indexes_are_refused(tmp_path):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..core.arrays import lists_with_any
 from ..core.errors import UserError
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import FOUND, SUFFIX
@@ -330,15 +331,17 @@ class Calibration:
     @property
     def source(self) -> str:
         """The lists that it gives tiers to (`gives_tiers_to`), in words."""
-        return source_in_words(vars(self))
+        ranges = {name: known._asdict() for name, known in self.score_ranges.items()}
+        return source_in_words({**vars(self), "score_ranges": ranges})
 
     def gives_tiers_to(self, lists: CandidateLists) -> np.ndarray:
         """Whether each mention's list is of the source that it was calibrated on, (n,) bool.
 
         Tiers and decisions hold for such lists only: those of its index, by the key; or else lists
-        of no index, with the same scores.
+        of no index, with the same scores. In both, some score is in the range of calibration: where
+        none is, they are of another scale.
         """
-        of_source = lists.are_of(self.index_key)
+        of_source = lists.are_of(self.index_key) & self._has_usable_score(lists)
         if self.index_key or self.list_scores is None:
             return of_source
         keys = (*self.list_scores, *lists.scores, *lists.unread_scores)
@@ -347,6 +350,23 @@ class Calibration:
             if self.list_scores.get(name, not name.endswith(FOUND)):
                 of_source &= lists.have_score(name) == (name in self.list_scores)
         return of_source
+
+    def _has_usable_score(self, lists: CandidateLists) -> np.ndarray:
+        """Whether any score of each list is in its range, (n,) bool.
+
+        User-provided lists without any of the scores have none to judge by, and count. The
+        retrievers of an index give scores to all candidates.
+        """
+        has_score = np.zeros(len(lists), bool)
+        has_usable_score = np.zeros(len(lists), bool)
+        for name in lists.scores.keys() & self.score_ranges.keys():
+            usable = self.score_ranges[name].inside(lists.scores[name])
+            has_score |= lists.have_score(name)
+            has_usable_score |= lists_with_any(np.isfinite(usable), lists.offsets)
+        if self.index_key and self.score_ranges:
+            has_candidates = np.diff(lists.offsets) > 0
+            return has_usable_score | ~has_candidates
+        return has_usable_score | ~has_score
 
     def feature_table(self, lists: CandidateLists, model: CalibratedModel) -> FeatureTable:
         """The features that a model weighs, besides the cross-encoder."""
@@ -421,12 +441,24 @@ def source_in_words(state: Mapping[str, Any]) -> str:
     if not state["index_key"]:
         if scores is None:
             return "lists of no index, and certifies nothing"
-        named = (f"{name}{SUFFIX}{'' if has else ' (not in all)'}" for name, has in scores.items())
+        ranges = state.get("score_ranges") or {}
+        named = [_score_in_words(name, has, ranges.get(name)) for name, has in scores.items()]
         what = f"lists of no index, with {', '.join(named) or 'no scores'}"
     facts = state.get("fitted_on") or {}
     dictionary = f" completed by {facts['dictionary']}," if facts.get("dictionary") else ""
     documents = f"{facts['documents']:,}" if "documents" in facts else "some"
     return f"{what},{dictionary} as in {documents} documents"
+
+
+def _score_in_words(name: str, is_in_all: bool, known: Mapping[str, Any] | None) -> str:
+    """A score of the lists of calibration: whether all had it, and its range."""
+    facts = []
+    if not is_in_all:
+        facts.append("not in all")
+    if known is not None:
+        low, high = ScoreRange.from_dict(known).bounds
+        facts.append(f"from {low:.3g} to {high:.3g}")
+    return f"{name}{SUFFIX} ({', '.join(facts)})" if facts else f"{name}{SUFFIX}"
 
 
 def rank(
