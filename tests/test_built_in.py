@@ -107,6 +107,24 @@ def test_it_knows_names_that_lists_do_not_show_but_no_acronyms(mention, is_known
 
 
 @pytest.mark.filterwarnings("ignore:missing inputs")
+def test_texts_of_unknown_characters_are_no_synonyms():
+    reranker = UMLSReranker.from_pretrained(BUILT_IN, device="cpu")
+    pairs = [("发热", "骨折"), ("左", "右"), ("左肾", "右肺癌"), ("\U0001f912", "\U0001f915")]
+    for mention, name in (*pairs, ("\0", "\u200b")):
+        ranked = reranker.rerank(mention, [{"name": name, "cui": "C1"}, {"name": "itch"}])
+        assert [item.logit for item in ranked] == [None, None]
+        assert not ranked[0].accepted and ranked[0].tier == "reject"
+    # The same text is found by its characters.
+    names = ["高血压", "糖尿病", "骨折"]
+    top = reranker.rerank("糖尿病", names)[0]
+    assert (top.name, top.logit, top.accepted) == ("糖尿病", None, True)
+    # Accents and invisible characters make no other text.
+    for mention, name in (("Sjögren syndrome", "Sjogren syndrome"), ("head\u200bache", "headache")):
+        top = reranker.rerank(mention, ["itch", name])[0]
+        assert (top.name, top.logit) == (name, pytest.approx(20, abs=1e-3))
+
+
+@pytest.mark.filterwarnings("ignore:missing inputs")
 def test_the_order_counts_where_candidates_have_a_score():
     reranker = UMLSReranker.from_pretrained("built-in-fast")
     names = ["Pain, chronic", "a pain", "Chronic pains", "pain"]

@@ -138,6 +138,19 @@ def test_rerank_answers_as_text_embeddings_inference(reranker):
     assert [row["text"] for row in texts.json()] == [NAMES[row["index"]] for row in texts.json()]
 
 
+def test_texts_that_the_tokenizer_does_not_know_have_raw_scores_but_no_logit(reranker):
+    texts = ["骨折", "cold"]
+    body = {"query": "发热", "texts": texts, "raw_scores": True}
+    mention = {"mention": "发热", "candidates": [{"name": text} for text in texts]}
+    raw, ranked = ask(reranker, ("/rerank", body), ("/rank", {"mentions": [mention]}))
+    expected = reranker.cross_encoder.score(["发热"] * 2, texts).logits
+    found = {row["index"]: row["score"] for row in raw.json()}
+    assert [found[0], found[1]] == pytest.approx(expected, abs=1e-5)
+    (items,) = ranked.json()
+    assert [item["logit"] for item in items] == [None, None]
+    assert not any(item["accepted"] for item in items)
+
+
 def test_raw_scores_are_sorted_by_themselves(reranker, monkeypatch):
     rerank_batch = reranker.rerank_batch
 

@@ -15,6 +15,7 @@ from trigram_encoder import make_concepts
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.columns import MentionColumns
+from umls_reranker.models.arguments import BUILT_IN, BUILT_IN_FOLDERS
 from umls_reranker.models.pairs import MARKERS, PairEncoder, PairTemplate, divide_by_length
 
 SYLLABLES = ("a", "neuro", "itis", "X", "-", "12", " ", " ", "β", "é", "(", "osis", ",")
@@ -244,3 +245,36 @@ def test_rows_of_equal_length_keep_their_order(is_padded):
 
 def test_empty_rows_count_as_one_token_where_they_are_padded():
     assert divided([0, 0, 0], 2, True) == [[0, 1], [2]]
+
+
+ILLEGIBLE = [
+    ("发热", "骨折"),
+    ("左", "右"),
+    ("糖尿病", "高血压"),
+    ("发热", "fever"),
+    ("fever", "\U0001f912"),
+    ("\0", "\u200b"),
+    # The mark that tells them apart is taken for an accent.
+    ("か", "が"),
+    ("दुर", "दर"),
+]
+LEGIBLE = [
+    ("heart attack", "Myocardial infarction"),
+    ("лихорадка", "перелом"),
+    ("cold", "Cold"),
+    ("Sjögren syndrome", "sjogren syndrome"),
+    ("head\u200bache", "headache"),
+    ("head\tache", "head ache"),
+    ("α-thalassemia", "β-thalassemia"),
+    # One of three tokens is unknown.
+    ("fever of \U0001f912", "fever"),
+]
+
+
+@pytest.mark.parametrize(("pairs", "expected"), [(ILLEGIBLE, False), (LEGIBLE, True)])
+def test_pairs_that_their_tokens_do_not_tell_apart(pairs, expected):
+    tokenizer = AutoTokenizer.from_pretrained(BUILT_IN_FOLDERS[BUILT_IN])
+    encoder = PairEncoder(tokenizer.backend_tokenizer, PairTemplate())
+    found = encoder.are_legible(*zip(*pairs, strict=True)).tolist()
+    assert dict(zip(pairs, found, strict=True)) == dict.fromkeys(pairs, expected)
+    assert encoder.are_legible([], []).tolist() == []

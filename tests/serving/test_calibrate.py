@@ -8,7 +8,7 @@ import pytest
 import torch
 from data_fixtures import VOCABULARY, write_rrf
 from fastapi.testclient import TestClient
-from list_fixtures import assert_alike, write_lists
+from list_fixtures import assert_alike, make_lists, write_lists
 from list_model import (
     assert_decided_by_all,
     list_model,
@@ -22,7 +22,11 @@ from tiny_reranker import tiny_reranker, tiny_reranker_without_cross_encoder
 from transformers import AutoModelForSequenceClassification
 
 from umls_reranker import Dictionary, UMLSReranker, UserError, calibrate, evaluate
+from umls_reranker.calibration.fusion import FeatureFusion
+from umls_reranker.calibration.probabilities import CalibratedModel, Calibration, rank
+from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.doors.http.app import create_app
+from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.serving.arguments import ServingArguments
 
 
@@ -76,6 +80,46 @@ def test_a_model_is_calibrated_on_lists_of_another_pipeline(tmp_path, capsys, ki
         words not in card
         for words in ("the dictionary:", "calibration split", "type given", "no type")
     )
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_lists_that_the_cross_encoder_cannot_read_are_decided_by_the_other_features(
+    tmp_path, every
+):
+    rows = unordered_rows()
+    for row in rows[::every]:
+        row["entity"] = "发热"
+    lists = write_lists(tmp_path / "own.jsonl", rows)
+    model = tiny_cross_encoder(tmp_path / "model")
+    options = ["--lists", lists, "--keep_cross_encoder", "--output", tmp_path / "new"]
+    run_script("calibrate", model, *options)
+    reranker = UMLSReranker.from_pretrained(tmp_path / "new")
+    # Where it can read nothing, it is left out.
+    assert reranker.calibration.uses_cross_encoder == (every > 1)
+    ranked = [reranker.rerank(row["entity"], row["candidates"]) for row in rows[:30]]
+    for row, items in zip(rows[:30], ranked, strict=True):
+        assert all(0 < item.score < 1 for item in items)
+        best = max(row["candidates"], key=lambda item: item["bm25_score"])
+        if row["entity"] == "发热":
+            assert {item.logit for item in items} == {None}
+            assert items[0].candidate == best
+        else:
+            assert items[0].logit is not None
+    figures = evaluate(reranker, unordered_rows(seed=1, prefix="e"))["figures"]
+    assert figures["acc@1"]["value"] > 0.8
+
+
+def test_of_a_list_that_the_cross_encoder_cannot_read_whole_nothing_is_high():
+    lists = make_lists(["m", "n"], [["a", "b"]] * 2, gold=[0, 0])
+    fusion = FeatureFusion({"cross_encoder": 1.0, "exact_name": 1.0}, {"string_count": 0.0}, 0.0)
+    others = FeatureFusion({"exact_name": 1.0}, {"string_count": 0.0}, 0.0)
+    model = CalibratedModel(fusion=fusion, list_fusion=others)
+    calibration = Calibration([model], StringCounts.fit([]))
+    scores = Scores(np.array([2.0, np.nan, 2.0, 1.0], np.float32), 0)
+    decided = rank(lists, scores, calibration)
+    assert decided.complete.tolist() == [False, True]
+    # It ranks below what was read, by the odds of the other features.
+    assert decided.scores.log_odds[1] == 0 < decided.scores.log_odds[0]
 
 
 def state_of(folder):

@@ -24,7 +24,7 @@ from .calibrators import LabelledScores
 from .features import CROSS_ENCODER, FeatureTable
 from .fusion import FeatureFusion
 from .logistic import log_sums
-from .probabilities import CalibratedModel
+from .probabilities import CalibratedModel, with_lowest_logit
 from .reliability import document_index
 
 # Lists that the cross-encoder scores whole, to tell what pruning changes.
@@ -46,6 +46,8 @@ class FoldScores(NamedTuple):
         table: their features.
         logits: their logits, NaN for pruned ones.
         list_utilities: their utilities by the fit's list fusion; None without one.
+        is_legible: of the mentions, whether the cross-encoder can read all candidates that it is to
+            score.
     """
 
     model: CalibratedModel
@@ -54,6 +56,7 @@ class FoldScores(NamedTuple):
     table: FeatureTable
     logits: np.ndarray
     list_utilities: np.ndarray | None
+    is_legible: np.ndarray
 
     @property
     def utilities(self) -> np.ndarray:
@@ -247,7 +250,8 @@ class CrossFits:
         list_utilities = model.list_utilities(table)
         retained = model.keep_candidates(table, list_utilities)
         logits = np.where(retained, self.logits[rows], np.float32(np.nan))
-        return FoldScores(model, mentions, rows, table, logits, list_utilities)
+        is_legible = ~lists_with_any(retained & np.isnan(logits), table.offsets)
+        return FoldScores(model, mentions, rows, table, logits, list_utilities, is_legible)
 
 
 def _fit_each(
@@ -283,16 +287,21 @@ def _fit_as_served(
         model: the model with its list fusion, if it has one.
         start: weights of the same features to start from.
     """
+    logits = table.candidates[CROSS_ENCODER]
     list_utilities = model.list_utilities(table)
     if list_utilities is None:
+        table = table.plus({CROSS_ENCODER: with_lowest_logit(logits)})
         return FeatureFusion.fit(names, table, gold, start)
-    retained = model.keep_candidates(table, list_utilities)
+    retained = model.keep_candidates(table, list_utilities) & ~np.isnan(logits)
+    # Lists that the cross-encoder cannot read are decided by the list fusion.
+    fitted = lists_with_any(retained, table.offsets) | (np.diff(table.offsets) == 0)
+    positions = _positions_among(retained, table.offsets, gold)
     return FeatureFusion.fit(
         names,
-        table.take(np.ones(len(gold), bool), retained),
-        _positions_among(retained, table.offsets, gold),
+        table.take(fitted, retained),
+        positions[fitted],
         start,
-        _pruned_mass(list_utilities, retained, table.offsets),
+        _pruned_mass(list_utilities, retained, table.offsets)[fitted],
     )
 
 

@@ -388,12 +388,15 @@ def _fit_model(
         for fold, calibrator in zip(folds, calibrators, strict=True)
     ]
     scores = CandidateScores.joined(parts, len(lists.owner))
+    complete = _has_all_inputs(lists, model, data)
+    for fold in folds:
+        complete[fold.mentions] &= fold.is_legible
     thresholds = fit_thresholds(
         lists,
         scores.probabilities,
         best_candidates(scores.log_odds, lists.offsets),
         data.settings,
-        complete=_has_all_inputs(lists, model, data),
+        complete=complete,
         for_certificate=data.for_certificate & is_held_out,
         attempt=len(data.unfitted.history.certificates),
     )

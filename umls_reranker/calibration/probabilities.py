@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 COUNTS_FILE = "string_counts.safetensors"
 # Candidates with a lower probability by the other features are not scored by the cross-encoder.
 PRUNING_THRESHOLD = 0.003
+# That of an encoder for opposite vectors.
+LOWEST_LOGIT = -20.0
 
 
 @dataclass(frozen=True)
@@ -139,9 +141,12 @@ class CalibratedModel:
 
         Args:
             table: as for `keep_candidates`.
-            logits: (m,) raw log-odds of the cross-encoder, NaN for pruned candidates.
+            logits: (m,) raw log-odds of the cross-encoder, NaN for pruned candidates, and for those
+                that it cannot read.
             list_utilities: as for `keep_candidates`.
         """
+        if list_utilities is None:
+            logits = with_lowest_logit(logits)
         if self.fusion is None:
             return logits.astype(np.float64)
         scored = ~np.isnan(logits)
@@ -150,10 +155,12 @@ class CalibratedModel:
             return self.fusion.utilities(table)
         inside = table.take(np.ones(len(table.offsets) - 1, bool), scored)
         known = self.fusion.utilities(inside)
-        # A candidate that the cross-encoder has not seen is never the top one.
+        # A candidate that the cross-encoder has not seen is never the top one, unless it has seen
+        # none of the list.
         top = np.full(len(inside.offsets) - 1, -np.inf)
         np.maximum.at(top, inside.owner, known)
-        utility = np.minimum(list_utilities, np.nextafter(top, -np.inf)[table.owner])
+        highest = np.where(np.isinf(top), np.inf, np.nextafter(top, -np.inf))
+        utility = np.minimum(list_utilities, highest[table.owner])
         utility[scored] = known
         return utility
 
@@ -210,6 +217,11 @@ class CalibratedModel:
             name=str(state["name"]),
             **fusions,
         )
+
+
+def with_lowest_logit(logits: np.ndarray) -> np.ndarray:
+    """Logits (m,) with a very low one of candidates without any, where no other feature decides."""
+    return np.where(np.isnan(logits), np.float32(LOWEST_LOGIT), logits)
 
 
 class ModelChoice(NamedTuple):
@@ -485,6 +497,7 @@ def rank(
     has_tiers = calibration.gives_tiers_to(lists)
     lists = calibration.with_usable_scores(lists.with_whole_scores(calibration.lowest))
     choice = calibration.model_for(lists, cross_encoder_inputs)
+    complete = choice.complete.copy()
     edges = np.empty((len(lists), len(TIERS) - 1))
     truncated = 0 if callable(score) else score.truncated
     computed = 0
@@ -507,6 +520,7 @@ def rank(
             logits = scores.logits
             truncated += scores.truncated
             computed += scores.computed
+        complete[mentions] &= ~lists_with_any(retained & np.isnan(logits), table.offsets)
         logits = np.where(retained, logits, np.float32(np.nan))
         parts.append((rows, model.scores(table, logits, list_utilities)))
         edges[mentions] = model.thresholds.edges(read.types)
@@ -514,7 +528,7 @@ def rank(
         offsets=lists.offsets,
         concepts=lists.concepts,
         scores=CandidateScores.joined(parts, len(lists.owner)),
-        **choice._asdict(),
+        **choice._replace(complete=complete)._asdict(),
         edges=edges,
         has_tiers=has_tiers,
         accept_tier=accept_tier,

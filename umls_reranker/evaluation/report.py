@@ -17,7 +17,7 @@ import numpy as np
 
 from ..calibration.decisions import Decisions
 from ..calibration.logistic import sigmoid
-from ..calibration.probabilities import Calibration, rank
+from ..calibration.probabilities import Calibration, rank, with_lowest_logit
 from ..calibration.reliability import document_sums, equal_width, ratio
 from ..core.arrays import best_candidates, lists_with_any
 from ..lists.candidate_lists import AnnotatedLists
@@ -135,25 +135,30 @@ def measure_model(
     score = partial(score_lists, cross_encoder, desc=f"scoring {split} candidates")
     lists = lists.with_whole_scores(calibration.lowest)
     candidates = len(lists.owner)
-    order = np.random.default_rng(0).permutation(len(lists))
-    whole = order < whole_lists
-    # Each pair once: the drawn lists with all their candidates, the others as they are served.
+    drawn = np.random.default_rng(0).permutation(len(lists)) < whole_lists
+    # Which candidate of a concept counts is known only when all of them have a score.
+    whole = drawn | _have_repeats(lists)
+    uses_cross_encoder = np.array([model.uses_cross_encoder for model in calibration.models], bool)
+    is_read = np.zeros(len(lists), bool)
     logits = np.full(candidates, np.nan, np.float32)
     truncated = 0
-    for mentions in (whole, ~whole):
-        if mentions.any():
-            part = decide(lists.take(mentions), score, exhaustive=bool(mentions is whole))
-            logits[mentions[lists.owner]] = part.scores.logits
-            truncated += part.truncated
+    for mentions, exhaustive in ((whole, True), (~whole, False)):
+        part = decide(lists.take(mentions), score, exhaustive=exhaustive)
+        is_read[mentions] = uses_cross_encoder[part.models]
+        logits[mentions[lists.owner]] = part.scores.logits
+        truncated += part.truncated
     log_odds = decide(lists, Scores(logits, truncated), exhaustive=True).scores.log_odds
     best = best_of_each_concept(lists, log_odds)
     lists = lists.with_candidates(best)
     scores = Scores(logits[best], truncated)
     decisions = decide(lists, scores)
-    in_whole = np.where(whole[lists.owner], scores.logits, np.float32(np.nan))
-    if _whole_lists(lists, in_whole).any():
-        systems = {**systems, **_parts_of_model(lists, in_whole, decisions, whole)}
-    metrics, outcomes = measure(lists, decisions, in_whole, systems, documents, split, known)
+    in_drawn = np.full(len(best), np.nan, np.float32)
+    if is_read[drawn].all():
+        rows = drawn[lists.owner]
+        # Alone, the cross-encoder ranks those that it cannot read last.
+        in_drawn[rows] = with_lowest_logit(scores.logits[rows])
+        systems = {**systems, **_parts_of_model(lists, in_drawn, decisions, drawn)}
+    metrics, outcomes = measure(lists, decisions, in_drawn, systems, documents, split, known)
     figures = metrics["figures"]
     if "systems/cross_encoder/acc@1" in figures:
         unpruned = decide(lists, scores, exhaustive=True)
@@ -161,7 +166,7 @@ def measure_model(
         scored_share = float(decisions.scored.sum() / max(1, len(best)))
         figures |= {
             "scored_share": {"value": scored_share, "n": len(lists)},
-            "same_top_candidate": {"value": float(is_same[whole].mean()), "n": int(whole.sum())},
+            "same_top_candidate": {"value": float(is_same[drawn].mean()), "n": int(drawn.sum())},
         }
     decided_by = Counter(calibration.models[number].name for number in decisions.models.tolist())
     counts = {
@@ -236,6 +241,12 @@ def measure(
         "curves": _curves(outcomes, points, systems),
     }
     return metrics, outcomes
+
+
+def _have_repeats(lists: AnnotatedLists) -> np.ndarray:
+    """The lists with several candidates of a concept, (n,) bool."""
+    _, index, counts = np.unique(lists.concepts, return_inverse=True, return_counts=True)
+    return lists_with_any(counts[index] > 1, lists.offsets)
 
 
 def _whole_lists(lists: AnnotatedLists, logits: np.ndarray) -> np.ndarray:

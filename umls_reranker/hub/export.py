@@ -66,7 +66,8 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
         exported = PairScorer.from_folder(new, template, backend="onnx")
         expected = score_lists(reference, examples, desc="scoring in torch").logits
         logits = score_lists(exported, examples, desc="scoring in onnx").logits
-        apart = float(np.abs(expected - logits).max(initial=0.0))
+        # Both lack the logits of pairs that the tokenizer cannot tell apart.
+        apart = float(np.nan_to_num(np.abs(expected - logits)).max(initial=0.0))
         if apart > MOST_APART:
             raise UserError(
                 f"ONNX and PyTorch logits differ by up to {apart:.1e} on {len(logits):,} pairs, "

@@ -279,28 +279,47 @@ def score_lists(
 ) -> Scores:
     """Score the m candidates of n mentions, in order, with the template of the cross-encoder.
 
+    A pair that its tokens do not tell apart (`PairEncoder.are_legible`) has the logit NaN: the
+    other features decide.
+
     Args:
         cross_encoder: the cross-encoder; None: there is none, so all logits are NaN.
         lists: the candidate lists.
         retained: (m,) bool, candidates to score; the others have the logit NaN. None: all.
         desc: as for `PairScorer.score`.
     """
+    logits = np.full(len(lists.owner), np.nan, np.float32)
     if cross_encoder is None:
-        return Scores(np.full(len(lists.owner), np.nan, np.float32), 0)
-    if retained is not None and not retained.all():
-        scores = score_lists(cross_encoder, lists.with_candidates(retained), desc=desc)
-        logits = np.full(len(retained), np.nan, np.float32)
-        logits[retained] = scores.logits
-        return Scores(logits, scores.truncated, scores.computed)
-    mentions = cross_encoder.template.mention_texts(lists)
-    owner = lists.owner.tolist()
-    return cross_encoder.score(
+        return Scores(logits, 0)
+    wanted = legible_pairs(cross_encoder, lists, retained)
+    scored = lists if wanted.all() else lists.with_candidates(wanted)
+    mentions = cross_encoder.template.mention_texts(scored)
+    owner = scored.owner.tolist()
+    scores = cross_encoder.score(
         [mentions[number] for number in owner],
-        cross_encoder.template.candidate_texts(lists),
-        [lists.lefts[number] for number in owner],
-        [lists.rights[number] for number in owner],
+        cross_encoder.template.candidate_texts(scored),
+        [scored.lefts[number] for number in owner],
+        [scored.rights[number] for number in owner],
         desc,
     )
+    logits[wanted] = scores.logits
+    return Scores(logits, scores.truncated, scores.computed)
+
+
+def legible_pairs(
+    cross_encoder: PairScorer, lists: CandidateLists, retained: np.ndarray | None = None
+) -> np.ndarray:
+    """The candidates that the cross-encoder can tell apart from other texts, (m,) bool.
+
+    Arguments are those of `score_lists`; of candidates that are not retained, none is.
+    """
+    is_legible = np.zeros(len(lists.owner), bool)
+    rows = np.flatnonzero(np.ones(len(lists.owner), bool) if retained is None else retained)
+    is_legible[rows] = cross_encoder.encoder.are_legible(
+        [lists.mentions[number] for number in lists.owner[rows].tolist()],
+        lists.names[rows].to_list(),
+    )
+    return is_legible
 
 
 class OnnxNetwork:

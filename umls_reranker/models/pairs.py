@@ -219,6 +219,8 @@ class PairBatch(PackedTexts):
 TEMPLATE_FILE = "pair_template.json"
 # Tokens of BERT's vocabulary that occur in no text.
 MARKERS = ("[unused1]", "[unused2]")
+# Usual names of the unknown token, for tokenizers that do not tell theirs.
+UNKNOWN = ("[UNK]", "<unk>")
 # Separates the fields of a mention or a candidate.
 SEPARATOR = " ; "
 # Longer definitions are truncated: their first words matter most.
@@ -400,6 +402,7 @@ class PairEncoder:
         self._budget = template.max_length - sum(map(len, special))
         # Do not tokenize many more characters than are needed for the retained ids.
         self._chars = template.max_length * CHARS_PER_TOKEN
+        self._unknown_id = _unknown_id(tokenizer)
 
     def encode(
         self,
@@ -465,11 +468,45 @@ class PairEncoder:
         left = np.minimum(left, np.maximum(free // 2, free - right))
         return np.stack([left, mention, np.minimum(right, free - left), name], axis=1)
 
+    def are_legible(self, mentions: Sequence[str], names: Sequence[str]) -> np.ndarray:
+        """Whether the ids of each of n mentions and its name say what the texts are, (n,) bool.
+
+        They do not where half of the tokens of either are unknown, as of most Chinese words in an
+        English vocabulary, and where unlike texts have the same ids.
+        """
+        # Imported here, because scoring pairs does not need it.
+        from ..vocab.text import are_alike
+
+        texts, numbers = number_distinct([*mentions, *names])
+        ids = self._tokenize(texts)
+        are_known = self._are_known(ids)
+        mention, name = numbers.reshape(2, -1)
+        are_legible = are_known[mention] & are_known[name]
+        _, sequence = number_distinct(ids)
+        looks_equal = (sequence[mention] == sequence[name]) & (mention != name)
+        for pair in np.flatnonzero(looks_equal & are_legible).tolist():
+            are_legible[pair] = are_alike(texts[mention[pair]], texts[name[pair]])
+        return are_legible
+
+    def _are_known(self, ids: Sequence[bytes]) -> np.ndarray:
+        """Whether more than half of the tokens of each text are known, (k,) bool."""
+        sizes = np.fromiter(map(len, ids), np.int64, len(ids)) // 4
+        is_unknown = np.frombuffer(b"".join(ids), np.int32) == self._unknown_id
+        unknown = np.diff(list_offsets(is_unknown)[list_offsets(sizes)])
+        return 2 * unknown < sizes
+
     def _tokenize(self, texts: Sequence[str]) -> list[bytes]:
         """Ids of each text alone, as bytes of int32."""
         read = [text[: self._chars] for text in texts]
         encoded = self.tokenizer.encode_batch_fast(read, add_special_tokens=False) if read else []
         return [array("i", text.ids).tobytes() for text in encoded]
+
+
+def _unknown_id(tokenizer: Tokenizer) -> int:
+    """The id of what is not in the vocabulary; -1 of a tokenizer that knows everything."""
+    named = getattr(tokenizer.model, "unk_token", None)
+    ids = [tokenizer.token_to_id(token) for token in (named, *UNKNOWN) if token]
+    return next((number for number in ids if number is not None), -1)
 
 
 def _special_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int], list[int]]:

@@ -36,6 +36,7 @@ from ..calibration.fitting import (
 from ..calibration.probabilities import Calibration
 from ..calibration.reliability import document_folds
 from ..calibration.string_counts import StringCounts
+from ..core.arrays import lists_with_any
 from ..core.errors import TooLittleData, UserError, warn_caller
 from ..core.files import portable_locator, write_json, written
 from ..evaluation.metrics import OUTCOMES_FILE, Documents, Outcomes
@@ -73,6 +74,7 @@ from ..lists.dictionary import Dictionary
 from ..lists.labels import OWN_DOCUMENTS, best_of_each_concept, have_own_documents, usable_lists
 from ..lists.read import Rows
 from ..models.arguments import BUILT_IN
+from ..models.cross_encoder import PairScorer, legible_pairs
 from .model_source import ModelSource
 from .reranker import UMLSReranker
 from .statistics import Histogram, reference_content
@@ -218,7 +220,8 @@ def calibrate_lists(
     data = _labelled_lists(source, lists, each_row_is_a_document)
     features = settings.features
     if features is None:
-        features = usable_features(data.lists, has_cross_encoder=source.cross_encoder is not None)
+        has_cross_encoder = _can_be_weighed(source.cross_encoder, data.lists)
+        features = usable_features(data.lists, has_cross_encoder=has_cross_encoder)
     options = FitOptions(
         may_certify=data.may_certify,
         may_drop_cross_encoder=not keep_cross_encoder,
@@ -355,6 +358,15 @@ def _are_repeated(values: np.ndarray) -> np.ndarray:
     """Whether each of some values occurs more than once, (m,) bool."""
     _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
     return counts[index] > 1
+
+
+def _can_be_weighed(cross_encoder: PairScorer | None, lists: AnnotatedLists) -> bool:
+    """Whether there is a cross-encoder, and it can read any list that has its gold concept."""
+    if cross_encoder is None:
+        return False
+    has_gold = lists.annotations.gold >= 0
+    legible = lists_with_any(legible_pairs(cross_encoder, lists), lists.offsets)
+    return bool((legible & has_gold).any())
 
 
 def _models_compared(source: ModelSource, data: LabelledLists, fit: Fitted) -> dict[str, System]:

@@ -42,6 +42,29 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
+# Combining accents of Latin, Greek and Cyrillic letters, and characters without a width.
+ACCENTS = re.compile("[\u0300-\u036f]")
+INVISIBLE = ("Cc", "Cf")
+
+
+def are_alike(first: str, second: str) -> bool:
+    """Whether two texts have the same normalized form but for accents and invisible characters.
+
+    >>> are_alike("Sj\u00f6gren syndrome", "sjogren-syndrome"), are_alike("left", "right")
+    (True, False)
+    """
+    return _plain_form(first) == _plain_form(second)
+
+
+def _plain_form(text: str) -> str:
+    visible = "".join(
+        character
+        for character in text
+        if character.isspace() or unicodedata.category(character) not in INVISIBLE
+    )
+    return normalize_name(ACCENTS.sub("", unicodedata.normalize("NFD", visible)))
+
+
 def normalize_names(names: pa.StringArray) -> pa.StringArray:
     """`normalize_name` of each name, (n,).
 

@@ -228,21 +228,34 @@ class Service:
             if not (self.serving.auto_truncate if request.truncate is None else request.truncate):
                 await run_in_threadpool(self._refuse_long_texts, request)
             (ranked,) = await self.batcher.rank([Call(request.query, texts, exhaustive=True)])
-        if request.raw_scores and any(item.logit is None for item in ranked):
+            logits: Sequence[float | None] = [item.logit for item in ranked]
+            if request.raw_scores and None in logits:
+                logits = await run_in_threadpool(
+                    self._raw_scores, request.query, [item.name for item in ranked]
+                )
+        rows = [
+            {
+                "index": item.candidate["index"],
+                "score": logit if request.raw_scores else item.score,
+                **({"text": item.name} if request.return_text else {}),
+            }
+            for item, logit in zip(ranked, logits, strict=True)
+        ]
+        return JSONResponse(sorted(rows, key=lambda row: -row["score"]))
+
+    def _raw_scores(self, query: str, texts: Sequence[str]) -> list[float]:
+        """The logits of the cross-encoder as they are, also of texts that it cannot tell apart.
+
+        Clients of Text Embeddings Inference expect a number for each text.
+        """
+        cross_encoder = self.reranker.cross_encoder
+        if cross_encoder is None or not self.reranker.calibration.uses_cross_encoder:
             raise HTTPException(
                 422,
                 "this model does not score texts with a cross-encoder, so there are no raw scores; "
                 "remove raw_scores",
             )
-        rows = [
-            {
-                "index": item.candidate["index"],
-                "score": item.logit if request.raw_scores else item.score,
-                **({"text": item.name} if request.return_text else {}),
-            }
-            for item in ranked
-        ]
-        return JSONResponse(sorted(rows, key=lambda row: -row["score"]))
+        return cross_encoder.score([query] * len(texts), texts).logits.tolist()
 
     def _refuse_long_texts(self, request: RerankRequest) -> None:
         cross_encoder = self.reranker.cross_encoder
