@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from list_fixtures import write_lists
 from processes import run_forked
 from pyarrow import Table
+from tiny_reranker import refused
 from trigram_encoder import make_concepts
 
 from umls_reranker import ConceptLinker, UMLSReranker
@@ -342,10 +343,21 @@ def test_answers_of_reviewers_stay_and_the_rest_is_left_to_review(tmp_path, link
         ("", "true", "", "CUI-less", ""),
     ]
     assert rows[0]["answer"] == "C9000012" and rows[0]["answer_score"]
-    sheet.write_text(f"{head}asthma,L1,#N/A,,\n")
+
+
+def test_all_answers_that_the_index_lacks_are_named_before_anything_is_linked(tmp_path, linker):
+    write_lists(tmp_path / "in.jsonl", [{"mention": "asthma"}, {"mention": "x y"}])
+    sheet = tmp_path / "sheet.csv"
+    wrong = ["#N/A", "1", "chest pain", "c9000016", "C9000016|", *map(str, range(2, 12))]
+    lines = [f"term {number},{answer}\n" for number, answer in enumerate(wrong)]
+    sheet.write_text("".join(["mention,gold_cui\n", "asthma,C9000012\n", *lines]))
     options = {"reviewed": [sheet]}
-    with pytest.raises(UserError, match=r"sheet.csv:2: .*'#N/A'.*in.jsonl:1"):
-        run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "no.csv", **options)
+    said = refused(run, LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "no.csv", **options)
+    for line, answer in enumerate(wrong[:4], start=3):
+        assert f"sheet.csv:{line}: " in said and repr(answer) in said
+    # One answer is right, ten are named.
+    assert "sheet.csv:7: " not in said and said.count("sheet.csv:") == 10 and " 4 more" in said
+    assert not list(tmp_path.glob("*no.csv*"))
 
 
 def die():

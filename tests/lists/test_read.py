@@ -2,15 +2,19 @@
 
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from list_fixtures import write_lists
 from processes import python
+from tiny_reranker import refused
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.lists.answers import Answers, read_sheet
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.columns import InvalidRow, require_lists
 from umls_reranker.lists.dictionary import Dictionary
@@ -155,7 +159,7 @@ def test_marks_and_gold_concepts_are_read_as_people_write_them(tmp_path):
     assert golds == ["C1"] * 7 + ["CUI-less"] * 4 + [None]
     cells = {"A|B": {"A", "B"}, '"[""A"", ""B""]"': {"A", "B"}, "A": {"A"}}
     cells |= dict.fromkeys(("-1", "NIL", "CUI_less", ""), set())
-    lines = [f"{number},a,C1,a,d,{cell}" for number, cell in enumerate(cells)]
+    lines = [f"{number},a,C1,name,d,{cell}" for number, cell in enumerate(cells)]
     path.write_text("\n".join(["mention_id,mention,cui,name,doc_id,gold_cui", *lines]))
     with pytest.warns(UserWarning, match=r"in\.csv: a blank gold_cui .* 1 mention"):
         (lists,) = read_rows(path)
@@ -417,3 +421,91 @@ def test_a_frame_is_its_rows_and_anything_else_is_named(tmp_path):
     assert row["candidates"][0]["name"] == "common cold"
     with pytest.raises(TypeError, match="mentions must be a list, not DataFrame"):
         require_lists(mentions=frame)
+
+
+# Gold concepts that are none
+
+
+def sheet_of(path, *answers):
+    """A sheet of answers to the mentions of `labelled_rows`, by number; the others are right."""
+    lines = [
+        f"d{number % 10},{number},a,{dict(answers).get(number, 'C1')}\n" for number in range(20)
+    ]
+    path.write_text("".join(["doc_id,mention_id,mention,gold_cui\n", *lines]))
+    return path
+
+
+@pytest.mark.parametrize("wrong", ["1", "0", "2", "B", "c1", "hp:0000001", "UMLS:C1"])
+def test_answers_that_are_surely_no_ids_are_named_all_at_once(tmp_path, wrong):
+    path = write(tmp_path, "jsonl", labelled_rows())
+    read = partial(read_labelled_lists, path, TypeHierarchy.built_in())
+    sheet = sheet_of(tmp_path / "sheet.csv", (3, wrong), (5, "CUI-less"), (7, f"{wrong}|C9"))
+    said = refused(read, answers=Answers(read_sheet(sheet)))
+    for number in (3, 7):
+        assert f"{sheet}:{number + 2} " in said and f"{path}:{number + 1}" in said
+    assert said.count(repr(wrong)) == said.count(f"{sheet}:") == 2
+    # The same in the rows themselves.
+    rows = labelled_rows()
+    rows[3]["cui"] = wrong
+    rows[7]["gold_cui"] = [[wrong], ["C9"]]
+    del rows[7]["cui"]
+    path = write_lists(tmp_path / "lists.jsonl", rows)
+    said = refused(read)
+    assert f"{path}:4: " in said and f"{path}:8: " in said
+    many = sheet_of(tmp_path / "sheet.csv", *((number, wrong) for number in range(15)))
+    said = refused(read, answers=Answers(read_sheet(many)))
+    assert said.count(f"{many}:") == 10 and " 5 more" in said
+
+
+def test_ids_that_no_list_has_may_be_right(tmp_path):
+    for gold in ("C2", "D051437", "HP:0000002", "21", "nil", "c1|C1"):
+        sheet = sheet_of(tmp_path / "sheet.csv", (3, gold))
+        path = write(tmp_path, "jsonl", labelled_rows())
+        lists = read_labelled_lists(
+            path, TypeHierarchy.built_in(), answers=Answers(read_sheet(sheet))
+        )
+        assert len(lists) == 20
+    # Where ids are numbers, or names, they are meant.
+    for ids in (("1", "2"), ("a", "b")):
+        rows = labelled_rows()
+        for row in rows:
+            row["candidates"] = [
+                item | {"cui": cui} for item, cui in zip(row["candidates"], ids, strict=True)
+            ]
+            row["cui"] = ids[0]
+        rows[0] |= {"candidates": rows[0]["candidates"][:1], "cui": "0" if ids[0] == "1" else "C"}
+        assert len(read_labelled_lists(write(tmp_path, "jsonl", rows), TypeHierarchy.built_in()))
+
+
+@pytest.mark.parametrize(
+    ("change", "is_refused"),
+    [
+        ({"gold_cui": "HP:0000001"}, True),
+        ({"gold_cui": "CUI-less"}, True),
+        ({"gold_cui": ["C1", "HP:0000001"]}, True),
+        ({"gold_cui": ["C1"]}, False),
+        ({"gold_cui": None}, False),
+        ({"cui": ["C9", "C1"], "gold_cui": ["C1", "C9"]}, False),
+        ({"cui": ["C1", "HP:0000001"]}, True),
+        ({"cui": [["C1"], ["HP:0000001"], ["C9"]]}, True),
+        ({"cui": ["C1", "C9"]}, False),
+        ({"candidates": [{"name": "a", "cui": "C1"}, {"name": "b", "cui": "C1"}]}, False),
+    ],
+)
+def test_labels_that_contradict_each_other_or_say_nothing_are_named(tmp_path, change, is_refused):
+    rows = labelled_rows()
+    rows[4] |= change
+    path = write_lists(tmp_path / "lists.jsonl", rows)
+    if is_refused:
+        assert f"{path}:5: " in refused(read_labelled_lists, path, TypeHierarchy.built_in())
+    else:
+        assert len(read_labelled_lists(path, TypeHierarchy.built_in())) == 20
+
+
+def test_marks_and_gold_cui_of_a_table_must_agree(tmp_path):
+    path = tmp_path / "in.csv"
+    head = "mention_id,doc_id,mention,cui,name,gold,gold_cui\n"
+    path.write_text(f"{head}1,d1,cold,C1,a,x,C1\n1,d1,cold,C2,b,,\n")
+    assert next(iter(read_rows(path))).mappings()[0]["cui"] == "C1"
+    path.write_text(f"{head}1,d1,cold,C1,a,x,C2\n1,d1,cold,C2,b,,\n")
+    assert f"{path}:2: " in refused(list, read_rows(path))

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..core.errors import UserError
 from ..corpora.concepts_and_mentions import find_ids
-from ..lists.answers import Answer, Answers
+from ..lists.answers import Answer, Answers, refuse_ids
 from ..lists.columns import CUI_LESS, TYPES, ColumnChecker, first_values, gold_parts, id_text
 from ..lists.labels import GOLD_KEYS, OWN_DOCUMENTS, gold_ids, with_document
 from ..lists.read import ERROR, Rows
 from ..models.arguments import BUILT_IN
 from ..serving.bulk import (
     FileJob,
+    OneProcess,
     first_error,
     ranked_rows,
     read_valid,
@@ -42,6 +42,7 @@ from .mentions import (
 
 if TYPE_CHECKING:
     import pandas as pd
+    from accelerate import PartialState
 
 
 CALIBRATE = (
@@ -98,6 +99,12 @@ class LinkJob(FileJob):
     def batches(self) -> Iterator[Rows]:
         return read_mentions(self.source, self.batch_rows, self.sheets)
 
+    def run(self, worker: ConceptLinker, processes: PartialState | OneProcess) -> Counter[str]:
+        if self.answers is not None:
+            # Before anything is linked, which may take long.
+            _refuse_unknown(worker, self.answers)
+        return super().run(worker, processes)
+
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedRows:
         linked = linked_rows(worker, rows, self.top)
         return (
@@ -133,30 +140,43 @@ def linked_rows(linker: ConceptLinker, rows: Rows, top: int) -> RankedRows:
 def _with_reviewed(
     linker: ConceptLinker, rows: Rows, linked: RankedRows, answers: Answers
 ) -> RankedRows:
-    """The rows with what reviewers answered, as keys of their own.
-
-    Raises:
-        UserError: as `Answers.of`, or the dictionary lacks the id of an answer; names its line.
-    """
+    """The rows with what reviewers answered, as keys of their own; errors are of `Answers.of`."""
     content = rows.mappings()
     counts = Counter(linked.counts)
     for number, place in enumerate(zip(content, rows.positions, rows.documents, strict=True)):
         answer = answers.of(*place)
         if answer is not None and answer.gold is not None:
-            content[number] |= _reviewed(linker, answer, rows.positions[number])
+            content[number] |= _reviewed(linker, answer)
             counts["reviewed"] += 1
     return linked._replace(content=content, counts=counts)
 
 
-def _reviewed(linker: ConceptLinker, answer: Answer, position: Any) -> dict[str, Any]:
+def _refuse_unknown(linker: ConceptLinker, answers: Answers) -> None:
+    """Refuse answers whose ids the index lacks, but for targets of OMOP.
+
+    Raises:
+        UserError: there are some; names their lines.
+    """
+    faults = []
+    for answer in answers.given:
+        cui = _id_of(linker, answer)
+        if cui != CUI_LESS and not answer.targets and not linker.concepts.has([cui])[0]:
+            faults.append(
+                f"{answer.position}: the index has no concept {cui!r}, the answer to "
+                f"{answer.term.text!r}"
+            )
+    refuse_ids(faults)
+
+
+def _id_of(linker: ConceptLinker, answer: Answer) -> str:
+    """The first id of an answer that the index has, in its form, or else its first."""
     ids = next(iter(gold_parts(answer.gold) or ()))
-    cui = next(filter(None, find_ids(ids, linker.concepts)[0]), ids[0])
+    return next(filter(None, find_ids(ids, linker.concepts)[0]), ids[0])
+
+
+def _reviewed(linker: ConceptLinker, answer: Answer) -> dict[str, Any]:
+    cui = _id_of(linker, answer)
     name = linker.concepts.column("name", linker.concepts.rows([cui]))[0].as_py()
-    if name is None and cui != CUI_LESS and not answer.targets:
-        raise UserError(
-            f"{answer.position}: the index has no concept {cui!r}, the answer to {position}; "
-            f"correct it, or write {CUI_LESS} if there is none"
-        )
     reviewed = (
         cui,
         name,

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.errors import UserError, warn_caller
-from .columns import GOLD_KEYS, gold_parts, id_text
+from .columns import CUI_LESS, GOLD_KEYS, gold_parts, id_text
 from .read import Rows, gold_of_cell, sheet_rows
 
 ANSWER = "gold_cui"
+# The most lines that a message about several names.
+MOST_NAMED = 10
 # Keys of a term's own code, and its vocabulary, and how often it occurs: ours, and others'.
 SOURCE_CODE = ("source_code", "sourceCode")
 SOURCE_VOCABULARY = ("source_vocabulary", "source_vocabulary_id")
@@ -72,7 +74,7 @@ class Answers:
         answers: each with the row of its sheet.
 
     Attributes:
-        count: number of lines with an answer.
+        given: the answers that are not open.
 
     Raises:
         UserError: two answers to one mention_id differ; names both lines.
@@ -81,14 +83,20 @@ class Answers:
     def __init__(self, answers: Iterable[tuple[Mapping[str, Any], Answer]]) -> None:
         self._of_mention: dict[tuple[str | None, str | None], Answer] = {}
         self._of_term: defaultdict[tuple[str, str], list[Answer]] = defaultdict(list)
-        self.count = 0
+        self.given: list[Answer] = []
         for row, answer in answers:
-            self.count += answer.gold is not None
+            if answer.gold is not None:
+                self.given.append(answer)
             if not has_context(row):
                 self._of_term[_key(answer.term)].append(answer)
             key = _mention_key(row, answer.term)
             if key[1] is not None:
                 self._of_mention[key] = _one([self._of_mention.get(key, answer), answer])
+
+    @property
+    def count(self) -> int:
+        """Number of lines with an answer."""
+        return len(self.given)
 
     def of(self, row: Mapping[str, Any], position: Any, context: object = None) -> Answer | None:
         """The answer to a row: of its mention_id, or of its term where it has no context.
@@ -146,6 +154,15 @@ def _one(answers: Sequence[Answer]) -> Answer:
     return first
 
 
+def refuse_ids(faults: Sequence[str]) -> None:
+    """Refuse gold concepts that are none, if there are any faults, each with its place."""
+    if not faults:
+        return
+    named = "; ".join(faults[:MOST_NAMED])
+    more = f"; and {len(faults) - MOST_NAMED:,} more" if len(faults) > MOST_NAMED else ""
+    raise UserError(f"{named}{more}; correct them, or write {CUI_LESS} where there is none")
+
+
 def read_sheet(path: Path) -> Iterator[tuple[dict[str, str], Answer]]:
     """Yield the lines of a sheet of reviewed terms, and their answers.
 
@@ -174,8 +191,8 @@ def read_sheet(path: Path) -> Iterator[tuple[dict[str, str], Answer]]:
         )
 
 
-def answered(rows: Rows, answers: Answers) -> Rows:
-    """The rows of lists with the gold concepts that reviewers gave them.
+def answered(rows: Rows, answers: Answers) -> tuple[Rows, list[str]]:
+    """The rows of lists with the gold concepts that reviewers gave them, and the place of each.
 
     Left out, with a warning, are rows that have none: nothing is known about them. That of a row
     whose line in the sheet is blank does not count.
@@ -184,6 +201,7 @@ def answered(rows: Rows, answers: Answers) -> Rows:
         UserError: as `Answers.of`; or no row has an answer.
     """
     content = rows.mappings()
+    places = list(map(str, rows.positions))
     retained = []
     matched = 0
     for number, (row, position) in enumerate(zip(content, rows.positions, strict=True)):
@@ -192,6 +210,7 @@ def answered(rows: Rows, answers: Answers) -> Rows:
             content[number] = {key: row[key] for key in row if key not in GOLD_KEYS}
             content[number]["cui"] = answer.gold
             matched += answer.gold is not None
+            places[number] = f"{answer.position} (the answer to {position})"
         if any(content[number].get(key) is not None for key in GOLD_KEYS):
             retained.append(number)
     if not matched:
@@ -203,4 +222,5 @@ def answered(rows: Rows, answers: Answers) -> Rows:
             f"{len(content) - len(retained):,} of {len(content):,} rows have no answer and are "
             "left out; figures and certificates hold for mentions like those with one"
         )
-    return Rows([rows.positions[at] for at in retained], [content[at] for at in retained])
+    positions = [rows.positions[at] for at in retained]
+    return Rows(positions, [content[at] for at in retained]), [places[at] for at in retained]

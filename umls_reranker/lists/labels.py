@@ -4,7 +4,7 @@ Documents of equal or nearly equal content, such as notes copied forward, count 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, compress
@@ -19,13 +19,15 @@ from ..core.arrays import RepeatedTexts, arrow_writer, number_distinct
 from ..core.errors import UserError
 from ..vocab.concepts import ConceptTable
 from ..vocab.rrf import RelationTable
+from ..vocab.text import normalize_name
 from ..vocab.types import TypeHierarchy
-from .answers import Answers, answered
+from .answers import Answers, answered, refuse_ids
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists, row_errors
 from .columns import (
     CUI_LESS,
     GOLD_KEYS,
     InvalidRow,
+    bare_id,
     concept_id,
     first_values,
     gold_parts,
@@ -84,8 +86,9 @@ def read_labelled_lists(
             in a document, there are too few documents, or no list contains its gold concept.
     """
     rows = _with_added(path, list(read_rows(path)), [] if add is None else list(read_rows(add)))
+    gold_places = None
     if answers is not None:
-        rows = answered(rows, answers)
+        rows, gold_places = answered(rows, answers)
     return usable_lists(
         rows,
         path,
@@ -96,6 +99,7 @@ def read_labelled_lists(
         concepts=concepts,
         fitted_on=fitted_on,
         each_row_is_a_document=each_row_is_a_document,
+        gold_places=gold_places,
     )
 
 
@@ -108,6 +112,7 @@ def usable_lists(
     concepts: ConceptTable | None = None,
     fitted_on: bool = True,
     each_row_is_a_document: bool = False,
+    gold_places: Sequence[str] | None = None,
 ) -> AnnotatedLists:
     """Check and complete rows with gold concepts; errors are those of `read_labelled_lists`.
 
@@ -119,10 +124,13 @@ def usable_lists(
         concepts: as for `read_labelled_lists`.
         fitted_on: as for `read_labelled_lists`.
         each_row_is_a_document: as for `read_labelled_lists`.
+        gold_places: as for `labelled_lists`.
     """
     if dictionary is not None:
         rows = Rows(rows.positions, dictionary.add_to(rows.mappings()))
-    lists = labelled_lists(rows, hierarchy, each_row_is_a_document=each_row_is_a_document)
+    lists = labelled_lists(
+        rows, hierarchy, each_row_is_a_document=each_row_is_a_document, gold_places=gold_places
+    )
     lists = replace(lists, dictionary=dictionary)
     if concepts is not None:
         lists = lists.completed(concepts)
@@ -175,15 +183,24 @@ def with_parents(lists: AnnotatedLists, folder: Path) -> AnnotatedLists:
 
 
 def labelled_lists(
-    rows: Rows, hierarchy: TypeHierarchy, *, each_row_is_a_document: bool = False
+    rows: Rows,
+    hierarchy: TypeHierarchy,
+    *,
+    each_row_is_a_document: bool = False,
+    gold_places: Sequence[str] | None = None,
 ) -> AnnotatedLists:
     """The lists of rows with gold concepts; ids have no outer blanks, and each score any candidate.
 
-    Arguments are those of `read_labelled_lists`.
+    Args:
+        rows: the rows.
+        hierarchy: as for `read_labelled_lists`.
+        each_row_is_a_document: as for `read_labelled_lists`.
+        gold_places: where the gold concept of each row was given, for messages; None: in the row.
 
     Raises:
-        UserError: a row cannot be ranked, lacks doc_id or cui, or one of its candidates a cui;
-            names it.
+        UserError: a row cannot be ranked, lacks doc_id or cui, or one of its candidates a cui; or
+            its gold concepts contradict each other, are all of its candidates, or are surely no
+            ids; names it.
     """
     content = rows.content
     lists = _readable(rows, hierarchy)
@@ -195,10 +212,14 @@ def labelled_lists(
     golds = list(map(gold_parts, first_values(content, *GOLD_KEYS, "id")))
     _require_ids("doc_id", documents, rows)
     _require_ids("cui", golds, rows)
+    _refuse_contradictions(rows)
     lists = _with_ids(lists, rows)
     # Of each mention, the ids of which any is correct.
     alternatives = np.empty(len(lists), object)
     alternatives[:] = [tuple(dict.fromkeys(chain(*(parts or ())))) for parts in golds]
+    places = list(map(str, rows.positions)) if gold_places is None else gold_places
+    _refuse_wrong_ids(lists, alternatives, places)
+    _refuse_whole_lists(lists, alternatives, places)
     numbers = {text: code for code, text in enumerate(lists.cuis.texts)}
     gold_codes = np.array(
         [numbers.get(ids[0], -1) if ids else -1 for ids in alternatives], np.int64
@@ -259,6 +280,93 @@ def _require_ids(key: str, values: Sequence[Any], rows: Rows) -> None:
         f"or a list of lists for several concepts"
         f"{OWN_DOCUMENTS if key == 'doc_id' else ''}{keys_found(rows.mappings()[row])}"
     )
+
+
+def _refuse_contradictions(rows: Rows) -> None:
+    """Refuse a row whose keys for the gold concept say different things."""
+    columns = [map(gold_parts, first_values(rows.content, key)) for key in GOLD_KEYS]
+    for position, (first, second) in zip(rows.positions, zip(*columns, strict=True), strict=True):
+        if first is None or second is None:
+            continue
+        if {*map(frozenset, first)} != {*map(frozenset, second)}:
+            first_key, second_key = GOLD_KEYS
+            raise UserError(
+                f"{position}: {first_key} is {_ids_in_words(first)}, but {second_key} is "
+                f"{_ids_in_words(second)}; let one of the two stand"
+            )
+
+
+def _ids_in_words(parts: Iterable[Iterable[str]]) -> str:
+    """The ids of `gold_parts`."""
+    return "|".join(chain.from_iterable(parts)) or CUI_LESS
+
+
+def _refuse_whole_lists(
+    lists: CandidateLists, alternatives: Sequence[Sequence[str]], places: Sequence[str]
+) -> None:
+    """Refuse a gold concept that is every candidate of its list: no model could be wrong there.
+
+    Arguments are those of `_refuse_wrong_ids`.
+    """
+    for number, ids in enumerate(alternatives):
+        if len(ids) < 2:
+            continue
+        codes = lists.cuis.codes[lists.offsets[number] : lists.offsets[number + 1]]
+        candidates = {lists.cuis.texts[code] for code in codes.tolist()}
+        if len(candidates) > 1 and candidates <= {*ids}:
+            raise UserError(
+                f"{places[number]}: cui lists all {len(candidates)} candidates, which says nothing "
+                "about any of them; give those that are right, or leave the row out"
+            )
+
+
+def _refuse_wrong_ids(
+    lists: CandidateLists, alternatives: Sequence[Sequence[str]], places: Sequence[str]
+) -> None:
+    """Refuse gold concepts that are surely no ids: the mistakes of those who fill in a sheet.
+
+    An id that no candidate has may be right all the same, since the list may lack its concept. But
+    none is the number of a candidate, its name, or the id of one in another case or with another
+    prefix, unless ids are of this kind.
+
+    Args:
+        lists: n lists.
+        alternatives: n times ids of which any is right.
+        places: where each mention's were given, for messages.
+    """
+    known = {*lists.ids}
+    unknown = [
+        number
+        for number, ids in enumerate(alternatives)
+        if ids and known.isdisjoint(ids) and CUI_LESS not in ids
+    ]
+    if not unknown:
+        return
+    has_numbers = any(cui.isdecimal() for cui in known)
+    has_names = not known.isdisjoint(lists.names.texts)
+    other_forms = {cui.lower(): cui for cui in known}
+    other_forms |= {bare_id(cui).lower(): cui for cui in known}
+    faults = []
+    for number in unknown:
+        span = slice(lists.offsets[number], lists.offsets[number + 1])
+        cuis = lists.cuis[span].to_list()
+        names = dict(zip(map(normalize_name, lists.names[span].to_list()), cuis, strict=True))
+        for gold in alternatives[number]:
+            is_number = gold.isdecimal() and int(gold[:9]) <= len(cuis)
+            of_name = names.get(normalize_name(gold))
+            of_form = other_forms.get(gold.lower()) or other_forms.get(bare_id(gold).lower())
+            fault = ""
+            if is_number and not has_numbers:
+                fault = "is the number of a candidate"
+            elif of_name and not has_names:
+                fault = f"is the name of {of_name}"
+            elif of_form:
+                fault = f"is {of_form} in another form"
+            if fault:
+                faults.append(
+                    f"{places[number]}: the lists have no concept {gold!r}, which {fault}"
+                )
+    refuse_ids(faults)
 
 
 def list_rows(

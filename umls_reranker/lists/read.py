@@ -437,7 +437,14 @@ def _mention(path: Path, lines: Sequence[tuple[int, Mapping[str, Any]]]) -> dict
     mention = {key: about[column] for column, key in MENTION_CELLS.items() if about[column] != ""}
     if any("gold" in cells for cells in rows):
         gold = list(dict.fromkeys(cells.get("cui", "") for cells in rows if cells.get("gold")))
-        mention["cui"] = gold[0] if len(gold) == 1 else gold or CUI_LESS
+        marked = gold[0] if len(gold) == 1 else gold or CUI_LESS
+        written = mention.get("cui", marked)
+        if gold_parts(written) != gold_parts(marked):
+            raise UserError(
+                f"{path}:{lines[0][0]}: gold marks {marked}, but gold_cui is {written}; let one of "
+                "the two stand"
+            )
+        mention["cui"] = marked
     elif any("gold_cui" in cells for cells in rows):
         mention.setdefault("cui", CUI_LESS)
     mention["candidates"] = [
