@@ -450,7 +450,7 @@ def test_answers_that_are_surely_no_ids_are_named_all_at_once(tmp_path, wrong):
     rows[7]["gold_cui"] = [[wrong], ["C9"]]
     del rows[7]["cui"]
     path = write_lists(tmp_path / "lists.jsonl", rows)
-    said = refused(read)
+    said = refused(read_labelled_lists, path, TypeHierarchy.built_in())
     assert f"{path}:4: " in said and f"{path}:8: " in said
     many = sheet_of(tmp_path / "sheet.csv", *((number, wrong) for number in range(15)))
     said = refused(read, answers=Answers(read_sheet(many)))
