@@ -159,6 +159,9 @@ def _refuse_unknown(linker: ConceptLinker, answers: Answers) -> None:
     """
     faults = []
     for answer in answers.given:
+        if gold_parts(answer.gold) is None:
+            faults.append(f"{answer.position}: {answer.gold} has a blank id")
+            continue
         cui = _id_of(linker, answer)
         if cui != CUI_LESS and not answer.targets and not linker.concepts.has([cui])[0]:
             faults.append(
