@@ -143,7 +143,7 @@ def test_each_field_is_refused_or_has_a_reader(name):
 
 
 def test_keys_of_the_run_become_arguments(tmp_path):
-    assert OF_THE_RUN < KEYS.keys()
+    assert KEYS.keys() > OF_THE_RUN
     arguments = training_arguments(RUN, {}, tmp_path)
     assert (arguments.output_dir, arguments.run_name, arguments.seed) == (str(tmp_path), "mine", 5)
 
