@@ -1,6 +1,7 @@
 # make quickstart   install, and run the full pipeline on the Human Phenotype Ontology (umls-reranker run quickstart)
 # make test         install what tests need, and run them on all cores
 # make test-extra   what takes long or needs more: a wheel, the image's steps, Spark, Ray; says what it leaves out
+# make test-kernels the same tests as on another processor: kernels of AVX2, one thread, the files in reverse order
 # make test-lowest  the same tests on the lowest versions that setup.cfg allows; PYTHON=python3.10 for the lowest Python
 # make golden       compare what the package gives with recorded numbers: hours, alone on the machine; golden-fast: minutes
 # make peers        compare with other linkers, each in an environment of its own (benchmarks/peers/README.md)
@@ -8,7 +9,7 @@
 # make links        check the links to other sites, which needs a network
 # make dist         build what is released: an archive of the sources and a wheel
 # make quality      check format, lint, one statement a line, how many, types, who imports whom and requirements; make style mends the first two
-.PHONY: quickstart test test-extra test-lowest golden golden-fast peers docs links dist quality style clean
+.PHONY: quickstart test test-kernels test-extra test-lowest golden golden-fast peers docs links dist quality style clean
 
 # Nothing is compiled at installation, so that each process would compile torch again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -23,11 +24,13 @@ EXPORT ?= runs/peers
 CODE = umls_reranker scripts tests benchmarks examples docs/*.py docs/tests
 # A crashed process ends the tests at once: those left in its file would be waited for forever.
 PARALLEL = -n auto --dist loadfile --max-worker-restart 0
+TESTS = tests benchmarks docs examples
 SHIPPED = umls_reranker scripts
 # The most statements of what is shipped: a new feature takes another's place.
 CEILING = 16000
 # Extras of developers: what only these ask for must not be imported by what is shipped.
 DEVELOPERS = test|docs|quality|lowest|hosting|notebook|benchmarks|readers|adapters|demo
+INSTALL_LOWEST = $(BIN)/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable ".[test]"
 REQUIREMENTS = import importlib.metadata; print(*importlib.metadata.requires('umls_reranker'), sep='\n')
 EXTRAS = quickstart spark ray demo readers adapters docs hosting notebook
 
@@ -37,6 +40,14 @@ quickstart: $(VENV)/.with-quickstart
 test: $(VENV)/.with-test
 	$(BIN)/python -m pytest $(PARALLEL)
 
+# Of PyTorch, oneDNN and OpenBLAS. A processor without AVX2 has its own.
+test-kernels: export ATEN_CPU_CAPABILITY = avx2
+test-kernels: export ONEDNN_MAX_CPU_ISA = AVX2
+test-kernels: export OPENBLAS_CORETYPE = Haswell
+test-kernels: export OMP_NUM_THREADS = 1
+test-kernels: $(VENV)/.with-test
+	$(BIN)/python -m pytest $(PARALLEL) --no-loadscope-reorder $$(find $(TESTS) -name "test_*.py" | sort -r)
+
 # One by one where not all can be installed, so that it is named what cannot, and the rest is tested all the same.
 test-extra: $(VENV)/.with-test
 	@$(BIN)/python -m pip install --quiet --editable ".[$$(echo $(EXTRAS) | tr ' ' ,)]" || for extra in $(EXTRAS); do \
@@ -45,9 +56,10 @@ test-extra: $(VENV)/.with-test
 	done
 	$(BIN)/python -m pytest -rs -m extra --timeout 900 $(PARALLEL)
 
+# PyTorch without CUDA, a tenth of the download, where PyTorch's own index can be reached.
 test-lowest: $(VENV)/.with-lowest
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(VENV)-lowest
-	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable ".[test]"
+	$(INSTALL_LOWEST) --torch-backend cpu 2>/dev/null || $(INSTALL_LOWEST)
 	$(VENV)-lowest/bin/python -m pytest $(PARALLEL)
 
 golden golden-fast: $(VENV)/.with-test,quickstart

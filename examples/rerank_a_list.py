@@ -10,7 +10,7 @@ Its scores are not calibrated for your lists: `umls-reranker calibrate built-in
 prints
 
     kidney failure -> Kidney Failure (C0035078), 0.871, medium
-    heart attack -> Myocardial Infarction (C0027051), 0.677, medium
+    heart attack -> Myocardial Infarction (C0027051), 0.676, medium
     heart trouble -> abstain: Heart has only 0.125
 """
 

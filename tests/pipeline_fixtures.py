@@ -26,15 +26,23 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+import faiss
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
 from data_fixtures import PMIDS, write_pubtator, write_rrf
 from filelock import FileLock
+from list_fixtures import ROUNDING, assert_alike
+from safetensors.numpy import load_file
 from tiny_models import tiny_cross_encoder, tiny_encoder
 
 from umls_reranker.__main__ import main
+from umls_reranker.core.arrays import open_arrow
+from umls_reranker.core.files import read_json
+from umls_reranker.hub.model_folder import MANIFEST
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGE_SCRIPTS = ("prepare_data", "build_index", "mine_negatives", "train", "calibrate", "evaluate")
@@ -283,6 +291,41 @@ def contents(folder: Path) -> dict[str, str]:
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
     }
+
+
+def assert_same_files(found: Path, expected: Path, tolerance: float = ROUNDING) -> None:
+    """That two folders hold the same files; computed numbers in them may differ by rounding."""
+    names = contents(expected).keys()
+    assert contents(found).keys() == names
+    for name in names:
+        assert_alike(values_of(found / name), values_of(expected / name), tolerance, name)
+
+
+def values_of(path: Path) -> Any:
+    """The content of a file, with its numbers as numbers.
+
+    Pages and pictures are left out: they show numbers of the other files.
+    """
+    if path.suffix in (".md", ".html", ".svg"):
+        return None
+    if path.suffix == ".npy":
+        return np.load(path)
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    if path.suffix == ".arrow":
+        return open_arrow(path).to_pydict()
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pydict()
+    if path.suffix == ".faiss":
+        index = faiss.read_index(str(path))
+        return index.reconstruct_n(0, index.ntotal)
+    if path.suffix != ".json":
+        return path.read_bytes()
+    content = read_json(path)
+    if path.name == MANIFEST:
+        # Hashes of the files that are compared by value.
+        del content["sha256"]
+    return content
 
 
 def change_times(folder: Path) -> dict[str, int]:

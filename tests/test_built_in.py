@@ -1,6 +1,5 @@
 """The models that are included in the package, and an example that loads one."""
 
-import re
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -32,18 +31,9 @@ both_models = pytest.mark.parametrize("name", BUILT_IN_FOLDERS)
 
 
 def test_the_example_prints_what_it_says():
-    code = EXAMPLE.read_text(encoding="utf-8")
-    printed = python("-W", "error", EXAMPLE).stdout
-    # Processors differ in the last digits of an encoder.
-    number = re.compile(r"0\.\d+")
-    said = [line.strip() for line in code.splitlines() if line.startswith("    ") and "->" in line][
-        :3
-    ]
-    assert number.sub("", printed).splitlines() == [number.sub("", line) for line in said]
-    scores = [float(score) for score in number.findall(printed)]
-    assert scores == pytest.approx(
-        [float(score) for score in number.findall(" ".join(said))], abs=0.01
-    )
+    printed = python("-W", "error", EXAMPLE).stdout.splitlines()
+    told = EXAMPLE.read_text(encoding="utf-8").partition("prints\n\n")[2].splitlines()
+    assert len(printed) == 3 and printed == [line.strip() for line in told[:3]]
 
 
 def test_loading_it_fast_imports_no_recipes_no_retrievers_and_no_heavy_library():

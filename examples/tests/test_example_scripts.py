@@ -72,9 +72,8 @@ def folder(finished, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    "script", ["rerank_a_list.py", "certify_scores.py", "calibrate_on_rows.py"]
-)
+# That of rerank_a_list.py is in tests/test_built_in.py.
+@pytest.mark.parametrize("script", ["certify_scores.py", "calibrate_on_rows.py"])
 def test_an_example_without_a_run_prints_what_it_says(run, script, tmp_path):
     told = docstring(script).partition("prints\n\n")[2]
     assert told and run(script, tmp_path) == [line.strip() for line in told.splitlines()]

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
-from numpy.testing import assert_equal
+from list_fixtures import COSINE_ROUNDING, assert_alike
 from tiny_reranker import refused
 
 from umls_reranker import ConceptLinker
@@ -174,8 +174,8 @@ def test_equal_mentions_are_searched_once(linker, monkeypatch):
         searched.clear()
         found = remembered.search(texts)
         assert searched == {"cold": [], "": []}.get(" ".join(texts), texts)
-        assert_equal(found.rows, search(texts, 8).rows)
-        assert_equal(found.scores, search(texts, 8).scores)
+        assert found.rows.tolist() == search(texts, 8).rows.tolist()
+        assert_alike(found.scores, search(texts, 8).scores, COSINE_ROUNDING)
 
 
 def test_an_exported_index_and_the_model_are_all_that_is_needed(
@@ -202,7 +202,8 @@ def test_an_exported_index_and_the_model_are_all_that_is_needed(
     finally:
         (scripts.materials / "gone").rename(moved)
     asked = {"mention": "renal failure", "entity_type": "T047"}
-    assert alone.link(**asked) == linker.link(**asked)
+    # A logit of a remembered pair was computed in a batch of another shape.
+    assert_alike([alone.link(**asked)], [linker.link(**asked)])
     again = scripts.run("export_index", scripts.recipe, "--index_folder", target)
     assert again.code == 2 and "already exists" in again.errors[0]
 

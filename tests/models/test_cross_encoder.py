@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from list_fixtures import COSINE_ROUNDING, ROUNDING, assert_alike
 from processes import run_forked
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_cross_encoder, tiny_encoder
@@ -37,6 +38,9 @@ from umls_reranker.models.pretrained import (
 )
 
 TEMPLATE = PairTemplate(max_length=32)
+# The logits of transformers, which computes in another order, differ by up to 1.8e-5 from ours with
+# random weights as large as these.
+OTHER_CODE = 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +108,7 @@ def test_logits_are_those_of_transformers_in_input_order(layout, model, pairs, e
     for options in ({}, {"chunk_pairs": 7}):
         scores = load(model).score(*pairs, **options)
         assert scores.logits.dtype == np.float32
-        np.testing.assert_allclose(scores.logits, expected, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(scores.logits, expected, rtol=0, atol=OTHER_CODE)
         assert scores.truncated == sum(count > 29 for count in letters) > 0
 
 
@@ -112,7 +116,7 @@ def test_logits_are_those_of_transformers_in_input_order(layout, model, pairs, e
 def test_logits_do_not_depend_on_the_batches(layout, model, pairs, expected, token_budget):
     scorer = load(model, token_budget=token_budget)
     assert isinstance(scorer.network, PackedBert) == (layout == "packed")
-    np.testing.assert_allclose(scorer.score(*pairs).logits, expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(scorer.score(*pairs).logits, expected, rtol=0, atol=OTHER_CODE)
 
 
 def test_equal_pairs_are_scored_once(model, pairs, expected):
@@ -120,7 +124,7 @@ def test_equal_pairs_are_scored_once(model, pairs, expected):
     batches = watch(scorer)
     order = np.random.default_rng(0).permutation(np.repeat(np.arange(60), 4))
     logits = scorer.score(*([column[i] for i in order] for column in pairs)).logits
-    np.testing.assert_allclose(logits, expected[order], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(logits, expected[order], rtol=0, atol=OTHER_CODE)
     tokenizer = AutoTokenizer.from_pretrained(model)
     distinct = tokenizer(*pairs, truncation="longest_first", max_length=32)["input_ids"]
     assert sum(map(len, batches)) == len(set(map(tuple, distinct)))
@@ -142,9 +146,9 @@ def test_context_is_read_when_the_template_has_it(model):
     scorer = load(model, PairTemplate(32, context_tokens=4))
     bare = scorer.score(["cold"], ["cold"]).logits
     seen = scorer.score(["cold", "cold"], ["cold", "cold"], ["a bad", ""], ["b", ""]).logits
-    assert seen[1] == pytest.approx(bare[0], abs=1e-4) and abs(seen[0] - bare[0]) > 1e-3
+    assert seen[1] == pytest.approx(bare[0], abs=ROUNDING) and abs(seen[0] - bare[0]) > 1e-3
     unread = load(model).score(["cold"], ["cold"], ["a bad"], ["b"]).logits
-    np.testing.assert_allclose(unread, load(model).score(["cold"], ["cold"]).logits, atol=1e-4)
+    np.testing.assert_allclose(unread, load(model).score(["cold"], ["cold"]).logits, atol=ROUNDING)
 
 
 def test_no_pairs(model):
@@ -173,7 +177,9 @@ def test_a_forked_process_scores_with_threads_of_its_own(model, pairs, expected,
         scorer.score(*pairs)
 
         def work():
-            np.testing.assert_allclose(scorer.score(*pairs).logits, expected, rtol=0, atol=1e-4)
+            np.testing.assert_allclose(
+                scorer.score(*pairs).logits, expected, rtol=0, atol=OTHER_CODE
+            )
 
         assert run_forked(work) == 0
     finally:
@@ -327,7 +333,7 @@ def test_the_logit_of_an_encoder_is_the_scaled_cosine_of_two_texts(encoder_folde
     scorer = load(encoder_folder, PairTemplate(), token_budget=token_budget)
     scores = scorer.score(np.repeat(TEXTS, len(TEXTS)).tolist(), TEXTS * len(TEXTS))
     expected = COSINE_SCALE * (vectors @ vectors.T).ravel()
-    np.testing.assert_allclose(scores.logits, expected, atol=1e-4)
+    np.testing.assert_allclose(scores.logits, expected, atol=ROUNDING)
     assert scores.computed == len(set(TEXTS)) ** 2
     assert len(scorer.score([], []).logits) == 0
 
@@ -397,7 +403,7 @@ def test_result_does_not_depend_on_the_number_of_threads(encoder_folder):
                 )
     finally:
         torch.set_num_threads(threads)
-    assert results[0].tobytes() == results[1].tobytes()
+    assert_alike(results[0], results[1], COSINE_ROUNDING)
     assert set(within) == {1}
 
 

@@ -90,7 +90,7 @@ def same(found, expected):
     """Rows are equal, scores but for rounding: batches differ."""
     for key in ("id", "candidates"):
         assert [row[key] for row in found] == [row[key] for row in expected]
-    assert_alike([row["ranked"] for row in found], [row["ranked"] for row in expected], 1e-4)
+    assert_alike([row["ranked"] for row in found], [row["ranked"] for row in expected])
 
 
 def outcome(counts):
@@ -483,7 +483,7 @@ def test_frames_of_spark_gain_the_ranking_and_the_model_is_loaded_once(model, ro
     assert len(frames) == 3 and bulk._load.cache_info().misses == 1
     for ranked in frames:
         assert ranked["note"].tolist() == notes
-        assert_alike(ranked["ranked"], [row["ranked"] for row in expected], 1e-4)
+        assert_alike(ranked["ranked"], [row["ranked"] for row in expected])
 
 
 @pytest.mark.parametrize("column", ["entity", "candidates"])

@@ -81,7 +81,9 @@ def _write_onnx(folder: Path, file: Path, max_length: int) -> None:
     names = input_names(model, load_pretrained(transformers.AutoTokenizer, folder))
     # Two rows and several columns: a dimension of one would be treated as a constant.
     inputs = {name: torch.ones(2, 8, dtype=torch.int64) for name in names}
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=max_length)}
+    # torch 2.9 refuses batches of one row, for attention in PyTorch; the graph computes them.
+    batch = torch.export.Dim("batch", min=2)
+    axes = {0: batch, 1: torch.export.Dim("length", max=max_length)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
