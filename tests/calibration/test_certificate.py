@@ -374,3 +374,13 @@ def test_a_stated_assumption_about_the_worst_document_asks_for_fewer():
         135,
     )
     assert half.p_value(np.ones(29), np.ones(29)) <= 0.05 < half.p_value(np.ones(28), np.ones(28))
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+@pytest.mark.parametrize("column", [0, 1])
+@pytest.mark.parametrize("digits", [400, 5_000])
+def test_integers_too_large_for_a_float_are_refused_with_their_row(column, digits, calibrate):
+    columns = [[0.9] * 20, [1] * 20, [str(row) for row in range(20)]]
+    columns[column][3] = 10**digits
+    with pytest.raises(UserError, match="^row 3: .{1,200}$"):
+        certify(*columns, calibrate=calibrate)

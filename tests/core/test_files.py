@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import itertools
 import json
 import os
 import platform
@@ -18,16 +19,20 @@ from umls_reranker.core import files
 from umls_reranker.core.arrays import progress
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import (
+    LONGEST_LINE,
+    bounded_lines,
     file_sha256,
     fingerprint_path,
     hold,
     read_json,
     read_lines,
+    read_whole,
     remembered,
     require_writable,
     write_json,
     written,
 )
+from umls_reranker.vocab.concepts import read_name_rows
 
 
 def listing(folder):
@@ -251,3 +256,22 @@ def test_a_bar_in_a_log_is_only_of_long_work(monkeypatch):
     monkeypatch.setenv("UMLS_RERANKER_PROGRESS", "0")
     before = log.getvalue()
     assert list(progress(range(2), desc="work")) == [0, 1] and log.getvalue() == before
+
+
+def test_a_file_that_unpacks_to_more_than_any_table_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "names.csv.gz"
+    with gzip.open(path, "wb", compresslevel=1) as stream:
+        stream.write(b"id,name\n1,")
+        for _ in range(LONGEST_LINE >> 20):
+            stream.write(b"a" * (1 << 20))
+    with pytest.raises(UserError, match="names.csv.gz:2: "):
+        list(read_lines(path))
+    with pytest.raises(UserError, match="names.csv.gz:2: "):
+        read_name_rows(path)
+    with path.open("rb") as stream, pytest.raises(UserError, match="names.csv.gz has more than"):
+        read_whole(path, most=1 << 20)
+    lines = bounded_lines(path, io.BytesIO(b"1\n2\n3\n4"), most=3)
+    assert list(itertools.islice(lines, 3)) == [b"1\n", b"2\n", b"3\n"]
+    with pytest.raises(UserError, match="names.csv.gz:4: "):
+        next(lines)
+    assert [*bounded_lines(path, io.StringIO("12\n345"), longest=3)] == ["12\n", "345"]

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import httpx
 import pyarrow as pa
 import pytest
+import uvicorn
 from list_fixtures import assert_alike
 from processes import Service
 from tiny_reranker import tiny_reranker, with_cut
@@ -21,6 +22,7 @@ from umls_reranker import ConceptLinker, UMLSReranker, UserError
 from umls_reranker.doors.http import app as service
 from umls_reranker.doors.http.app import create_app
 from umls_reranker.doors.http.batching import Batcher, Call
+from umls_reranker.doors.http.server import timed_protocol
 from umls_reranker.linking.linker import LinkedConcept, MentionQueries
 from umls_reranker.serving.arguments import ServingArguments
 
@@ -644,3 +646,35 @@ def test_a_recipe_that_will_not_do_ends_in_one_line(scripts, finished, recipe, t
     assert no_model.code == 2 and "neither a local folder nor a Hub repo" in no_model.errors[0]
     limits = scripts.run("serve", recipe, max_request_mentions=600, dry_run=True)
     assert limits.code == 2 and "max_request_mentions: 600" in limits.errors[0]
+
+
+ANSWERED = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET /he"
+
+
+@pytest.mark.parametrize("begin", [b"", b"POST /rerank HTTP/1.1\r\nHost: a\r\nX", ANSWERED])
+def test_a_connection_that_stops_inside_its_headers_is_closed(reranker, begin):
+    app = create_app(reranker, ServingArguments())
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, http=timed_protocol(0.5), log_level="error", lifespan="on")
+    )
+
+    async def work():
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(begin)
+        received = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        server.should_exit = True
+        await serving
+        return received
+
+    assert asyncio.run(work()).startswith(b"HTTP/1.1 200" if begin == ANSWERED else b"")
+
+
+def test_a_number_of_thousands_of_digits_is_named(reranker):
+    body = b'{"query": "cold", "texts": ["a"], "x": %s}' % (b"9" * 5_000)
+    answer = ask(reranker, ("/rerank", body))
+    assert answer.status_code == 400 and "digits" in answer.json()["error"]

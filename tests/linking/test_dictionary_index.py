@@ -140,6 +140,8 @@ ADDED = [
     ("MESH:D1", "Heart-Attack", "the dictionary has it for another concept"),
     ("OMIM:2", "coronary", "added"),
     ("MESH:D2", "lump", "the files have it for another concept"),
+    ("MESH:D1", "heart attacks", "the dictionary has a form of it for another concept"),
+    ("MESH:D1", "heart att\u200back", "the dictionary has a form of it for another concept"),
 ]
 
 
@@ -163,6 +165,8 @@ def test_names_are_added_unless_they_are_those_of_others(index, tmp_path, capsys
     assert left_out == [
         ("MESH:D1", "Heart-Attack", "more.tsv", "4", ADDED[2][2], "MESH:D2"),
         ("MESH:D2", "lump", "more.tsv", "6", ADDED[4][2], "MESH:D1"),
+        ("MESH:D1", "heart attacks", "more.tsv", "7", ADDED[5][2], "MESH:D2"),
+        ("MESH:D1", "heart att\u200back", "more.tsv", "8", ADDED[6][2], "MESH:D2"),
         ("MESH:D1", "Lump", "further.txt", "1", ADDED[4][2], "MESH:D2"),
     ]
     keys = {IndexSettings.load(tmp_path / name).index_key for name in ("without", "made")}

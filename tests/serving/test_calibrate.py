@@ -122,6 +122,16 @@ def test_of_a_list_that_the_cross_encoder_cannot_read_whole_nothing_is_high():
     assert decided.scores.log_odds[1] == 0 < decided.scores.log_odds[0]
 
 
+@pytest.mark.parametrize("factor", [1e307, 1e-300])
+def test_scores_that_nobody_can_compute_with_are_named(factor):
+    rows = list_rows()
+    for row in rows:
+        for item in row["candidates"]:
+            item["sapbert_score"] *= factor
+    with pytest.raises(UserError, match="'sapbert' has values from .* scores"):
+        calibrate(rows)
+
+
 def state_of(folder):
     return json.loads((folder / "calibrator.json").read_text())
 

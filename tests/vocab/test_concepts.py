@@ -25,6 +25,7 @@ from umls_reranker.vocab.concepts import (
     iter_concepts,
     join_concepts,
     read_name_concepts,
+    read_name_rows,
     write_concepts,
 )
 from umls_reranker.vocab.ontology import read_obo_concepts
@@ -668,3 +669,11 @@ def test_the_network_built_in_is_whole():
         and network.name("group:CHEM") == "Chemicals & Drugs"
     )
     assert [type_id for type_id in network if network[type_id].parent is None] == ["T071", "T051"]
+
+
+def test_a_column_that_is_named_twice_is_refused(tmp_path):
+    path = tmp_path / "dh.csv"
+    for header in ("id,name,name", "id,name,,"):
+        path.write_text(f"{header}\n" + ",".join(["a"] * (header.count(",") + 1)) + "\n")
+        with pytest.raises(UserError, match="dh.csv:1: "):
+            read_name_rows(path)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..core.errors import UserError
+from ..core.files import is_finite
 from .calibrators import LabelledScores, PlattCalibrator
 from .reliability import document_folds, document_index, document_sums
 
@@ -221,6 +222,12 @@ class PrecisionTest:
     def _deficit(self) -> float:
         """How far the added document is below the target, as a share of its size."""
         return self.target - (1.0 - self.most_wrong)
+
+
+def _shown(value: Any) -> str:
+    """A value for messages; Python does not write integers of thousands of digits."""
+    is_too_large = isinstance(value, int) and not is_finite(value)
+    return "with hundreds of digits" if is_too_large else repr(value)
 
 
 def is_number(value: object) -> bool:
@@ -568,9 +575,9 @@ def _checked(
         counts = ", ".join(f"{count:,} {name}" for name, count in lengths.items())
         raise UserError(f"{counts}: give one of each per mention")
     for row, (score, label, document) in enumerate(zip(*columns.values(), strict=True)):
-        if not is_number(score) or not np.isfinite(score):
+        if not is_number(score) or not is_finite(score):
             raise UserError(
-                f"row {row}: the score {score!r} is not a number; "
+                f"row {row}: the score {_shown(score)} is not a number; "
                 "leave out mentions without an answer"
             )
         if not calibrate and not -ROUNDING <= score <= 1.0 + ROUNDING:
@@ -579,7 +586,7 @@ def _checked(
                 "pass calibrate=True to map scores on another scale to probabilities"
             )
         if not is_number(label) or label not in (0, 1):
-            raise UserError(f"row {row}: correct is {label!r}; give True or False")
+            raise UserError(f"row {row}: correct is {_shown(label)}; give True or False")
         # pandas.NA cannot be compared, not even with itself.
         is_id = isinstance(document, Hashable) and document is not None
         if not is_id or str(document) == "<NA>" or document != document:

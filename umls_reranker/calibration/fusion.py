@@ -234,8 +234,18 @@ class Standardized(NamedTuple):
                     f"feature {name!r} has non-finite values; check the candidates and the model"
                 )
         values = np.stack([np.asarray(column, np.float64) for column in columns.values()], axis=1)
-        center = values.mean(axis=0)
-        scale = values.std(axis=0)
+        # Squares of numbers such as 1e200 are infinite, those of 1e-200 are 0.
+        with np.errstate(over="ignore", invalid="ignore"):
+            center = values.mean(axis=0)
+            scale = values.std(axis=0)
+        for name, column, deviation in zip(columns, values.T, scale, strict=True):
+            low = column.min()
+            high = column.max()
+            if low != high and not 0 < deviation < np.inf:
+                raise UserError(
+                    f"feature {name!r} has values from {low:g} to {high:g}, too large or too close "
+                    "to compute with; multiply its scores by a constant"
+                )
         # The standard deviation of a constant may be a rounding error instead of 0.
         constant = values.min(axis=0) == values.max(axis=0)
         center[constant] = values[0, constant]

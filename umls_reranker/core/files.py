@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TextIO, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -339,8 +339,23 @@ def _add_bytes(digest: Any, path: Path) -> None:
 GZIP_MAGIC = b"\x1f\x8b"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 START_BYTES = 1 << 16
-# A cell of CSV may hold a whole document, as a line of JSON may; the greatest number of the module.
-csv.field_size_limit((1 << 31) - 1)
+# A line may hold a whole document; and the largest table of a UMLS release has some 10^8 lines. A
+# file that unpacks to more would fill the memory.
+LONGEST_LINE = 1 << 26
+MOST_LINES = 1_000_000_000
+# Of a file that is read at once.
+MOST_BYTES = 1 << 32
+csv.field_size_limit(LONGEST_LINE)
+
+
+Line = TypeVar("Line", str, bytes, covariant=True)
+
+
+class HasLines(Protocol[Line]):
+    """An open file of text or bytes."""
+
+    def readline(self, size: int, /) -> Line:
+        """The next line, or its first `size` characters; empty at the end."""
 
 
 @contextmanager
@@ -377,31 +392,75 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     r"""Yield ``(number from 1, line without \n or \r\n)``; only ``\n`` ends a line.
 
     Raises:
-        UserError: as `open_binary`.
+        UserError: as `open_binary` and `bounded_lines`.
     """
     with open_binary(path) as stream:
-        for number, line in enumerate(stream, start=1):
+        for number, line in enumerate(bounded_lines(path, stream), start=1):
             if number == 1:
                 line = line.removeprefix(BYTE_ORDER_MARK)
             yield number, line.rstrip(b"\r\n")
 
 
+def read_whole(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The unpacked bytes of a file.
+
+    Raises:
+        UserError: as `open_binary`; or there are more than `most`.
+    """
+    with open_binary(path) as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise UserError(f"{path} has more than {most:,} bytes; divide it")
+    return content
+
+
+def bounded_lines(
+    path: Path, stream: HasLines[Line], longest: int = LONGEST_LINE, most: int = MOST_LINES
+) -> Iterator[Line]:
+    """Yield the lines of an open file.
+
+    Args:
+        path: the file, for messages.
+        stream: the file, of bytes or text.
+        longest: bytes or characters of a line, at most.
+        most: number of lines, at most.
+
+    Raises:
+        UserError: a line is longer, or there are more (names file and line).
+    """
+    number = 0
+    while line := stream.readline(longest + 1):
+        number += 1
+        if len(line) > longest:
+            raise UserError(
+                f"{path}:{number}: the line is longer than {longest:,} characters; is it the right "
+                "file? Divide the line, or download the file again"
+            )
+        if number > most:
+            raise UserError(
+                f"{path}:{number}: the file has more than {most:,} lines; is it the right file? "
+                "Divide it, or download it again"
+            )
+        yield line
+
+
 def read_table(
-    path: Path, lines: Iterable[str], delimiter: str, has_quotes: bool = True
+    path: Path, stream: TextIO, delimiter: str, has_quotes: bool = True
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield ``(number of its first line, cells)`` of each row that is not blank, the header first.
 
     Args:
         path: the file, for messages.
-        lines: of the file, opened with ``newline=""``.
+        stream: the file, opened with ``newline=""``.
         delimiter: what separates cells.
         has_quotes: whether quotes may enclose a cell; otherwise they are characters of it.
 
     Raises:
         UserError: a quote is not closed or not at the edge of its cell, or a row has not as many
-            cells as the first (names file and line).
+            cells as the first (names file and line); or as `bounded_lines`.
     """
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE
+    lines = bounded_lines(path, stream)
     reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
     number = 1
     size = None

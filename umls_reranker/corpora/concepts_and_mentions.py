@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import compress, islice
+from itertools import compress, islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ from ..vocab.concepts import (
 )
 from ..vocab.ontology import read_obo_concepts
 from ..vocab.rrf import PAIRS, read_relations, read_release, read_rrf_concepts, read_table
-from ..vocab.text import normalize_name, normalize_names
+from ..vocab.text import normal_forms, normalize_name, normalize_names, visible
 from ..vocab.types import GROUP_PREFIX, TypeHierarchy
 from .arguments import ConceptArguments
 from .corpus import Mention
@@ -77,7 +77,10 @@ class ConceptSource(NamedTuple):
     left_out: pa.Table | None = None
 
     def with_names(self, paths: Sequence[Path]) -> ConceptSource:
-        """The concepts with further names, but none that another has; normalized ones are compared.
+        """The concepts with further names, but none that another has in any form.
+
+        A name is left out if another concept has its normalized form, or if another has its normal
+        form, by which retrievers find it, and its own has not.
 
         The report gets the numbers of ``added_names``, and of ``left_out_names`` by reason. Names
         that their concept has already count as neither.
@@ -94,20 +97,28 @@ class ConceptSource(NamedTuple):
         columns = ConceptColumns(self.concepts)
         names = [name for path in paths for name in _names_of(path, columns)]
         forms = normalize_names(pa.array([name["name"] for name in names], pa.string()))
-        rows, offsets = StringRows(rows_by_name(self.concepts)).find(forms)
-        ids = columns.column("cui", rows).to_pylist()
+        having_name = _ids_by_form(self.concepts, columns, forms, normalize_names)
+        visible_forms = _visible_forms(pa.array([name["name"] for name in names], pa.string()))
+        having_form = _ids_by_form(self.concepts, columns, visible_forms, _visible_forms)
         in_files: defaultdict[str, set[str]] = defaultdict(set)
         for name, form in zip(names, forms.to_pylist(), strict=True):
             in_files[form].add(name["id"])
         added: defaultdict[str, dict[str, None]] = defaultdict(dict)
         left_out = []
         for number, (name, form) in enumerate(zip(names, forms.to_pylist(), strict=True)):
-            in_dictionary = ids[offsets[number] : offsets[number + 1]]
-            if name["id"] in in_dictionary:
+            with_name = having_name[number]
+            if name["id"] in with_name:
                 continue
-            if others := in_dictionary or sorted(in_files[form] - {name["id"]}):
-                owner = "the dictionary has" if in_dictionary else "the files have"
-                reason = f"{owner} it for another concept"
+            with_form = having_form[number]
+            if name["id"] in with_form:
+                with_form = []
+            in_files_alone = sorted(in_files[form] - {name["id"]})
+            if others := with_name or with_form or in_files_alone:
+                reason = "the files have it for another concept"
+                if with_name:
+                    reason = "the dictionary has it for another concept"
+                elif with_form:
+                    reason = "the dictionary has a form of it for another concept"
                 left_out.append(name | {"reason": reason, "ids_of_others": "|".join(others)})
             else:
                 added[name["id"]][name["name"]] = None
@@ -204,6 +215,23 @@ def join_sources(sources: Sequence[ConceptSource]) -> ConceptSource:
         (),
         {"dictionaries": [source.report for source in sources], **report},
     )
+
+
+def _visible_forms(names: pa.StringArray) -> pa.StringArray:
+    """The normal form of each name without its invisible characters."""
+    return pa.array(normal_forms([visible(name) for name in names.to_pylist()]), pa.string())
+
+
+def _ids_by_form(
+    concepts: pa.Table,
+    columns: ConceptColumns,
+    forms: pa.StringArray,
+    make_forms: Callable[[pa.StringArray], pa.StringArray],
+) -> list[list[str]]:
+    """The ids of the concepts with a name of each form, for n forms of this kind."""
+    rows, offsets = StringRows(rows_by_name(concepts, make_forms)).find(forms)
+    ids = columns.column("cui", rows).to_pylist()
+    return [ids[start:end] for start, end in pairwise(offsets.tolist())]
 
 
 def _names_of(path: Path, columns: ConceptColumns) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import Malformed, UserError
-from ..core.files import decode, excerpt, open_binary, read_lines, start_of
+from ..core.files import decode, excerpt, read_lines, read_whole, start_of
 from ..vocab.text import CUI
 from .corpus import (
     Annotation,
@@ -122,8 +122,7 @@ class Brat(CorpusReader):
         return any(map(SPAN_LINE.match, start.decode(errors="replace").splitlines()[:100]))
 
     def documents(self, path: Path, faults: Faults) -> Iterator[Document]:
-        with open_binary(path.with_suffix(".txt")) as stream:
-            content = stream.read()
+        content = read_whole(path.with_suffix(".txt"))
         lines = [(f"{path}:{number}", line) for number, line in read_lines(path)]
         try:
             text = decode(content)
@@ -280,8 +279,7 @@ def _load(path: Path) -> Any:
         from bioc import biocjson, biocxml
     except ImportError:
         raise UserError(f"{path} is BioC; install the extra bioc to read it") from None
-    with open_binary(path) as stream:
-        content = stream.read()
+    content = read_whole(path)
     # Entities can expand to gigabytes, or read other files; another encoding could hide them.
     if b"<!ENTITY" in content or b"\0" in content:
         raise UserError(

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -53,8 +53,12 @@ CONCEPT_SCHEMA = pa.schema(
     }
 )
 ROWS_PER_BATCH = 10_000
+# Of a file of names, which is read into memory; a whole UMLS release has 17 million names.
+MOST_NAME_ROWS = 30_000_000
 # An arbitrary odd number, which spreads row numbers over 64 bits.
 ROW_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,14 +260,16 @@ def write_concepts(concepts: pa.Table, hierarchy: TypeHierarchy, path: Path) -> 
     return len(concepts)
 
 
-def rows_by_name(concepts: pa.Table) -> pa.Table:
-    """The table for `StringRows` of the normalized names of concepts."""
+def rows_by_name(
+    concepts: pa.Table, forms: Callable[[pa.StringArray], pa.StringArray] = normalize_names
+) -> pa.Table:
+    """The table for `StringRows` of the names of concepts in a form, by default normalized."""
 
     def hashed(start: int) -> tuple[np.ndarray, np.ndarray]:
         batch = concepts.slice(start, ROWS_PER_BATCH)
         preferred = batch["name"].combine_chunks()
         synonyms = batch["synonyms"].combine_chunks()
-        names = normalize_names(pa.concat_arrays([preferred, pc.list_flatten(synonyms)]))
+        names = forms(pa.concat_arrays([preferred, pc.list_flatten(synonyms)]))
         rows = np.concatenate(
             [np.arange(len(preferred)), pc.list_parent_indices(synonyms).to_numpy()]
         )
@@ -595,7 +601,7 @@ def read_name_rows(path: Path) -> NameRows:
             table = parquet.read_table(path)
             lines = np.arange(1, len(table) + 1)
         elif header.startswith(b"{"):
-            table, lines = _table_of_rows(COLUMNS, _json_rows(path))
+            table, lines = _table_of_rows(COLUMNS, _bounded_rows(path, _json_rows(path)))
         elif b"||" in header:
             separator = "|"
             table, lines = _biosyn_table(path)
@@ -623,8 +629,8 @@ def read_name_rows(path: Path) -> NameRows:
 
 
 def _biosyn_table(path: Path) -> tuple[pa.Table, np.ndarray]:
-    with open_binary(path) as stream:
-        texts = pa.array(stream.read().decode("utf-8-sig").split("\n"), pa.string())
+    lines = _bounded_rows(path, read_lines(path))
+    texts = pa.array([line.decode() for _, line in lines], pa.string())
     has_text = pc.not_equal(texts, "")
     fields = pc.extract_regex(texts.filter(has_text), BIOSYN)
     return pa.Table.from_struct_array(fields), np.flatnonzero(has_text) + 1
@@ -637,7 +643,12 @@ def _text_table(path: Path, delimiter: str) -> tuple[pa.Table, np.ndarray]:
         text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
         rows = read_table(path, text, delimiter, is_csv)
         _, header = next(rows, (1, [""]))
-        table, lines = _table_of_rows(header, rows)
+        repeated = [name for name in header if header.count(name) > 1]
+        if repeated:
+            raise UserError(
+                f"{path}:1: the column {repeated[0]!r} is named more than once; remove one of them"
+            )
+        table, lines = _table_of_rows(header, _bounded_rows(path, rows))
     return table if is_csv else pa.table(list(map(_unquoted, table.columns)), header), lines
 
 
@@ -661,6 +672,23 @@ def _json_rows(path: Path) -> Iterator[tuple[int, list[Any]]]:
             except (ValueError, TypeError, AttributeError, RecursionError) as error:
                 raise UserError(f"{path}:{number}: not a JSON object of texts ({error})") from None
             yield number, cells
+
+
+def _bounded_rows(
+    path: Path, rows: Iterable[tuple[int, Row]], most: int = MOST_NAME_ROWS
+) -> Iterator[tuple[int, Row]]:
+    """The rows of a file of names, each with its line, which are all kept in memory.
+
+    Raises:
+        UserError: there are more than `most`.
+    """
+    for count, (number, row) in enumerate(rows, start=1):
+        if count > most:
+            raise UserError(
+                f"{path}:{number}: a file of names has at most {most:,} rows; divide it, and give "
+                "index several dictionaries"
+            )
+        yield number, row
 
 
 def _table_of_rows(

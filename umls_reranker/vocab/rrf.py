@@ -19,7 +19,7 @@ from pyarrow import csv
 
 from ..core.arrays import arrow_writer, open_arrow, progress
 from ..core.errors import Malformed, UserError
-from ..core.files import decode, open_binary, read_lines
+from ..core.files import MOST_LINES, decode, open_binary, read_lines
 from .concepts import NameLists, distinct_lists, table_of_lists
 
 # The last pipe closes the line, so a CSV reader finds one more column.
@@ -83,6 +83,7 @@ def read_table(
     )
     reading = csv.ReadOptions(column_names=[*table.fields, CLOSING], block_size=block_bytes)
     with open_binary(path) as stream, progress(desc=f"reading {path.name}", unit=" lines") as bar:
+        lines = 0
         try:
             for batch in csv.open_csv(stream, reading, PIPES, convert):
                 is_sound = all(
@@ -91,6 +92,12 @@ def read_table(
                 if not is_sound or pc.any(pc.not_equal(batch[CLOSING], "")).as_py():
                     raise pa.ArrowInvalid("a field is missing")
                 yield batch.select(used)
+                lines += len(batch)
+                if lines > MOST_LINES:
+                    raise UserError(
+                        f"{path}:{lines}: the file has more than {MOST_LINES:,} lines; download it "
+                        "again"
+                    )
                 bar.update(len(batch))
         except pa.ArrowInvalid as error:
             raise _malformed(path, table, str(error).splitlines()[0]) from None

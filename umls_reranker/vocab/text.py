@@ -57,12 +57,18 @@ def are_alike(first: str, second: str) -> bool:
 
 
 def _plain_form(text: str) -> str:
-    visible = "".join(
+    return normalize_name(ACCENTS.sub("", unicodedata.normalize("NFD", visible(text))))
+
+
+def visible(text: str) -> str:
+    """The text without characters that nobody sees, such as the zero width space."""
+    if text.isprintable():
+        return text
+    return "".join(
         character
         for character in text
         if character.isspace() or unicodedata.category(character) not in INVISIBLE
     )
-    return normalize_name(ACCENTS.sub("", unicodedata.normalize("NFD", visible)))
 
 
 def normalize_names(names: pa.StringArray) -> pa.StringArray:

@@ -56,7 +56,10 @@ BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 KINDS = {424: "Backend", 429: "Overloaded", 500: "Backend", 503: "Overloaded"}
 # These replace "There was an error parsing the body" and "Not Found".
 CLEARER = {
-    400: "the body cannot be read; send uncompressed JSON in UTF-8 without deep nesting",
+    400: (
+        "the body cannot be read; send uncompressed JSON in UTF-8, without deep nesting or numbers "
+        "of thousands of digits"
+    ),
     404: "unknown path; GET /openapi.json lists all paths",
 }
 

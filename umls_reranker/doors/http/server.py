@@ -1,5 +1,6 @@
 """Starting the HTTP service."""
 
+import asyncio
 import signal
 import sys
 import warnings
@@ -13,6 +14,38 @@ from ...serving.reranker import UMLSReranker
 
 # Seconds to finish requests in progress; a container manager must wait longer before killing.
 STOP_SECONDS = 30
+
+
+def timed_protocol(seconds: float) -> type[asyncio.Protocol]:
+    """Uvicorn's protocol, closing connections whose next request does not begin in time.
+
+    A request begins when all its headers have come; the rest is limited by the application.
+
+    Args:
+        seconds: after the connection, or the answer before.
+    """
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    class TimedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            self._closing = self.loop.call_later(seconds, self._close_if_waiting)
+
+        def on_response_complete(self) -> None:
+            self._closing.cancel()
+            self._closing = self.loop.call_later(seconds, self._close_if_waiting)
+            super().on_response_complete()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._closing.cancel()
+            super().connection_lost(exc)
+
+        def _close_if_waiting(self) -> None:
+            # The answer to a request in progress begins to count anew.
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.close()
+
+    return TimedProtocol
 
 
 def serve(serving: ServingArguments, options: Mapping[str, Any], *, dry_run: bool = False) -> None:
@@ -29,7 +62,7 @@ def serve(serving: ServingArguments, options: Mapping[str, Any], *, dry_run: boo
     try:
         import uvicorn
 
-        from .app import create_app
+        from .app import READ_SECONDS, create_app
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; install the extra serve") from None
     print(f"loading {serving.served_model}", file=sys.stderr, flush=True)
@@ -62,6 +95,7 @@ def serve(serving: ServingArguments, options: Mapping[str, Any], *, dry_run: boo
             app,
             host=serving.host,
             port=serving.port,
+            http=timed_protocol(READ_SECONDS),
             timeout_graceful_shutdown=STOP_SECONDS,
             access_log=False,
         )
