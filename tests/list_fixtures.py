@@ -125,3 +125,10 @@ def write_lists(path, rows):
     else:
         write_feather(pa.Table.from_pylist(rows), path, compression="uncompressed")
     return path
+
+
+class ReadsEverything:
+    """The encoder of a stand-in for a cross-encoder, which can read every pair."""
+
+    def are_legible(self, mentions, names):
+        return np.ones(len(names), bool)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from datasets import Dataset
-from list_fixtures import make_lists, with_types
+from list_fixtures import ReadsEverything, make_lists, with_types
 from sklearn.metrics import f1_score
 
 from umls_reranker.calibration.arguments import CalibrationArguments
@@ -346,6 +346,7 @@ class CountingCrossEncoder:
     """Logits that tell what the cross-encoder saw; remembers what it was asked."""
 
     template = PairTemplate(candidate_fields=("preferred_name",), mention_types=True)
+    encoder = ReadsEverything()
 
     def __init__(self):
         self.asked = []

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from list_fixtures import make_lists
+from list_fixtures import ReadsEverything, make_lists
 from outcome_fixtures import make_metrics, make_outcomes
 from tiny_reranker import HIERARCHY, fit_thresholds
 
@@ -533,6 +533,7 @@ def test_of_a_model_that_uses_no_cross_encoder_nothing_is_told_of_one():
 def test_every_list_is_scored_once_and_what_pruning_changes_is_told():
     class Scorer:
         template = PairTemplate()
+        encoder = ReadsEverything()
         scored = 0
 
         def score(self, mentions, *rest):
@@ -553,6 +554,7 @@ def test_every_list_is_scored_once_and_what_pruning_changes_is_told():
 def test_only_lists_that_are_drawn_are_scored_whole():
     class Scorer:
         template = PairTemplate()
+        encoder = ReadsEverything()
         scored = 0
 
         def score(self, mentions, names, *rest):

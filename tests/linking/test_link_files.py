@@ -346,19 +346,27 @@ def test_answers_of_reviewers_stay_and_the_rest_is_left_to_review(tmp_path, link
     assert rows[0]["answer"] == "C9000012" and rows[0]["answer_score"]
 
 
-def test_all_answers_that_the_index_lacks_are_named_before_anything_is_linked(tmp_path, linker):
-    write_lists(tmp_path / "in.jsonl", [{"mention": "asthma"}, {"mention": "x y"}])
+def test_all_answers_that_the_index_lacks_are_named_at_once(tmp_path, linker):
+    terms = [f"term {number}" for number in range(15)]
+    write_lists(tmp_path / "in.jsonl", [{"mention": term} for term in ("asthma", *terms)])
     sheet = tmp_path / "sheet.csv"
     wrong = ["#N/A", "1", "chest pain", "c9000016", "C9000016|", *map(str, range(2, 12))]
-    lines = [f"term {number},{answer}\n" for number, answer in enumerate(wrong)]
-    sheet.write_text("".join(["mention,gold_cui\n", "asthma,C9000012\n", *lines]))
+    lines = [f"{term},{answer}\n" for term, answer in zip(terms, wrong, strict=True)]
+    others = ["asthma,C9000012\n"]
+    sheet.write_text("".join(["mention,gold_cui\n", *lines, *others]))
     options = {"reviewed": [sheet]}
     said = refused(run, LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "no.csv", **options)
-    for line, answer in enumerate(wrong[:4], start=3):
+    for line, answer in enumerate(wrong[:4], start=2):
         assert f"sheet.csv:{line}: " in said and repr(answer) in said
     # One has a blank id; ten are named.
-    assert "sheet.csv:7: " in said and said.count("sheet.csv:") == 10 and " 5 more" in said
+    assert "sheet.csv:6: " in said and said.count("sheet.csv:") == 10 and " 5 more" in said
     assert not list(tmp_path.glob("*no.csv*"))
+    # An answer that no row asks for may be of another index.
+    write_lists(tmp_path / "in.jsonl", [{"mention": "asthma"}])
+    assert (
+        run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "yes.csv", **options)["reviewed"]
+        == 1
+    )
 
 
 def die():

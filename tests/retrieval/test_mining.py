@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from list_fixtures import make_lists
+from list_fixtures import ReadsEverything, make_lists
 from trigram_encoder import HIERARCHY, make_concepts
 
 from umls_reranker.core.arrays import open_arrow
@@ -250,6 +250,8 @@ def test_a_template_shows_what_the_dictionary_knows_of_a_candidate(colds):
 
 class Lengths:
     """A teacher whose logit is the length of a candidate's text, times a factor."""
+
+    encoder = ReadsEverything()
 
     def __init__(self, template, factor):
         self.template = template

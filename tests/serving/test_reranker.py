@@ -13,7 +13,7 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 import pytest
-from list_fixtures import assert_alike
+from list_fixtures import ReadsEverything, assert_alike
 from tiny_reranker import HIERARCHY, fit_thresholds, tiny_reranker, with_cut
 
 from umls_reranker import UMLSReranker, UserError
@@ -58,6 +58,8 @@ class DataFrame(list):
 
 class GivenScores:
     """A cross-encoder whose logits are looked up by name; 'long' texts count as cut."""
+
+    encoder = ReadsEverything()
 
     def __init__(self, logits, template=None):
         self.logits = logits

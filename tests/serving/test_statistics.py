@@ -349,7 +349,7 @@ def test_a_sheet_has_a_line_for_each_mention_and_its_answers_join_the_lists(tmp_
     rewrite(sheet, {"cold": "C2 | C3", "naïve": "", "open": ""}, delimiter)
     (batch,) = read_rows(lists)
     with pytest.warns(UserWarning, match="2 of 6 rows"):
-        joined = answered(batch, Answers(read_sheet(sheet))).mappings()
+        joined = answered(batch, Answers(read_sheet(sheet)))[0].mappings()
     assert [row["cui"] for row in joined] == [["C2", "C3"], "C1", "D1", GOLD[2]]
     assert [item["own_score"] for item in joined[0]["candidates"]] == [0.9, 0.8]
     assert not any(row["is_random_sample"] for row in joined)

@@ -19,7 +19,6 @@ from ..lists.read import ERROR, Rows
 from ..models.arguments import BUILT_IN
 from ..serving.bulk import (
     FileJob,
-    OneProcess,
     first_error,
     ranked_rows,
     read_valid,
@@ -42,7 +41,6 @@ from .mentions import (
 
 if TYPE_CHECKING:
     import pandas as pd
-    from accelerate import PartialState
 
 
 CALIBRATE = (
@@ -99,12 +97,6 @@ class LinkJob(FileJob):
     def batches(self) -> Iterator[Rows]:
         return read_mentions(self.source, self.batch_rows, self.sheets)
 
-    def run(self, worker: ConceptLinker, processes: PartialState | OneProcess) -> Counter[str]:
-        if self.answers is not None:
-            # Before anything is linked, which may take long.
-            _refuse_unknown(worker, self.answers)
-        return super().run(worker, processes)
-
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedRows:
         linked = linked_rows(worker, rows, self.top)
         return (
@@ -140,35 +132,35 @@ def linked_rows(linker: ConceptLinker, rows: Rows, top: int) -> RankedRows:
 def _with_reviewed(
     linker: ConceptLinker, rows: Rows, linked: RankedRows, answers: Answers
 ) -> RankedRows:
-    """The rows with what reviewers answered, as keys of their own; errors are of `Answers.of`."""
+    """The rows with what reviewers answered, as keys of their own.
+
+    Raises:
+        UserError: as `Answers.of`; or the index lacks the id of an answer to a row; names the lines
+            of all such answers in the sheets.
+    """
     content = rows.mappings()
     counts = Counter(linked.counts)
     for number, place in enumerate(zip(content, rows.positions, rows.documents, strict=True)):
         answer = answers.of(*place)
-        if answer is not None and answer.gold is not None:
-            content[number] |= _reviewed(linker, answer)
-            counts["reviewed"] += 1
+        if answer is None or answer.gold is None:
+            continue
+        if _fault_of(linker, answer):
+            refuse_ids(list(filter(None, (_fault_of(linker, each) for each in answers.given))))
+        content[number] |= _reviewed(linker, answer)
+        counts["reviewed"] += 1
     return linked._replace(content=content, counts=counts)
 
 
-def _refuse_unknown(linker: ConceptLinker, answers: Answers) -> None:
-    """Refuse answers whose ids the index lacks, but for targets of OMOP.
-
-    Raises:
-        UserError: there are some; names their lines.
-    """
-    faults = []
-    for answer in answers.given:
-        if gold_parts(answer.gold) is None:
-            faults.append(f"{answer.position}: {answer.gold} has a blank id")
-            continue
-        cui = _id_of(linker, answer)
-        if cui != CUI_LESS and not answer.targets and not linker.concepts.has([cui])[0]:
-            faults.append(
-                f"{answer.position}: the index has no concept {cui!r}, the answer to "
-                f"{answer.term.text!r}"
-            )
-    refuse_ids(faults)
+def _fault_of(linker: ConceptLinker, answer: Answer) -> str | None:
+    """Why an answer cannot stand, with its line; targets of OMOP need no concept of the index."""
+    if gold_parts(answer.gold) is None:
+        return f"{answer.position}: {answer.gold} has a blank id"
+    cui = _id_of(linker, answer)
+    if cui == CUI_LESS or answer.targets or linker.concepts.has([cui])[0]:
+        return None
+    return (
+        f"{answer.position}: the index has no concept {cui!r}, the answer to {answer.term.text!r}"
+    )
 
 
 def _id_of(linker: ConceptLinker, answer: Answer) -> str:

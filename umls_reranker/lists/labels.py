@@ -302,7 +302,7 @@ def _ids_in_words(parts: Iterable[Iterable[str]]) -> str:
 
 
 def _refuse_whole_lists(
-    lists: CandidateLists, alternatives: Sequence[Sequence[str]], places: Sequence[str]
+    lists: CandidateLists, alternatives: np.ndarray, places: Sequence[str]
 ) -> None:
     """Refuse a gold concept that is every candidate of its list: no model could be wrong there.
 
@@ -321,7 +321,7 @@ def _refuse_whole_lists(
 
 
 def _refuse_wrong_ids(
-    lists: CandidateLists, alternatives: Sequence[Sequence[str]], places: Sequence[str]
+    lists: CandidateLists, alternatives: np.ndarray, places: Sequence[str]
 ) -> None:
     """Refuse gold concepts that are surely no ids: the mistakes of those who fill in a sheet.
 
