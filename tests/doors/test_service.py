@@ -34,10 +34,16 @@ CONCEPTS = [
 
 
 @pytest.fixture(scope="module")
-def reranker(tmp_path_factory):
+def loaded(tmp_path_factory):
     return UMLSReranker.from_pretrained(
         tiny_reranker(tmp_path_factory.mktemp("service") / "model"), device="cpu"
     )
+
+
+@pytest.fixture
+def reranker(loaded):
+    """Of one test alone: it may replace methods, and older pytest leaves those of an instance."""
+    return copy(loaded)
 
 
 class OneConcept:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from list_fixtures import COSINE_ROUNDING, ROUNDING, assert_alike
+from list_fixtures import COSINE_ROUNDING, OTHER_CODE, ROUNDING, assert_alike
 from processes import run_forked
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_cross_encoder, tiny_encoder
@@ -38,9 +38,6 @@ from umls_reranker.models.pretrained import (
 )
 
 TEMPLATE = PairTemplate(max_length=32)
-# The logits of transformers, which computes in another order, differ by up to 1.8e-5 from ours with
-# random weights as large as these.
-OTHER_CODE = 1e-4
 
 
 @pytest.fixture(scope="module")

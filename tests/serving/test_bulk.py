@@ -298,7 +298,9 @@ def test_two_launched_processes_give_what_one_gives(scripts, tmp_path, model, ro
     options = ["--dtype", "float32", "--device", "cpu", "--batch_mentions", 6]
     outcome = scripts.launch("rerank", model, source, target, *options)
     assert outcome.code == 1, outcome.err
-    assert outcome.out.startswith(f"35 mentions ranked, 2 with an error, written to {target}\n")
+    # Gloo of older PyTorch prints lines of its own.
+    told = f"35 mentions ranked, 2 with an error, written to {target}"
+    assert outcome.out.splitlines().count(told) == 1
     found = read(target)
     assert [place for place, row in enumerate(found) if row.get("error")] == [*bad]
     same(

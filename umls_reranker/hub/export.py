@@ -81,9 +81,9 @@ def _write_onnx(folder: Path, file: Path, max_length: int) -> None:
     names = input_names(model, load_pretrained(transformers.AutoTokenizer, folder))
     # Two rows and several columns: a dimension of one would be treated as a constant.
     inputs = {name: torch.ones(2, 8, dtype=torch.int64) for name in names}
-    # torch 2.9 refuses batches of one row, for attention in PyTorch; the graph computes them.
+    # torch 2.9 wants it said that they are two or more; the graph computes one row all the same.
     batch = torch.export.Dim("batch", min=2)
-    axes = {0: batch, 1: torch.export.Dim("length", max=max_length)}
+    length = torch.export.Dim("length", min=2, max=max_length)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -93,7 +93,7 @@ def _write_onnx(folder: Path, file: Path, max_length: int) -> None:
             opset_version=OPSET,
             input_names=names,
             output_names=["logits"],
-            dynamic_shapes=dict.fromkeys(names, axes),
+            dynamic_shapes=dict.fromkeys(names, {0: batch, 1: length}),
             verbose=False,
         )
     assert program is not None  # which it is only without dynamo

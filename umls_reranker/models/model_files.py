@@ -178,9 +178,11 @@ def resolve_model(model: str, revision: str | None = None, *, config_only: bool 
         files: dict[str, Any] = {"revision": revision, "allow_patterns": list(MODEL_PATTERNS)}
         if config_only:
             with suppress(LocalEntryNotFoundError):
-                return snapshot_download(model, local_files_only=True, **files)
-            # The client is content with a cached config.json, though weights that are not cached
-            # cannot be reached.
+                cached = snapshot_download(model, local_files_only=True, **files)
+                # Older clients are content with a cached config.json.
+                if any(Path(cached).glob("model*.safetensors")):
+                    return cached
+            # So is the download below, though weights that are not cached cannot be reached.
             HfApi().model_info(model, revision=revision, timeout=TIMEOUT_SECONDS)
             files["allow_patterns"] = "config.json"
         return snapshot_download(model, **files)
