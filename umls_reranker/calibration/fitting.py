@@ -106,12 +106,17 @@ class CrossEncoderLogits:
         A mention without a type, or a candidate whose name is the preferred one, makes the same
         pair with that input and without it.
         """
-        for other_unread, other_logits in self.known.items():
-            takes = np.isnan(logits) & ~np.isnan(other_logits)
-            if other_unread != unread and takes.any():
-                other_lists = without_inputs(self.lists, other_unread)
-                takes &= (self._texts(lists) == self._texts(other_lists)).all(axis=0)
-                logits[takes] = other_logits[takes]
+        others = [key for key, known in self.known.items() if not np.isnan(known).all()]
+        if others in ([], [unread]):
+            return
+        texts = self._texts(lists)
+        for other_unread in others:
+            if other_unread == unread:
+                continue
+            other_logits = self.known[other_unread]
+            other_texts = self._texts(without_inputs(self.lists, other_unread))
+            takes = np.isnan(logits) & (texts == other_texts).all(axis=0)
+            logits[takes] = other_logits[takes]
 
     def _texts(self, lists: CandidateLists) -> np.ndarray:
         """What the cross-encoder reads of each pair, (2, m) hashes of mention and candidate."""

@@ -21,7 +21,7 @@ from ..calibration.probabilities import Calibration, rank, with_lowest_logit
 from ..calibration.reliability import document_sums, equal_width, ratio
 from ..core.arrays import best_candidates, lists_with_any
 from ..lists.candidate_lists import AnnotatedLists
-from ..lists.labels import best_of_each_concept
+from ..lists.labels import are_repeated, best_of_each_concept
 from ..models.cross_encoder import PairScorer, Scores, score_lists
 from ..models.pairs import PairTemplate
 from ..vocab.text import normalize_name
@@ -137,17 +137,19 @@ def measure_model(
     candidates = len(lists.owner)
     drawn = np.random.default_rng(0).permutation(len(lists)) < whole_lists
     # Which candidate of a concept counts is known only when all of them have a score.
-    whole = drawn | _have_repeats(lists)
+    whole = drawn | lists_with_any(are_repeated(lists.concepts), lists.offsets)
     uses_cross_encoder = np.array([model.uses_cross_encoder for model in calibration.models], bool)
     is_read = np.zeros(len(lists), bool)
     logits = np.full(candidates, np.nan, np.float32)
+    log_odds = np.full(candidates, np.nan)
     truncated = 0
     for mentions, exhaustive in ((whole, True), (~whole, False)):
         part = decide(lists.take(mentions), score, exhaustive=exhaustive)
         is_read[mentions] = uses_cross_encoder[part.models]
-        logits[mentions[lists.owner]] = part.scores.logits
+        rows = mentions[lists.owner]
+        logits[rows] = part.scores.logits
+        log_odds[rows] = part.scores.log_odds
         truncated += part.truncated
-    log_odds = decide(lists, Scores(logits, truncated), exhaustive=True).scores.log_odds
     best = best_of_each_concept(lists, log_odds)
     lists = lists.with_candidates(best)
     scores = Scores(logits[best], truncated)
@@ -241,12 +243,6 @@ def measure(
         "curves": _curves(outcomes, points, systems),
     }
     return metrics, outcomes
-
-
-def _have_repeats(lists: AnnotatedLists) -> np.ndarray:
-    """The lists with several candidates of a concept, (n,) bool."""
-    _, index, counts = np.unique(lists.concepts, return_inverse=True, return_counts=True)
-    return lists_with_any(counts[index] > 1, lists.offsets)
 
 
 def _whole_lists(lists: AnnotatedLists, logits: np.ndarray) -> np.ndarray:

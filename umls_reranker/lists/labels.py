@@ -443,6 +443,12 @@ def best_of_each_concept(lists: CandidateLists, scores: np.ndarray | None = None
     return best[np.argsort(np.unique(lists.concepts, return_index=True)[1])]
 
 
+def are_repeated(concepts: np.ndarray) -> np.ndarray:
+    """Whether the concept of each candidate occurs more than once in its list, (m,) bool."""
+    _, index, counts = np.unique(concepts, return_inverse=True, return_counts=True)
+    return counts[index] > 1
+
+
 def candidate_cuis(rows: Sequence[dict[str, Any]]) -> set[str]:
     """The ids of all candidates, except of malformed rows."""
     lists = (row.get("candidates") for row in rows)

@@ -71,7 +71,13 @@ from ..hub.publish import folder_card
 from ..lists.candidate_lists import AnnotatedLists, CandidateLists
 from ..lists.columns import FOUND
 from ..lists.dictionary import Dictionary
-from ..lists.labels import OWN_DOCUMENTS, best_of_each_concept, have_own_documents, usable_lists
+from ..lists.labels import (
+    OWN_DOCUMENTS,
+    are_repeated,
+    best_of_each_concept,
+    have_own_documents,
+    usable_lists,
+)
 from ..lists.read import Rows
 from ..models.arguments import BUILT_IN
 from ..models.cross_encoder import PairScorer, legible_pairs
@@ -321,7 +327,7 @@ def _labelled_lists(
     lists = lists.with_whole_scores(lists.partial_scores)
     cross_encoder = CrossEncoderLogits(source.cross_encoder, lists)
     # Without logits, the first candidate of each concept is its top one.
-    top = best_of_each_concept(lists, cross_encoder(retained=_are_repeated(lists.concepts)))
+    top = best_of_each_concept(lists, cross_encoder(retained=are_repeated(lists.concepts)))
     return LabelledLists(
         whole_lists=lists,
         lists=lists.with_candidates(top),
@@ -352,12 +358,6 @@ def _require_one_source(lists: AnnotatedLists) -> None:
             f"{lists.annotations.positions[others[0]]}: index_key is another than that of "
             f"{lists.annotations.positions[0]}; calibrate a model for the lists of each index"
         )
-
-
-def _are_repeated(values: np.ndarray) -> np.ndarray:
-    """Whether each of some values occurs more than once, (m,) bool."""
-    _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return counts[index] > 1
 
 
 def _can_be_weighed(cross_encoder: PairScorer | None, lists: AnnotatedLists) -> bool:
