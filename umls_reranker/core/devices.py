@@ -19,7 +19,7 @@ from .arrays import openmp_threads, started_processes
 from .errors import UserError
 
 # From this hidden size on, bfloat16 takes less than half as long as float32 on CPUs that multiply
-# in it (`benchmarks/dtypes.py`): narrower networks spend their time elsewhere.
+# in it, for one list and for many (`benchmarks/dtypes.py`); narrower networks gain less.
 WIDE = 768
 
 
