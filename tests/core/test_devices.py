@@ -78,20 +78,22 @@ def test_auto_is_bfloat16_where_the_processor_computes_in_it(monkeypatch, suppor
 
 
 @pytest.mark.parametrize(
-    ("is_fast", "dtype", "hidden_size", "advises"),
+    ("is_fast", "dtype", "size", "in_batches", "advises"),
     [
-        (True, "auto", 768, True),
-        (True, None, 768, True),
-        (True, "auto", 384, False),
-        (True, "float32", 768, False),
-        (False, "auto", 768, False),
+        (True, "auto", 12 * 768**2, False, True),
+        (True, None, 12 * 768**2, True, True),
+        (True, "auto", 6 * 384**2, True, True),
+        (True, "auto", 6 * 384**2, False, False),
+        (True, "auto", 4 * 384**2, True, False),
+        (True, "float32", 12 * 768**2, True, False),
+        (False, "auto", 12 * 768**2, True, False),
     ],
 )
 def test_bfloat16_is_advised_where_it_takes_less_than_half_of_the_time(
-    monkeypatch, is_fast, dtype, hidden_size, advises
+    monkeypatch, is_fast, dtype, size, in_batches, advises
 ):
     monkeypatch.setattr(devices, "has_fast_bfloat16", lambda device: is_fast)
-    advice = devices.bfloat16_advice(dtype, CPU, hidden_size, "--dtype bfloat16")
+    advice = devices.bfloat16_advice(dtype, CPU, size, "--dtype bfloat16", in_batches)
     assert (advice is not None and "--dtype bfloat16" in advice) == advises
 
 

@@ -95,7 +95,10 @@ def tables(card):
 
 def test_results_have_intervals_and_what_they_were_measured_on():
     certified = {"threshold": 0.9, "coverage": 0.3, "precision": 0.96}
-    models = [{"name": "all", "certificate": certified}, {"name": "no type", "certificate": None}]
+    models = [
+        {"name": "all", "certificate": certified, "types": {}},
+        {"name": "no type", "certificate": None, "types": {}},
+    ]
     found = tables(model_card(METRICS, recipe(), models=models))
     assert found["Comparison with the original order"][1:] == [
         "| original order | 40.0\u00a0% (38.0–42.0) | |",
@@ -138,13 +141,15 @@ def test_the_card_as_a_whole():
 
 
 def test_the_example_has_the_models_own_ids_and_types():
-    models = [{"name": "all", "certificate": None, "types": {"group:X": {}, "HP:1": {}}}]
+    types = {"group:X": {"accept": 0.25}, "HP:1": {"accept": 0.5}}
+    models = [{"name": "all", "certificate": None, "types": types}]
     metrics = METRICS | {"documents": METRICS["mentions"]}
     options = {"models": models, "source": "lists of the index 1a", "cross_encoder": False}
     card = model_card(metrics, recipe(), ids=["D003110", "MESH:1"], **options)
     assert '{"cui": "D003110", "name": "a name of this concept"}' in card
     assert '{"cui": "MESH:1"' in card and 'entity_type="HP:1")' in card and "C0011882" not in card
     assert "that reranks concept candidates" in card
+    assert "from a score of 0.250 to 0.500 on, median 0.375" in card
     assert "tiers and decisions to lists of the index 1a. Other lists get scores alone" in card
     assert "6,012 mentions, each counted as a document" in card
     assert '"C0011882"' in model_card(metrics, recipe(), ids=["C0000001"], **options)

@@ -18,7 +18,13 @@ from tiny_reranker import HIERARCHY, fit_thresholds, tiny_reranker, with_cut
 
 from umls_reranker import UMLSReranker, UserError
 from umls_reranker.calibration.calibrators import IdentityCalibrator
-from umls_reranker.calibration.decisions import CandidateScores, Decisions, ThresholdTable
+from umls_reranker.calibration.decisions import (
+    DEFAULT,
+    CandidateScores,
+    Decisions,
+    ThresholdTable,
+    TypeThreshold,
+)
 from umls_reranker.calibration.features import ScoreRange
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.probabilities import CalibratedModel, Calibration
@@ -174,8 +180,68 @@ def test_tiers_follow_the_thresholds_of_the_type(entity_type):
         ranked = reranker.rerank("mention", ["a", "b"], entity_type)
         assert [item.tier for item in ranked] == [tier, below]
         assert ranked[0].accepted == (tier != "low")
-        assert reranker.get_confidence_tier(edge, entity_type) == tier
-        assert reranker.get_confidence_tier(edge - 1e-9, entity_type) == below
+        assert reranker.get_confidence_tier(edge, entity_type, model_name="all") == tier
+        assert reranker.get_confidence_tier(edge - 1e-9, entity_type, model_name="all") == below
+
+
+def test_the_tier_of_a_row_is_its_own():
+    reranker = probabilities(a=0.999, b=0.6, c=0.001)
+    ranked = reranker.rerank("mention", ["a", "b", "c"])
+    assert ranked[0].tier == "high"
+    assert [reranker.get_confidence_tier(row) for row in ranked] == [row.tier for row in ranked]
+    of_another_source = ranked[0]._replace(tier=None, accepted=None)
+    assert reranker.get_confidence_tier(of_another_source) is None
+
+
+def test_a_bare_score_is_never_in_the_tier_high():
+    row = fit_thresholds().for_type()
+    reranker = probabilities(a=0.999)
+    score = reranker.rerank("mention", ["a"])[0].cross_encoder_score
+    assert score > row.high
+    assert reranker.get_confidence_tier(score) == "medium"
+    assert reranker.get_confidence_tier(row.accept) == "medium"
+    assert reranker.get_confidence_tier(row.low) == "low"
+    assert reranker.get_confidence_tier(score, model_name="all") == "high"
+    assert UMLSReranker.from_pretrained("built-in-fast").get_confidence_tier(0.999) == "medium"
+
+
+def test_a_bare_score_gets_the_lowest_tier_of_all_models_that_may_have_decided():
+    strict = ThresholdTable({DEFAULT: TypeThreshold(low=0.5, accept=0.8)}, HIERARCHY)
+    lenient = ThresholdTable({DEFAULT: TypeThreshold(low=0.1, accept=0.2)}, HIERARCHY)
+    models = [
+        CalibratedModel(IdentityCalibrator(), thresholds=lenient),
+        CalibratedModel(IdentityCalibrator(), thresholds=strict, name="no type"),
+    ]
+    reranker = UMLSReranker(GivenScores({}), Calibration(models), None, {})
+    assert [reranker.get_confidence_tier(score) for score in (0.9, 0.6, 0.3)] == [
+        "medium",
+        "low",
+        "reject",
+    ]
+    assert reranker.get_confidence_tier(0.6, model_name="all") == "medium"
+    # Not certified.
+    assert reranker.get_confidence_tier(0.999, model_name="all") == "medium"
+
+
+def test_a_tier_is_asked_of_a_model_that_there_is(reranker):
+    with pytest.raises(ValueError, match="nosuch"):
+        reranker.get_confidence_tier(0.5, model_name="nosuch")
+
+
+def test_the_statistics_summarize_the_thresholds_of_types():
+    rows = {
+        DEFAULT: TypeThreshold(low=0.0, accept=0.1),
+        DISEASE: TypeThreshold(low=0.0, accept=0.2),
+        DRUG: TypeThreshold(low=0.0, accept=0.7),
+        "T046": TypeThreshold(low=0.0, accept=0.3),
+    }
+    model = CalibratedModel(IdentityCalibrator(), thresholds=ThresholdTable(rows, HIERARCHY))
+    reranker = UMLSReranker(GivenScores({}), Calibration([model]), None, {})
+    summary = {"types": 3, "lowest": 0.2, "median": 0.3, "highest": 0.7}
+    assert reranker.get_statistics()["thresholds"] == summary
+    table = ThresholdTable({DEFAULT: rows[DEFAULT]}, HIERARCHY)
+    only_default = {"types": 0, "lowest": 0.1, "median": 0.1, "highest": 0.1}
+    assert table.summary() == only_default
 
 
 @pytest.mark.parametrize(

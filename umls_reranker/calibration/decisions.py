@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import chain
+from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -178,6 +179,22 @@ class ThresholdTable:
         # The last row is that of mentions without types, whose code is -1.
         rows = [*map(self.for_type, types.sets), self.rows[DEFAULT]]
         return np.array([row.edges for row in rows])[types.codes]
+
+    def summary(self) -> dict[str, float]:
+        """How many types and groups have a threshold of their own, and how these differ.
+
+        Returns:
+            ``types``, and the ``lowest``, ``median`` and ``highest`` score from which on a top
+            candidate is accepted; without types, that of the default.
+        """
+        of_types = [row.accept for node, row in self.rows.items() if node != DEFAULT]
+        accepting = of_types or [self.rows[DEFAULT].accept]
+        return {
+            "types": len(of_types),
+            "lowest": min(accepting),
+            "median": median(accepting),
+            "highest": max(accepting),
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Its entry in ``thresholds.json``."""

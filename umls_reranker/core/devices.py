@@ -18,9 +18,10 @@ from accelerate import PartialState
 from .arrays import openmp_threads, started_processes
 from .errors import UserError
 
-# From this hidden size on, bfloat16 takes less than half as long as float32 on CPUs that multiply
-# in it, for one list and for many (`benchmarks/dtypes.py`); narrower networks gain less.
-WIDE = 768
+# From these sizes on, bfloat16 takes less than half as long as float32 on CPUs that multiply in it.
+# A size is the number of layers times the square of their width (`benchmarks/dtypes.py`).
+TWICE_AS_FAST_IN_BATCHES = 6 * 384**2
+TWICE_AS_FAST_FOR_ONE_LIST = 12 * 768**2
 
 
 def resolve_device(device: str | None = "auto") -> torch.device:
@@ -125,21 +126,23 @@ def resolve_dtype(
 
 
 def bfloat16_advice(
-    dtype: str | None, device: torch.device, hidden_size: int, option: str
+    dtype: str | None, device: torch.device, size: int, option: str, in_batches: bool = True
 ) -> str | None:
-    """A line for users of a CPU that computes a wide network twice as fast in bfloat16.
+    """A line for users of a CPU that computes a large network twice as fast in bfloat16.
 
     Args:
         dtype: what the user asked for; only ``auto`` (or None) is advised on.
         device: where the network runs.
-        hidden_size: length of a token's vector.
+        size: number of layers times the square of their width.
         option: what the user may add.
+        in_batches: whether it reads many lists together, as for a file; a service reads one.
 
     Returns:
         The line; None where there is nothing to say.
     """
     is_chosen = dtype not in (None, "auto")
-    if is_chosen or device.type != "cpu" or hidden_size < WIDE or not has_fast_bfloat16(device):
+    enough = TWICE_AS_FAST_IN_BATCHES if in_batches else TWICE_AS_FAST_FOR_ONE_LIST
+    if is_chosen or device.type != "cpu" or size < enough or not has_fast_bfloat16(device):
         return None
     return (
         "this CPU computes a network of this size more than twice as fast in bfloat16, with scores "

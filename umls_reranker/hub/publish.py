@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os.path import expanduser
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -184,6 +185,13 @@ class Card:
         return [*dict.fromkeys(tags)]
 
     @property
+    def thresholds_of_types(self) -> list[float]:
+        """The scores from which on the model of all inputs accepts, one of each type or group."""
+        for table in self.thresholds["models"]:
+            return [row["accept"] for row in table["types"].values()]
+        return []
+
+    @property
     def metadata(self) -> ModelCardData:
         """The metadata, with `results`."""
         base_model = self.info["base_model"]
@@ -243,6 +251,7 @@ class Card:
             tables={table.title: as_markdown(table) for table in report_tables(self.metrics)},
             open_tables=OPEN_TABLES,
             as_text=as_text,
+            median=median,
             linked_model=linked_model,
             source_of=source_of,
             own_license=OWN_LICENSE,

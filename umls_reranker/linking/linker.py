@@ -398,9 +398,9 @@ class ConceptLinker:
             self.reranker.thresholds.hierarchy, columns, self.reranker.calibration.scores
         )
 
-    def advice(self, dtype: str | None) -> str | None:
+    def advice(self, dtype: str | None, in_batches: bool) -> str | None:
         """That of its reranker."""
-        return self.reranker.advice(dtype)
+        return self.reranker.advice(dtype, in_batches)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -31,7 +31,14 @@ from ..core.errors import UserError
 from ..core.files import read_json
 from .model_files import commit_of, resolve_model
 from .pairs import MARKERS, PackedTexts, divide_by_length
-from .pretrained import PackedLayers, load_packed, load_pretrained, load_weights, loading
+from .pretrained import (
+    PackedLayers,
+    load_packed,
+    load_pretrained,
+    load_weights,
+    loading,
+    size_of,
+)
 
 # Tokens per forward pass: small batches fit a CPU's cache, a GPU needs many rows. Fixed, because
 # the last bits of an index depend on it.
@@ -185,7 +192,7 @@ class BiEncoder:
 
     def advice(self, dtype: str) -> str | None:
         """`bfloat16_advice` for an encoder that was loaded with this ``dtype``."""
-        return bfloat16_advice(dtype, self.body.device, self.dimension, "--encoder_dtype bfloat16")
+        return bfloat16_advice(dtype, self.body.device, self.body.size, "--encoder_dtype bfloat16")
 
     def encode(
         self,
@@ -264,6 +271,7 @@ class PaddedLayers:
         self.pad_token_id = pad_token_id
         self.device = model.device
         self.dimension = model.config.hidden_size
+        self.size = size_of(model.config)
         self.longest = model.config.max_position_embeddings
 
     def pooled(self, batch: PackedTexts, pooling: str) -> Tensor:

@@ -166,14 +166,15 @@ class PairScorer:
             )
         return cls(network, PairEncoder(tokenizer, template), token_budget, remembered_pairs)
 
-    def advice(self, dtype: str | None) -> str | None:
+    def advice(self, dtype: str | None, in_batches: bool) -> str | None:
         """`bfloat16_advice` for a network that was loaded with this ``dtype``."""
         if self.backend != "torch":
             return None
         from ..core.devices import bfloat16_advice
 
         network = self.network
-        return bfloat16_advice(dtype, network.device, network.hidden_size, "--dtype bfloat16")
+        option = "--dtype bfloat16"
+        return bfloat16_advice(dtype, network.device, network.size, option, in_batches)
 
     def score(
         self,

@@ -55,6 +55,7 @@ class PackedLayers:
 
     Attributes:
         dimension: length of a token's vector.
+        size: number of layers times the square of their width.
         longest: maximum tokens of a text.
 
     Raises:
@@ -105,6 +106,7 @@ class PackedLayers:
         self.longest, self.dimension = self.positions.shape
         count = config["num_hidden_layers"]
         self.layers = [layer(f"encoder.layer.{number}") for number in range(count)]
+        self.size = count * self.dimension**2
         fits = self.heads > 0 and not self.dimension % self.heads
         if f"{prefix}encoder.layer.{count}.output.dense.weight" in weights or not fits:
             raise ValueError(
@@ -404,6 +406,11 @@ def keep_layers(model: Any, count: int) -> None:
     model.config.num_hidden_layers = count
 
 
+def size_of(config: transformers.PreTrainedConfig) -> int:
+    """Number of layers times the square of their width; 0 for a network without such numbers."""
+    return getattr(config, "num_hidden_layers", 0) * getattr(config, "hidden_size", 0) ** 2
+
+
 def require_readable(
     key: str, tokens: int, config: transformers.PreTrainedConfig, model: str
 ) -> None:
@@ -425,11 +432,11 @@ class TorchNetwork(ABC):
         padded: whether a batch costs (longest pair x pairs) instead of its tokens.
         reads_pairs: whether it reads the texts of a pair together; an encoder does not.
         token_budget: usual tokens per forward pass, padding included.
-        hidden_size: length of a token's vector.
+        size: number of layers times the square of their width.
     """
 
     backend = "torch"
-    hidden_size: int
+    size: int
     padded: bool
     reads_pairs = True
 
@@ -486,7 +493,7 @@ class PackedNetwork(TorchNetwork):
     ) -> None:
         super().__init__(device, dtype)
         self.body = PackedLayers(config, weights, device, dtype)
-        self.hidden_size = self.body.dimension
+        self.size = self.body.size
         self.read_head(weights)
 
     @classmethod
@@ -573,7 +580,7 @@ class PaddedModel(TorchNetwork):
         super().__init__(device, dtype)
         # transformers wraps `to`, which hides its first argument.
         self.model = model.to(device=device, dtype=getattr(torch, dtype))  # type: ignore[call-arg]
-        self.hidden_size = model.config.hidden_size
+        self.size = size_of(model.config)
         self._pad_id = tokenizer.pad_token_id or 0
         self._inputs = input_names(model, tokenizer)
         if dtype != "float32":

@@ -245,7 +245,7 @@ def run_job(job: Any, kind: Any, settings: dict[str, Any], *names: Any) -> int:
         processes = sharing_processes(settings["device"])
         settings = settings | {"device": str(processes.device)}
     worker = kind.from_pretrained(*names, **settings)
-    advice = worker.advice(settings.get("dtype"))
+    advice = worker.advice(settings.get("dtype"), in_batches=True)
     if advice and processes.is_main_process:
         print(advice, file=sys.stderr)
     return job.main(worker, processes)

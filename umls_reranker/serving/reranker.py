@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..calibration.decisions import ACCEPT_TIERS, Decisions
+from ..calibration.decisions import ACCEPT_TIERS, TIERS, Decisions
 from ..calibration.probabilities import Calibration, rank
 from ..core.errors import UserError, warn_caller
 from ..core.files import read_json
@@ -389,9 +389,11 @@ class UMLSReranker:
         )
         return decisions
 
-    def advice(self, dtype: str | None) -> str | None:
+    def advice(self, dtype: str | None, in_batches: bool) -> str | None:
         """A line about a faster dtype than this one, which it was loaded with, or None."""
-        return None if self.cross_encoder is None else self.cross_encoder.advice(dtype)
+        if self.cross_encoder is None:
+            return None
+        return self.cross_encoder.advice(dtype, in_batches)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -400,31 +402,61 @@ class UMLSReranker:
         return {"the model": [self.info["sha256"], dtype, self.accept_tier, self.exhaustive]}
 
     def get_confidence_tier(
-        self, score: float, entity_type: str | Sequence[str] | None = None
-    ) -> str:
-        """Tier of a calibrated probability, one of ``thresholds.TIERS``.
+        self,
+        score: float | RankedCandidate,
+        entity_type: str | Sequence[str] | None = None,
+        model_name: str | None = None,
+    ) -> str | None:
+        """Tier of a ranked candidate, or of a calibrated probability: one of ``thresholds.TIERS``.
+
+        A number does not say which model decided, nor whether the list was of the source that it
+        was calibrated on (`calibrated_on`). So it gets the lowest tier that any model of this
+        reranker gives, and never ``high``, which would promise a precision.
 
         Args:
-            score: probability by the model that reads all inputs, of a candidate in a list of the
-                source that it was calibrated on (`calibrated_on`); that of another has no tier.
-            entity_type: as for `rerank`.
+            score: a candidate of `rerank`, whose `tier` is returned; or a probability, of a list of
+                the source that the reranker was calibrated on.
+            entity_type: as for `rerank`; a ranked candidate has its tier already.
+            model_name: the model that decided, as in `RankedCandidate.model_name`. Its tier may be
+                ``high``, if the model is certified for lists like this one.
 
         Raises:
             TypeError: a type is not text.
-            ValueError: the score is not a probability.
+            ValueError: the score is not a probability, or there is no such model.
+
+        >>> reranker = UMLSReranker.from_pretrained("built-in-fast")
+        >>> candidates = [{"cui": "C0009443", "name": "Common Cold"}]
+        >>> ranked = reranker.rerank("common colds", candidates, "Disease or Syndrome")
+        >>> reranker.get_confidence_tier(ranked[0])
+        'medium'
         """
+        if isinstance(score, RankedCandidate):
+            return score.tier
         if not 0 <= score <= 1:
             raise ValueError(f"score must be a calibrated probability, from 0 to 1, not {score}")
+        if model_name not in (None, *self.model_names):
+            known = ", ".join(self.model_names)
+            raise ValueError(f"model_name: {model_name!r} is unknown; choose from {known}")
         lists = CandidateLists.from_columns(
             self.thresholds.hierarchy, MentionColumns(["mention"], [[]], types=[entity_type])
         )
         if lists.unknown_types:
             self._warn_of_types(lists.unknown_types)
-        return self.thresholds.for_type(lists.types[0]).tier(float(score))
+        tiers = {
+            model.name: TIERS.index(model.thresholds.for_type(lists.types[0]).tier(float(score)))
+            for model in self.calibration.models
+        }
+        if model_name is not None:
+            return TIERS[tiers[model_name]]
+        return TIERS[max(TIERS.index("medium"), *tiers.values())]
 
     def get_statistics(self) -> dict[str, Any]:
-        """Figures over everything this instance has ranked; see `Statistics.to_dict`."""
-        return self.statistics.to_dict()
+        """Figures over everything this instance has ranked, and what its thresholds are.
+
+        Returns:
+            Those of `Statistics.to_dict`; and ``thresholds``, of `ThresholdTable.summary`.
+        """
+        return {**self.statistics.to_dict(), "thresholds": self.thresholds.summary()}
 
     def reset_statistics(self) -> None:
         """Start the figures of `get_statistics` anew."""

@@ -79,7 +79,8 @@ def serve(serving: ServingArguments, options: Mapping[str, Any], *, dry_run: boo
         if linker is not None:
             linker.link("warm-up")
     reranker.reset_statistics()
-    if advice := reranker.advice(options.get("dtype")):
+    advice = reranker.advice(options.get("dtype"), in_batches=False)
+    if advice:
         print(advice, file=sys.stderr)
     app = create_app(reranker, serving, linker)
     if dry_run:
