@@ -7,7 +7,7 @@ import runpy
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -73,10 +73,48 @@ def folder(finished, tmp_path_factory):
 
 
 # That of rerank_a_list.py is in tests/test_built_in.py.
-@pytest.mark.parametrize("script", ["certify_scores.py", "calibrate_on_rows.py"])
+@pytest.mark.parametrize(
+    "script", ["certify_scores.py", "calibrate_on_rows.py", "reference_pipeline.py"]
+)
 def test_an_example_without_a_run_prints_what_it_says(run, script, tmp_path):
     told = docstring(script).partition("prints\n\n")[2]
     assert told and run(script, tmp_path) == [line.strip() for line in told.splitlines()]
+
+
+def test_a_pipeline_of_the_reference_changes_one_import(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    example = runpy.run_path(str(EXAMPLES / "reference_pipeline.py"))
+    reranker = example["FineTunedCrossEncoderReranker"](
+        model_path="runs/quickstart/model",
+        calibrator_path="runs/quickstart/model/calibrator.json",
+        threshold_tuner_path="runs/quickstart/model/thresholds.json",
+        device="cpu",
+    )
+    candidates = [
+        SimpleNamespace(name="Seizure", cui="C0036572"),
+        SimpleNamespace(name="Hepatomegaly", cui="C0019209"),
+    ]
+    with pytest.warns(UserWarning):
+        reranked = reranker.rerank(entity="seizures", candidates=candidates, entity_type=None)
+    assert {row.candidate.cui for row in reranked} == {"C0036572", "C0019209"}
+    assert 0 <= reranked[0].cross_encoder_score <= 1
+    assert reranker.get_confidence_tier(reranked[0].cross_encoder_score) != "high"
+    assert reranker.get_confidence_tier(reranked[0]) == reranked[0].tier
+    stats = reranker.get_statistics()
+    assert stats["model_loaded"] and stats["calibrator_loaded"] and stats["threshold_tuner_loaded"]
+    thresholds = stats["threshold_statistics"]
+    assert thresholds["num_types"] >= 0
+    assert (
+        thresholds["threshold_min"] <= thresholds["threshold_median"] <= thresholds["threshold_max"]
+    )
+    assert stats["mentions"] == 1
+
+
+def test_a_calibrator_of_another_model_is_refused(folder, tmp_path):
+    example = runpy.run_path(str(EXAMPLES / "reference_pipeline.py"))
+    other = tmp_path / "calibrator.json"
+    with pytest.raises(ValueError, match=re.escape(str(other))):
+        example["FineTunedCrossEncoderReranker"](folder / "runs/quickstart/model", other)
 
 
 @pytest.mark.parametrize("model", [(), ("runs/quickstart/model",)])

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from list_fixtures import ReadsEverything, assert_alike
+from tiny_models import tiny_encoder
 from tiny_reranker import HIERARCHY, fit_thresholds, tiny_reranker, with_cut
 
 from umls_reranker import UMLSReranker, UserError
@@ -221,6 +222,12 @@ def test_a_bare_score_gets_the_lowest_tier_of_all_models_that_may_have_decided()
     assert reranker.get_confidence_tier(0.6, model_name="all") == "medium"
     # Not certified.
     assert reranker.get_confidence_tier(0.999, model_name="all") == "medium"
+
+
+def test_of_a_checkpoint_the_model_of_its_run_is_named(tmp_path):
+    checkpoint = tiny_encoder(tmp_path / "run" / "checkpoints" / "checkpoint-best")
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "run" / "model"))):
+        UMLSReranker.from_pretrained(checkpoint)
 
 
 def test_a_tier_is_asked_of_a_model_that_there_is(reranker):

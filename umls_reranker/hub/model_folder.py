@@ -444,6 +444,13 @@ def download(
         path /= subfolder
         if (path / "model" / MANIFEST).is_file() and not (path / MANIFEST).is_file():
             raise UserError(f"{repo_or_path} is a run folder; use its model, {path / 'model'}")
+        is_checkpoint = path.parent.name == "checkpoints"
+        if is_checkpoint and not is_plain and not (path / MANIFEST).is_file():
+            model = path.parent.parent / "model"
+            raise UserError(
+                f"{repo_or_path} is a checkpoint of a training, which is not calibrated; use the "
+                f"model of its run, {model}, which umls-reranker calibrate writes"
+            )
         if revision is not None:
             raise UserError(f"{repo_or_path} is not of the Hub, so it has no revision {revision!r}")
         return path
