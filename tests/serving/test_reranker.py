@@ -361,6 +361,13 @@ def test_a_column_that_is_no_list_is_refused(reranker, position, column):
         reranker.rerank_batch(*columns)
 
 
+@pytest.mark.parametrize(("setting", "value"), [("backend", "onnx"), ("dtype", "bfloat16")])
+def test_results_of_another_backend_or_dtype_are_other_results(reranker, setting, value):
+    before = reranker.identity
+    setattr(reranker.cross_encoder, setting, value)
+    assert reranker.identity != before
+
+
 @pytest.mark.parametrize("value", ["no", None, 1, ["no"]])
 def test_exhaustive_is_true_or_false(folder, value):
     with pytest.raises(UserError, match="^exhaustive: "):

@@ -398,8 +398,10 @@ class UMLSReranker:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides its results: the hashes of its files, and its settings."""
-        dtype = None if self.cross_encoder is None else self.cross_encoder.dtype
-        return {"the model": [self.info["sha256"], dtype, self.accept_tier, self.exhaustive]}
+        network = None
+        if self.cross_encoder is not None:
+            network = [self.cross_encoder.backend, self.cross_encoder.dtype]
+        return {"the model": [self.info["sha256"], network, self.accept_tier, self.exhaustive]}
 
     def get_confidence_tier(
         self,
