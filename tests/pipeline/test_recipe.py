@@ -290,6 +290,15 @@ def test_features_are_known(write):
     assert parse(path, "--features").calibration.features == []
 
 
+def test_a_calibrator_that_cannot_weigh_features_is_refused_with_them(write):
+    path = write("calibrator: isotonic\nfeatures: []\n")
+    assert load_recipe(path).calibration.calibrator == "isotonic"
+    with pytest.raises(UserError, match="calibrator: isotonic"):
+        parse(path, "--features", "cross_encoder", "exact_name")
+    with pytest.raises(UserError, match="calibrator: isotonic"):
+        load_recipe(write("calibrator: isotonic\n"))
+
+
 def test_help_explains_the_sections_of_the_script(capsys):
     with pytest.raises(SystemExit) as caught:
         parse("--help")
