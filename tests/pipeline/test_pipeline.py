@@ -275,6 +275,17 @@ def test_a_run_ends_in_one_process_with_one_loaded_model(finished, tmp_path, mon
         assert_same_files(tmp_path / "mini" / folder, finished.folder / folder)
 
 
+def test_isotonic_calibrates_the_cross_encoder_alone(scripts, finished, tmp_path):
+    run = copy_stages(finished, tmp_path, STAGES[:-2])
+    keys = {"output_dir": tmp_path, "calibrator": "isotonic", "features": []}
+    outcomes = [scripts.run(script, **keys) for script in ("calibrate", "evaluate", "validate")]
+    assert [outcome.code for outcome in outcomes] == [0, 0, 0], outcomes[-1].err
+    (model,) = read_json(run / "model" / "calibrator.json")["models"]
+    assert (model["method"], model["fusion"]) == ("isotonic", None)
+    # The baseline weighs the scores of the lists, which isotonic regression cannot do.
+    assert "calibrated list scores" in outcomes[0].out
+
+
 @pytest.mark.parametrize("script", ["validate", "export", "export_index", "serve"])
 def test_a_dry_run_of_what_is_no_stage_changes_nothing_either(script, scripts, finished, tmp_path):
     before = change_times(finished.folder)

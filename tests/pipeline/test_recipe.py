@@ -10,6 +10,7 @@ import yaml
 from processes import ROOT, python
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.pipeline.command import find_recipe
 from umls_reranker.pipeline.recipe import (
     KEYS,
     SECTIONS,
@@ -290,6 +291,15 @@ def test_features_are_known(write):
     assert parse(path, "--features").calibration.features == []
 
 
+def test_a_calibrator_that_cannot_weigh_features_is_refused_with_them(write):
+    path = write("calibrator: isotonic\nfeatures: []\n")
+    assert load_recipe(path).calibration.calibrator == "isotonic"
+    with pytest.raises(UserError, match="calibrator: isotonic"):
+        parse(path, "--features", "cross_encoder", "exact_name")
+    with pytest.raises(UserError, match="calibrator: isotonic"):
+        load_recipe(write("calibrator: isotonic\n"))
+
+
 def test_help_explains_the_sections_of_the_script(capsys):
     with pytest.raises(SystemExit) as caught:
         parse("--help")
@@ -337,6 +347,55 @@ def test_downloads_of_shipped_recipes_have_a_hash(path):
     pinned = re.compile(r"https://github.com/chanzuckerberg/MedMentions/raw/[0-9a-f]{40}/\S+")
     assert all(map(pinned.fullmatch, without))
     assert bool(without) == ("not verified" in path.read_text(encoding="utf-8"))
+
+
+REFERENCE = {
+    "nearest_negatives": 5,
+    "min_nearest_cosine": 0.85,
+    "same_type_negatives": 2,
+    "random_negatives": 2,
+    "positive_weight": 1.0,
+    "hard_negative_weight": 1.5,
+    "mention_types": False,
+    "candidate_fields": [],
+    "features": [],
+    "calibrator": "platt",
+    "loss": "bce",
+    "learning_rate": "2e-5",
+    "num_train_epochs": "3",
+    "global_batch_size": "64",
+    "targets": [
+        "f1 >= 0.90",
+        "roc_auc >= 0.95",
+        "ece_raw <= 0.03",
+        "ece <= 0.015",
+        "ece_reduction >= 0.30",
+        "high_confidence_coverage >= 0.40",
+        "mean_top_score >= 0.85",
+        "mean_margin >= 0.25",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["sapbert-medmentions", "sapbert-medmentions-st21pv", "bioclinical-modernbert"]
+)
+def test_the_recipes_of_the_reference_have_its_settings(name):
+    values = load_recipe(find_recipe(name)).to_dict()
+    assert {key: values[key] for key in REFERENCE} == REFERENCE
+
+
+def test_the_rehearsal_has_the_settings_of_the_reference_but_for_what_it_marks():
+    lines = find_recipe("rehearsal").read_text(encoding="utf-8").splitlines()
+    marked = {line.partition(":")[0] for line in lines if "(*)" in line}
+    rehearsal = load_recipe(find_recipe("rehearsal")).to_dict()
+    reference = load_recipe(find_recipe("sapbert-medmentions")).to_dict()
+    names = rehearsal.keys() | reference.keys()
+    assert {name for name in names if rehearsal.get(name) != reference.get(name)} - marked == {
+        "run_name",
+        "encoder_revision",
+        "model_revision",
+    }
 
 
 def test_a_recipe_is_written_the_same_whatever_the_hash_seed():

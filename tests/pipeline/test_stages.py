@@ -39,6 +39,7 @@ STALE = {
     "candidates_per_mention": ("lists", 3),
     "nearest_negatives": ("pairs", 1),
     "hard_negative_weight": ("pairs", 2.0),
+    "min_nearest_cosine": ("pairs", 0.85),
     "learning_rate": ("checkpoints", 1e-3),
     "max_length": ("checkpoints", 8),
     "calibrator": ("model", "platt"),
@@ -124,6 +125,7 @@ def test_a_local_model_counts_by_its_content(tmp_path):
             {"dev_share": 0.9, "calibration_share": 0.7, "test_documents": "test.txt"},
             "calibration_share",
         ),
+        ({"retrievers": ["lexical"], "min_nearest_cosine": 0.85}, "min_nearest_cosine"),
     ],
 )
 def test_a_recipe_that_lacks_what_a_stage_needs_is_refused(values, named):
@@ -153,6 +155,12 @@ def test_trainings_of_the_former_key_stay_up_to_date(tmp_path):
     former = {"model": "org/a", "model_revision": "v1", "start_from_encoder": True}
     assert stage.content["settings"].items() >= former.items()
     assert "encoder" in stage.content["inputs"]
+
+
+def test_pairs_stay_up_to_date_where_a_later_key_is_unset(tmp_path):
+    pairs = plan(tmp_path)["pairs"]
+    assert "nearest_negatives" in pairs.content["settings"]
+    assert "min_nearest_cosine" not in pairs.content["settings"]
 
 
 # What a stage reads, and was made with other settings

@@ -148,6 +148,30 @@ def test_rows_of_a_mention(colds):
     }
 
 
+def test_nearest_negatives_have_the_least_cosine_and_what_falls_away_is_counted(colds):
+    mentions = [("cold", "C0000001", LISTED), ("x", "C0000007", ["C0000006", "C0000004"])]
+    cosines = np.array([0.97, 0.95, 0.9, 0.85, 0.84, 0.8, 0.83, 0.82], np.float32)
+    options = {"nearest_negatives": 3, "scores": {"retrieval": cosines}} | NEAREST_ONLY
+    without, report = colds.mine(mentions, **options)
+    nearest = [pair["cui"] for pair in without if pair["source"] == "nearest"]
+    assert nearest == ["C0000004", "C0000006", "C0000005", "C0000006", "C0000004"]
+    assert "below_min_nearest_cosine" not in report
+
+    pairs, counted = colds.mine(mentions, min_nearest_cosine=0.85, **options)
+    nearest = [pair["cui"] for pair in pairs if pair["source"] == "nearest"]
+    # C0000002 is called cold, too, and 0.85 is not below 0.85.
+    assert nearest == ["C0000004", "C0000006"]
+    lost = {"nearest_pairs": 2, "missing_pairs": 4, "below_min_nearest_cosine": 3}
+    assert counted == report | lost
+
+
+def test_the_least_cosine_is_of_nearest_negatives_alone(colds):
+    options = {"scores": {"retrieval": np.full(6, 0.5, np.float32)}, "min_nearest_cosine": 0.85}
+    pairs, report = colds.mine([("cold", "C0000001", LISTED)], **options)
+    assert {pair["source"] for pair in pairs} == {"positive", "type", "random"}
+    assert (report["type_pairs"], report["random_pairs"]) == (2, 2)
+
+
 def test_a_gold_concept_that_is_not_listed_gets_its_name_most_similar_to_the_mention(colds):
     pairs, report = colds.mine(
         [("herpes lip", "C0000004", ["C0000006"])], nearest_negatives=3, **NEAREST_ONLY

@@ -120,11 +120,7 @@ class Calibrator(ABC):
                 correct ones.
         """
         if sample.offsets is not None and not self.fits_lists:
-            raise UserError(
-                f"calibrator: {self.name} works on the logits of the cross-encoder alone; "
-                "set `features: []` or choose from "
-                f"{', '.join(name for name, kind in CALIBRATORS.items() if kind.fits_lists)}"
-            )
+            raise not_for_lists(self.name)
         self._fit(sample.checked())
         return self
 
@@ -358,6 +354,15 @@ def register_calibrator(calibrator: type[Calibrator]) -> None:
     if calibrator.name in CALIBRATORS:
         raise ValueError(f"calibrator {calibrator.name!r} is already registered")
     CALIBRATORS[calibrator.name] = calibrator
+
+
+def not_for_lists(name: str) -> UserError:
+    """The refusal of a calibrator of logits where features are weighed, inside lists."""
+    others = [other for other, kind in CALIBRATORS.items() if kind.fits_lists]
+    return UserError(
+        f"calibrator: {name} works on the logits of the cross-encoder alone; "
+        f"set `features: []` or choose from {', '.join(others)}"
+    )
 
 
 def _wrong_order(reason: str) -> TooLittleData:

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import yaml
 
 from ..calibration.arguments import CalibrationArguments
-from ..calibration.calibrators import AUTO, CALIBRATORS
+from ..calibration.calibrators import AUTO, CALIBRATORS, not_for_lists
 from ..calibration.features import FEATURES
 from ..core.errors import UserError
 from ..core.keys import RunArguments, recipe_key
@@ -114,6 +114,11 @@ class Recipe:
                 f"model_revision: model is {RUN_ENCODER}, whose revision is encoder_revision; "
                 'leave model_revision out (--model_revision "")'
             )
+        # Here, because it would show only after the training.
+        method = CALIBRATORS.get(self.calibration.calibrator)
+        weighs_features = self.calibration.features != []
+        if method is not None and weighs_features and not method.fits_lists:
+            raise not_for_lists(method.name)
 
     @property
     def base(self) -> tuple[str, str | None]:

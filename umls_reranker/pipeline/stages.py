@@ -42,7 +42,12 @@ from ..core.keys import RunArguments
 from ..core.version import __version__
 from ..corpora.arguments import MentionArguments
 from ..models.model_files import model_identity
-from ..retrieval.retrievers import chosen_retrievers, index_folders, require_ordering
+from ..retrieval.retrievers import (
+    Dense,
+    chosen_retrievers,
+    index_folders,
+    require_ordering,
+)
 from .recipe import FORMER_KEY, SECTIONS, Recipe, keys_of
 
 if TYPE_CHECKING:
@@ -129,9 +134,14 @@ def stage_table(recipe: Recipe) -> dict[str, StageInputs]:
         "mentions": StageInputs("prepare_data", mention_keys, ("concepts",)),
     }
     table |= index_stages(recipe)
-    pair_keys = (*keys["mining"], "candidate_fields", "mention_types", "seed")
+    pair_keys = {*keys["mining"], "candidate_fields", "mention_types", "seed"}
     if recipe.mining.teacher:
-        pair_keys += ("max_length", "context_tokens", "scoring_dtype")
+        pair_keys |= {"max_length", "context_tokens", "scoring_dtype"}
+    if recipe.mining.min_nearest_cosine is None:
+        # A key that recipes did not have at first, so that finished pairs stay up to date.
+        pair_keys.remove("min_nearest_cosine")
+    elif Dense.name not in recipe.index.retrievers:
+        raise UserError("min_nearest_cosine: needs the retriever dense; add it to retrievers")
     table["pairs"] = StageInputs("mine_negatives", pair_keys, ("lists",))
     table["checkpoints"] = StageInputs(
         "train",

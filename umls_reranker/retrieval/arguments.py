@@ -75,6 +75,13 @@ class MiningArguments:
     """Pairs: negatives per positive, and their weights in the loss."""
 
     nearest_negatives: int = recipe_key(5, "nearest-neighbor negatives per mention", least=0)
+    min_nearest_cosine: float | None = recipe_key(
+        None,
+        "least cosine of a nearest-neighbor negative and its mention in the index of the retriever "
+        "dense, whichever retriever found it; unset: any",
+        least=-1,
+        most=1,
+    )
     same_type_negatives: int = recipe_key(
         2, "random negatives per mention that share a semantic type with the gold concept", least=0
     )

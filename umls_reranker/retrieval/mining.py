@@ -27,6 +27,7 @@ from ..vocab.rrf import RelationTable
 from ..vocab.text import normalize_name
 from .arguments import MiningArguments
 from .retriever import drawn_rows
+from .retrievers import Dense
 
 # Share of the mentions whose types the template hides, so that the model can handle both cases.
 TYPELESS_SHARE = 0.2
@@ -204,6 +205,24 @@ def _choose_nearest(
     return _counted(NEAREST, reasons[is_reached], filters)
 
 
+def _drop_distant(pairs: ChosenPairs, cosines: np.ndarray, least: float) -> int:
+    """Remove the nearest negatives whose cosine is below the least, and return how many.
+
+    Lists are in the order of these cosines, so no later candidate could take their place.
+
+    Args:
+        pairs: the pairs, whose nearest negatives are chosen.
+        cosines: (m,) of the candidates with their mentions.
+        least: the least cosine.
+    """
+    rows, columns = np.nonzero((pairs.sources == NEAREST) & (pairs.candidates >= 0))
+    is_distant = ~(cosines[pairs.candidates[rows, columns]] >= least)
+    distant = rows[is_distant], columns[is_distant]
+    pairs.rows[distant] = -1
+    pairs.candidates[distant] = -1
+    return int(is_distant.sum())
+
+
 def _draw(
     pairs: ChosenPairs,
     column: int,
@@ -315,7 +334,8 @@ class PairMiner:
 
         Returns:
             The pairs, and how many concepts each filter dropped, or would have dropped if it were
-            set: ``dropped_FILTER_SOURCE``, ``retained_FILTER_SOURCE``.
+            set: ``dropped_FILTER_SOURCE``, ``retained_FILTER_SOURCE``; and
+            ``below_min_nearest_cosine``, nearest negatives that are left out, without a substitute.
         """
         settings = self.settings
         nearest = settings.nearest_negatives
@@ -331,6 +351,10 @@ class PairMiner:
         filters = ConceptFilters(SharedNames(self.concepts, gold), self.relations, self.filters)
         listed = self.concepts.rows(lists.ids)[lists.cuis.codes]
         counts = _choose_nearest(pairs, lists.offsets, listed, filters, nearest)
+        least = settings.min_nearest_cosine
+        if least is not None:
+            cosines = lists.scores[Dense.score_name]
+            counts["below_min_nearest_cosine"] = _drop_distant(pairs, cosines, least)
         pools = TypePools(self.concepts, gold)
         is_typeless = pools.sizes(np.arange(len(lists))) == 0
 

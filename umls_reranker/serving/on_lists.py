@@ -434,7 +434,8 @@ def systems_of_lists(
                 lists,
                 CrossEncoderLogits(None, lists),
                 StringCounts.fit([]),
-                replace(settings, features=[*lists.scores]),
+                # The model's calibrator may be one that cannot weigh features.
+                replace(settings, features=[*lists.scores], calibrator="auto"),
                 seed,
                 options=FitOptions(has_fallbacks=False),
             )
