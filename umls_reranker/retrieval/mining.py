@@ -208,7 +208,7 @@ def _choose_nearest(
 def _drop_distant(pairs: ChosenPairs, cosines: np.ndarray, least: float) -> int:
     """Remove the nearest negatives whose cosine is below the least, and return how many.
 
-    Lists are in the order of these cosines, so no later candidate could take their place.
+    No later candidate takes their place: in a list of one retriever, all that follow are farther.
 
     Args:
         pairs: the pairs, whose nearest negatives are chosen.
