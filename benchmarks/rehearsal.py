@@ -7,7 +7,8 @@
 
 Runs recipes/rehearsal. A BERT of two layers and 64 dimensions replaces the cross-encoder; word
 pieces with random vectors, averaged, replace SapBERT: 768 dimensions, so that index and memory are
-as in the real run. Two processes do what can be shared. Prints Markdown: minutes, CPU minutes, peak
+as in the real run. With --best they get one layer, and the cross-encoder starts from them, as in
+the recipe. Two processes do what can be shared. Prints Markdown: minutes, CPU minutes, peak
 anonymous memory and disk of each command, and of each stage where a command makes several. After
 being killed it resumes with the same command.
 """
@@ -73,17 +74,25 @@ def word_pieces() -> list[str]:
     )[:30_522]
 
 
-def write_models(folder: Path, dimension: int) -> None:
-    """Stand-ins for bi-encoder (averaged word pieces) and cross-encoder, as ordinary folders."""
+def write_models(folder: Path, dimension: int, layers: int) -> None:
+    """Stand-ins for bi-encoder (averaged word pieces) and cross-encoder, as ordinary folders.
+
+    Args:
+        folder: where they are written.
+        dimension: of the bi-encoder's vectors.
+        layers: of the bi-encoder. Without any, no mention reads its name, so no cross-encoder can
+            start from it.
+    """
     import torch
     from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
 
     torch.manual_seed(13)
     pieces = word_pieces()
     sizes = {"vocab_size": len(pieces), "max_position_embeddings": 128}
-    encoder = BertModel(
-        BertConfig(hidden_size=dimension, num_hidden_layers=0, **sizes), add_pooling_layer=False
+    averaging = BertConfig(
+        hidden_size=dimension, num_hidden_layers=layers, intermediate_size=128, **sizes
     )
+    encoder = BertModel(averaging, add_pooling_layer=False)
     encoder.embeddings.position_embeddings.weight.data.zero_()
     encoder.embeddings.token_type_embeddings.weight.data.zero_()
     config = BertConfig(
@@ -130,8 +139,6 @@ class Rehearsal:
             "corpus": corpus / "corpus_pubtator.txt",
             "expected_mentions": self.mentions,
             "encoder": self.work / "models" / "encoder",
-            # The cross-encoder does not start from an encoder without layers.
-            "model": self.work / "models" / "model",
             "max_steps": self.steps,
             "eval_steps": max(1, self.steps // 4),
         }
@@ -139,6 +146,8 @@ class Rehearsal:
             values |= SUBSTITUTED | {
                 "encoder_training_steps": min(self.steps, recipe["encoder_training_steps"])
             }
+        else:
+            values["model"] = self.work / "models" / "model"
         for split, ending in {"train": "trng", "dev": "dev", "test": "test"}.items():
             values[f"{split}_documents"] = corpus / f"corpus_pubtator_pmids_{ending}.txt"
         # Clusters, and how many are searched, by the square root of the size.
@@ -215,7 +224,7 @@ class Rehearsal:
 
         self.work.mkdir(parents=True, exist_ok=True)
         if not (self.work / "models").exists():
-            write_models(self.work / "models", self.dimension)
+            write_models(self.work / "models", self.dimension, layers=1 if self.best else 0)
         done = json.loads(self.file.read_text()) if self.file.is_file() else {}
         with HubServer() as hub:
             self.hub = hub.environment(self.work / "hub", WRITER)

@@ -16,6 +16,8 @@ from pubtator_corpus import write_corpus  # noqa: E402
 from rehearsal import Rehearsal  # noqa: E402
 from rrf_release import write_release  # noqa: E402
 
+from umls_reranker.pipeline.recipe import parse_recipe  # noqa: E402
+
 
 def test_the_release_and_the_corpus_are_read_as_what_they_stand_for(tmp_path, capsys):
     rehearsal = Rehearsal(tmp_path, 0.0005, steps=4)
@@ -27,6 +29,13 @@ def test_the_release_and_the_corpus_are_read_as_what_they_stand_for(tmp_path, ca
     run_script("prepare_data", *words[words.index("prepare_data") + 1 :])
     told = capsys.readouterr().out
     assert f"{rehearsal.rows:,}" in told and f"{rehearsal.mentions:,}" in told
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_the_cross_encoder_starts_where_the_recipe_says(tmp_path, best):
+    words = [*map(str, Rehearsal(tmp_path, 0.0005, steps=4, best=best).command("train"))]
+    recipe = parse_recipe("", (), argv=words[words.index("train") + 1 :])
+    assert recipe.starts_from_trained_encoder == best
 
 
 @pytest.mark.extra
