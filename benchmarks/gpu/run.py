@@ -54,17 +54,22 @@ transformers.utils.logging.disable_progress_bar()
 # Sections that would start later than this, in seconds, are skipped.
 LAST_START = 500
 TEMPLATE = PairTemplate(48)
+# The reference training: the training split of MedMentions, ten pairs a mention, three epochs.
+REFERENCE_PAIRS = 3 * 2_100_000
+# Of sentence-transformers.
+THEIR_BATCH = 64
 FULL = SimpleNamespace(
     rows=None,
     matrix=8_192,
     batch=64,
     steps=500,
     warm_up=50,
-    batches=(64, 256, 1_024),
+    batches=(1, 32, 64, 256, 1_024),
     batch_steps=30,
     bert={},
     pairs=131_072,
     budgets=(16_384, 65_536, 262_144),
+    scored_batches=(1, 32, 64),
     repeats=100,
 )
 QUICK = SimpleNamespace(
@@ -73,7 +78,7 @@ QUICK = SimpleNamespace(
     batch=8,
     steps=10,
     warm_up=2,
-    batches=(4, 8),
+    batches=(1, 4),
     batch_steps=3,
     bert={
         "num_hidden_layers": 2,
@@ -83,6 +88,7 @@ QUICK = SimpleNamespace(
     },
     pairs=500,
     budgets=(512, 2_048),
+    scored_batches=(1, 32, 64),
     repeats=3,
 )
 
@@ -365,7 +371,14 @@ def throughput(bench: Bench) -> Iterator[str]:
     sizes = bench.sizes
     tokens = bench.pairs.pairs.lengths.mean()
     yield header(
-        "training", "precision", "batch", "pairs/s", "TFLOP/s", "share of peak", "peak memory, GB"
+        "training",
+        "precision",
+        "batch",
+        "pairs/s",
+        "hours for 2.1 million pairs x 3",
+        "TFLOP/s",
+        "share of peak",
+        "peak memory, GB",
     )
     for name, make in {"MiniLM": bench.minilm, "BERT-base": bench.bert_base}.items():
         for precision in bench.precisions:
@@ -381,6 +394,7 @@ def throughput(bench: Bench) -> Iterator[str]:
                     precision,
                     batch,
                     f"{watch.pairs_per_second:,.0f}",
+                    hours(watch.pairs_per_second),
                     *figures,
                     bench.memory(),
                 )
@@ -396,11 +410,17 @@ def throughput(bench: Bench) -> Iterator[str]:
     yield row(
         "MiniLM, sentence-transformers",
         bench.usual,
-        sizes.batches[0],
+        THEIR_BATCH,
         f"{speed:,.0f}",
+        hours(speed),
         *figures,
         "",
     )
+
+
+def hours(pairs_per_second: float) -> str:
+    """How long the reference training takes."""
+    return f"{REFERENCE_PAIRS / pairs_per_second / 3_600:.1f}"
 
 
 def their_training(bench: Bench) -> float:
@@ -419,7 +439,7 @@ def their_training(bench: Bench) -> float:
         output_dir=str(bench.scratch / "theirs"),
         use_cpu=not bench.on_gpu,
         bf16=bench.usual == "bfloat16",
-        per_device_train_batch_size=sizes.batches[0],
+        per_device_train_batch_size=THEIR_BATCH,
         max_steps=sizes.batch_steps,
         save_strategy="no",
         report_to=[],
@@ -566,12 +586,33 @@ def one_mention(bench: Bench) -> Iterator[str]:
             )
 
 
+def batches(bench: Bench) -> Iterator[str]:
+    """Pairs that are scored one batch after the other, as by a caller who has no more at once."""
+    texts = scored_pairs(bench)
+    yield header("scoring, batch by batch", "precision", "batch", "pairs/s")
+    for name in ("minilm", "bert-base"):
+        for precision in bench.precisions:
+            cross_encoder = bench.cross_encoder(name, precision)
+            for batch in bench.sizes.scored_batches:
+                # Other pairs in each call, as in use.
+                starts = range(0, len(texts[0]) - batch, batch)[: bench.sizes.repeats + 1]
+                calls = [[part[start : start + batch] for part in texts] for start in starts]
+                cross_encoder.score(*calls[0])
+                began = time.perf_counter()
+                for call in calls[1:]:
+                    cross_encoder.score(*call)
+                seconds = time.perf_counter() - began
+                speed = batch * (len(calls) - 1) / seconds
+                yield row(name, precision, batch, f"{speed:,.0f}")
+
+
 PARTS: dict[str, Callable[[Bench], Iterator[str]]] = {
     "peak": peaks,
     "training": training,
     "scoring": scoring,
     "agreement": agreement,
     "one_mention": one_mention,
+    "batches": batches,
     "throughput": throughput,
 }
 

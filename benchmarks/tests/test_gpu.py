@@ -65,7 +65,16 @@ def test_the_whole_course_runs_on_a_cpu_without_further_libraries(tmp_path, bloc
     options = ("--device", "cpu", "--quick", "--output", tmp_path / "gpu.md")
     text = run(tmp_path / "gpu" / "run.py", *options, PYTHONPATH=str(blocked))
     assert text == (tmp_path / "gpu.md").read_text() and "Failed" not in text
-    sections = ["peak", "training", "scoring", "agreement", "one_mention", "throughput"]
+    sections = ["peak", "training", "scoring", "agreement", "one_mention", "batches", "throughput"]
     assert re.findall("^## (.*)", text, re.MULTILINE) == sections
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    scored = {row[2] for row in rows if len(row) == 4 and row[0] in ("minilm", "bert-base")}
+    assert scored == {"1", "32", "64"}
+    trained = [row for row in rows if len(row) == 8 and row[0] in ("MiniLM", "BERT-base")]
+    assert {row[2] for row in trained} == {"1", "4"}
+    for row in trained:
+        # Both are rounded.
+        pairs_per_second = float(row[3].replace(",", ""))
+        assert 6.3e6 / 3_600 / float(row[4]) == pytest.approx(pairs_per_second, rel=0.01, abs=0.6)
     missing = [line.split(",")[0] for line in text.splitlines() if line.startswith("Not measured")]
     assert missing == [f"Not measured: {what}" for what in MISSED]

@@ -101,8 +101,8 @@ def test_bfloat16_is_advised_where_it_takes_less_than_half_of_the_time(
     ("capability", "trains", "infers"),
     [
         ((6, 1), "float32", "float32"),
-        ((7, 0), "float32", "float16"),
-        ((7, 5), "float32", "float16"),
+        ((7, 0), "float16", "float16"),
+        ((7, 5), "float16", "float16"),
         ((8, 0), "bfloat16", "bfloat16"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hub_server import HubServer, Repo
 from huggingface_hub import constants
 from huggingface_hub.errors import HFValidationError
@@ -274,6 +275,81 @@ def test_needs_are_estimated_from_files_and_configurations(recipe):
     told = preflight(recipe(device="cpu"))
     assert "1,000 names" in told and "pairs 1.0 GB" in told and "minutes here" in told
     assert "vectors 0.0 GB" in told and "checkpoints 0.0 GB" in told
+
+
+def test_the_device_of_a_run_is_told(recipe):
+    (told,) = [line for line in preflight(recipe()).splitlines() if line.startswith("[devices]")]
+    assert "CPU; processes: 1" in told and "scoring in float32" in told
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Fakes eight GPUs of a capability, on which nothing is computed."""
+
+    def fake(capability):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        return torch.device("cuda")
+
+    return fake
+
+
+def arguments_of(**fields):
+    return SimpleNamespace(
+        **{"bf16": False, "fp16": False, "loss": "bce", "global_batch_size": 64} | fields
+    )
+
+
+def test_the_gpus_that_are_used_are_told_with_those_that_are_seen(recipe, gpus, monkeypatch):
+    gpus((7, 0))
+    line = preflight_module.devices_line(recipe(device="auto"), arguments_of(fp16=True))
+    assert "1 of 8 visible GPUs (Tesla V100); processes: 1; training in float16" in line
+    assert "scoring in float16" in line
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    line = preflight_module.devices_line(recipe(device="auto"), arguments_of(bf16=True))
+    assert "8 of 8 visible GPUs (Tesla V100); processes: 16; training in bfloat16" in line
+
+
+@pytest.mark.parametrize(
+    ("capability", "config"), [((7, 0), "multi_gpu_fp16"), ((8, 0), "multi_gpu_bf16")]
+)
+def test_gpus_that_would_be_idle_are_told_with_the_command_that_uses_them(
+    gpus, monkeypatch, capability, config
+):
+    gpu = gpus(capability)
+    (line,) = preflight_module.idle_gpus(gpu, "umls-reranker run mine --seed 5")
+    command = f"umls-reranker run mine --seed 5 --accelerate_config {config} --num_processes 8"
+    assert line.endswith(command) and "7 GPUs" in line
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert preflight_module.idle_gpus(gpu, "umls-reranker run mine") == []
+    monkeypatch.delenv("WORLD_SIZE")
+    assert preflight_module.idle_gpus(torch.device("cpu"), "umls-reranker run mine") == []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert preflight_module.idle_gpus(gpu, "umls-reranker run mine") == []
+
+
+@pytest.mark.parametrize(
+    ("loss", "size", "processes", "dividing"),
+    [
+        ("listwise", 64, 8, 80),
+        ("listwise", 512, 8, 480),
+        ("listwise", 64, 1, None),
+        ("listwise", 60, 2, None),
+        ("bce", 64, 8, None),
+    ],
+)
+def test_a_batch_that_divides_is_told_for_a_loss_of_lists(
+    monkeypatch, loss, size, processes, dividing
+):
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    arguments = arguments_of(loss=loss, global_batch_size=size)
+    lines = preflight_module.batch_advice(arguments, 10)
+    assert len(lines) == (dividing is not None)
+    if dividing:
+        assert f"global_batch_size {dividing}" in lines[0]
 
 
 def test_minutes_follow_from_a_probe_of_the_processor(monkeypatch):

@@ -95,6 +95,14 @@ def test_a_key_makes_stale_what_reads_it(tmp_path, key):
     )
 
 
+def test_trainings_whose_batches_had_other_pairs_before_are_made_again(tmp_path):
+    versions = [
+        plan(tmp_path, **keys)["checkpoints"].content["version"]
+        for keys in ({}, {"loss": "bce"}, {"loss": "listwise"})
+    ]
+    assert versions == [2, 2, 1]
+
+
 def test_a_file_makes_stale_what_is_made_from_it(tmp_path):
     before = plan(tmp_path)
     assert stale(before, plan(tmp_path, FILES | {"corpus": "4"})) == with_readers(

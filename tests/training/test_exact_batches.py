@@ -6,13 +6,23 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from list_fixtures import assert_alike
-from loss_on_processes import CASES, evaluate_others, load_model, make_pairs, take_steps
+from loss_on_processes import (
+    CASES,
+    TRAINING_ROW,
+    evaluate_others,
+    load_model,
+    make_pairs,
+    make_trainer,
+    take_steps,
+)
 from safetensors.torch import load_file
 from tiny_models import assert_same_weights, tiny_cross_encoder
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, kl_div
+from transformers import TrainingArguments
 
 from umls_reranker.training.pair_dataset import PairCollator
 
@@ -121,6 +131,50 @@ def test_twenty_steps_are_the_same_however_batches_are_cut(model, two_processes,
         assert losses[0] == pytest.approx(curves["1 x 64"][0], abs=1e-6), name
     # Each epoch ends with a ragged batch.
     assert len(stored) == 20 and stored[-1] < stored[0]
+
+
+def lists_of_ten(lists):
+    """Training rows with a gold name and nine others."""
+    names = ["".join(chr(97 + (at * step) % 26) for step in (1, 3, 5, 7)) for at in range(lists + 9)]
+    columns = {
+        "entity": names[:lists],
+        "left": [""] * lists,
+        "right": [""] * lists,
+        "names": [names[at : at + 10] for at in range(lists)],
+        "labels": [[1] + [0] * 9] * lists,
+        "weights": [[1.0] * 10] * lists,
+    }
+    return pa.table(columns, TRAINING_ROW)
+
+
+@pytest.mark.parametrize(
+    ("loss", "counts"),
+    # Six lists of ten, which occupy six processes.
+    [("bce", [8] * 8), ("listwise", [10] * 6 + [0] * 2)],
+)
+def test_eight_processes_share_a_step_of_64_pairs(model, tmp_path, monkeypatch, loss, counts):
+    pairs = lists_of_ten(13)
+    trainer = make_trainer(model, str(tmp_path), pairs, loss, per_device_train_batch_size=8)
+    monkeypatch.setattr(TrainingArguments, "world_size", 8)
+    shares = []
+    for process in range(8):
+        monkeypatch.setattr(TrainingArguments, "process_index", process)
+        shares.append([pass_["labels"] for pass_ in trainer.get_train_dataloader()])
+    # A pair that only keeps a process busy has a negative label.
+    counted = [[int((labels >= 0).sum()) for labels in share] for share in shares]
+    assert [share[0] for share in counted] == counts
+    assert sum(map(sum, counted)) == 130
+
+
+@pytest.mark.parametrize(("loss", "sizes"), [("bce", [64, 64, 2]), ("listwise", [60, 60, 10])])
+def test_a_step_has_its_number_of_pairs_or_the_nearest_of_whole_lists(model, tmp_path, loss, sizes):
+    pairs = lists_of_ten(13)
+    trainer = make_trainer(model, str(tmp_path), pairs, loss, per_device_train_batch_size=64)
+    batches = [batch["row"].tolist() for batch in trainer.get_train_dataloader()]
+    assert [len(batch) for batch in batches] == sizes
+    assert sorted(sum(batches, [])) == list(range(130))
+    of_lists = {row // 10 for row in batches[0]}
+    assert len(of_lists) == (6 if loss == "listwise" else 13)
 
 
 def test_figures_of_another_set_do_not_depend_on_the_number_of_processes(model, folder_of_two):

@@ -24,12 +24,15 @@ from transformers import (
 )
 
 from umls_reranker import UMLSReranker
+from umls_reranker.core.devices import resolve_dtype
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import RunArguments
 from umls_reranker.models.arguments import ModelArguments
 from umls_reranker.models.pairs import MARKERS, PairTemplate
 from umls_reranker.models.pretrained import keep_layers, load_base_model
 from umls_reranker.pipeline.recipe import Recipe, load_recipe, typed_training
+from umls_reranker.retrieval.arguments import EncoderArguments
+from umls_reranker.training import encoder_training
 from umls_reranker.training import trainer as fine_tuning
 from umls_reranker.training.trainer import (
     fine_tune,
@@ -163,6 +166,60 @@ def test_the_precision_of_a_launch_is_that_of_the_recipe_or_refused(tmp_path, mo
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
     with pytest.raises(UserError, match="fp16"):
         training_arguments(RUN, training(bf16=None), tmp_path, *LISTS)
+
+
+@pytest.fixture
+def capability(monkeypatch):
+    """Fakes a GPU of a capability, on which nothing is computed."""
+    gpu = torch.device("cuda")
+
+    def fake(capability):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        monkeypatch.setattr(
+            "umls_reranker.training.training_arguments.resolve_device", lambda device: gpu
+        )
+        monkeypatch.setattr(
+            "umls_reranker.training.encoder_training.resolve_dtype",
+            lambda dtype, device: resolve_dtype(dtype, gpu),
+        )
+
+    return fake
+
+
+@pytest.mark.parametrize(
+    ("of_gpu", "options", "launched", "expected"),
+    [
+        ((7, 0), {}, "no", "fp16"),
+        ((7, 5), {}, "no", "fp16"),
+        ((7, 0), {"fp16": False}, "no", "no"),
+        ((7, 0), {"bf16": False}, "no", "no"),
+        ((7, 0), {"bf16": True}, "no", "bf16"),
+        ((7, 0), {}, "bf16", "bf16"),
+        ((6, 1), {}, "no", "no"),
+        ((8, 0), {}, "no", "bf16"),
+        ((8, 0), {"fp16": False}, "no", "bf16"),
+        ((8, 0), {"fp16": True}, "no", "fp16"),
+        ((8, 0), {}, "fp16", "fp16"),
+    ],
+)
+def test_training_is_in_what_the_gpu_is_fast_in(
+    monkeypatch, capability, of_gpu, options, launched, expected
+):
+    capability(of_gpu)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
+    arguments = RerankerTrainingArguments(use_cpu=True, report_to=[], **options)
+    assert (arguments.fp16, arguments.bf16) == (expected == "fp16", expected == "bf16")
+
+
+@pytest.mark.parametrize(
+    ("of_gpu", "expected"), [((7, 0), (True, False)), ((6, 1), (False, False))]
+)
+def test_the_bi_encoder_is_trained_in_what_the_gpu_is_fast_in(
+    capability, tmp_path, of_gpu, expected
+):
+    capability(of_gpu)
+    arguments = encoder_training._training_arguments(RUN, EncoderArguments(), tmp_path)
+    assert (arguments.fp16, arguments.bf16) == expected
 
 
 # Training

@@ -27,7 +27,7 @@ from umls_reranker.training.pair_dataset import (
     GlobalBatches,
     PairCollator,
     TokenizedPairs,
-    lists_per_batch,
+    units_per_batch,
     weight_scale,
 )
 from umls_reranker.training.rows import dev_rows, sample_by_document, training_rows
@@ -123,10 +123,11 @@ class Lists:
         self.pairs = PairBatch(np.empty(0), random.integers(3, 40, self.offsets[-1]), np.empty(0))
 
 
-def shares(lists, size, passes, processes, epoch=0):
+def shares(lists, size, passes, processes, epoch=0, whole_lists=True):
     """[process][pass] -> numbers of pairs."""
     parts = [
-        GlobalBatches(lists, size, 3, passes, process, processes) for process in range(processes)
+        GlobalBatches(lists, size, 3, passes, process, processes, whole_lists=whole_lists)
+        for process in range(processes)
     ]
     for part in parts:
         part.set_epoch(epoch)
@@ -141,7 +142,7 @@ def test_a_pass_holds_whole_lists_and_a_global_batch_the_same_however_it_is_cut(
     count, passes, processes
 ):
     lists = Lists(count)
-    per_batch = lists_per_batch(count, int(lists.offsets[-1]), 40)
+    per_batch = units_per_batch(count, int(lists.offsets[-1]), 40)
     (whole,) = shares(lists, 40, 1, 1)
     cut = shares(lists, 40, passes, processes)
     spans = {
@@ -162,9 +163,28 @@ def test_a_pass_holds_whole_lists_and_a_global_batch_the_same_however_it_is_cut(
     assert sizes == [min(per_batch, count - start) for start in range(0, count, per_batch)]
 
 
+@pytest.mark.parametrize(("passes", "processes"), [(1, 1), (4, 1), (2, 2), (3, 5), (1, 8)])
+@pytest.mark.parametrize("pairs", [128, 127, 3])
+def test_a_global_batch_of_single_pairs_has_its_size_however_it_is_cut(pairs, passes, processes):
+    lists = Lists(100)
+    lists.offsets = np.append(lists.offsets[lists.offsets < pairs], pairs)
+    lists.pairs = PairBatch(np.empty(0), lists.pairs.lengths[:pairs], np.empty(0))
+    (whole,) = shares(lists, 64, 1, 1, whole_lists=False)
+    cut = shares(lists, 64, passes, processes, whole_lists=False)
+    assert sorted(pair for batch in whole for pair in batch) == list(range(pairs))
+    assert sorted(map(len, whole)) == {128: [64, 64], 127: [63, 64], 3: [3]}[pairs]
+    batches = [[] for _ in whole]
+    for share in cut:
+        for number, numbers in enumerate(share):
+            batches[number // passes] += [pair for pair in numbers if pair >= 0]
+            # As many as if the batch were divided evenly, rounded up.
+            assert len(numbers) <= -(-len(whole[number // passes]) // (passes * processes))
+    assert [sorted(batch) for batch in batches] == [sorted(batch) for batch in whole]
+
+
 def test_a_batch_has_the_number_of_lists_that_comes_closest():
     # 2.5 pairs a list.
-    assert [lists_per_batch(4, 10, size) for size in (1, 5, 6, 7, 10)] == [1, 2, 2, 3, 4]
+    assert [units_per_batch(4, 10, size) for size in (1, 5, 6, 7, 10)] == [1, 2, 2, 3, 4]
 
 
 def test_epochs_differ():

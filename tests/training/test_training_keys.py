@@ -162,6 +162,21 @@ def test_a_recipe_and_a_command_line_refuse_what_would_have_no_effect(tmp_path, 
         load_recipe(recipe)
 
 
+@pytest.mark.parametrize("key", ["batch_size", "gradient_accumulation_steps"])
+def test_keys_for_the_memory_name_the_one_to_lower_and_the_one_that_stays(tmp_path, key):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("seed: 1\n")
+    with pytest.raises(UserError) as on_command_line:
+        parse_recipe("", ("train",), argv=[str(recipe), f"--{key}", "16"])
+    recipe.write_text(f"{key}: 16\n")
+    with pytest.raises(UserError) as in_recipe:
+        load_recipe(recipe)
+    for raised in (on_command_line, in_recipe):
+        words = re.findall(r"\w+", str(raised.value))
+        assert words.index(key) < words.index("per_device_train_batch_size")
+        assert "global_batch_size" in words
+
+
 def test_the_guide_names_what_is_refused_and_keys_in_its_place():
     guide = (DOCS / "training.md").read_text(encoding="utf-8")
     assert [name for name in REFUSED if f"`{name}`" not in guide] == []

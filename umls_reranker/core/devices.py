@@ -98,9 +98,9 @@ def resolve_dtype(
 ) -> str:
     """The dtype that ``auto`` (or None) stands for, and a check of any other.
 
-    * In training, ``auto`` is bfloat16 if the hardware multiplies matrices in it, else float32.
-    * In inference, a CPU computes in float32, so that processors give the same numbers; a GPU in
-      bfloat16, or in float16 if it is fast only in that (Volta and Turing).
+    * ``auto`` is bfloat16 if the hardware multiplies matrices in it, float16 on a GPU that is fast
+      only in that (Volta and Turing), else float32.
+    * In inference, a CPU computes in float32, so that processors give the same numbers.
 
     Args:
         dtype: auto, float32, bfloat16 or float16.
@@ -117,7 +117,7 @@ def resolve_dtype(
         if has_fast_bfloat16(device):
             return "bfloat16"
         is_fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
-        return "float16" if inference and is_fast else "float32"
+        return "float16" if is_fast else "float32"
     if dtype not in ("float32", "bfloat16", "float16"):
         raise UserError(f"{key}: {dtype!r} is unknown; use auto, float32, bfloat16 or float16")
     if dtype == "float16" and device.type == "cpu":

@@ -4,6 +4,7 @@ python -m umls_reranker.pipeline.preflight RECIPE [--KEY VALUE ...]
 """
 
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -17,7 +18,13 @@ import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from ..core.arrays import started_processes
-from ..core.devices import batch_mapper, resolve_device, resolve_dtype, sharing_processes
+from ..core.devices import (
+    batch_mapper,
+    has_fast_bfloat16,
+    resolve_device,
+    resolve_dtype,
+    sharing_processes,
+)
 from ..core.errors import CollectedErrors, UserError
 from ..core.files import CHUNK_BYTES, open_binary
 from ..models.arguments import RUN_ENCODER
@@ -60,7 +67,8 @@ def preflight(recipe: Recipe) -> str:
     """Check what stages would refuse only after hours; download missing model configurations.
 
     Returns:
-        What the run will need, in one line; at most, if the dictionary is filtered.
+        Lines: where the run computes, what it could do better there, and what it will need; at
+        most, if the dictionary is filtered.
 
     Raises:
         UserError: names all faults, each with its key.
@@ -105,10 +113,71 @@ def preflight(recipe: Recipe) -> str:
         epochs = getattr(arguments, "num_train_epochs", 1)
         minutes = estimated_minutes(recipe, config, names, mentions, pairs * epochs)
         figures = f"{minutes:.0f} minutes here, {figures}"
-    return (
+    lines = [devices_line(recipe, arguments), *batch_advice(arguments, 1 + negatives)]
+    lines.append(
         f"[estimate] {names:,} names, {figures}; disk {_gb(sum(needs.values()))} of {_gb(free)} "
         f"free, memory {_gb(memory)} of {_gb(psutil.virtual_memory().available)} free"
     )
+    return "\n".join(lines)
+
+
+def devices_line(recipe: Recipe, arguments: RerankerTrainingArguments) -> str:
+    """On what the run computes, in how many processes, and in which dtypes."""
+    device = resolve_device(recipe.run.device)
+    place = device.type.upper()
+    if device.type == "cuda":
+        visible = torch.cuda.device_count()
+        used = min(visible, started_processes("LOCAL_WORLD_SIZE"))
+        place = f"{used} of {visible} visible GPUs ({torch.cuda.get_device_name(device)})"
+    training = "float32"
+    if arguments.bf16:
+        training = "bfloat16"
+    elif arguments.fp16:
+        training = "float16"
+    scoring = resolve_dtype(recipe.run.scoring_dtype, device, inference=True)
+    return (
+        f"[devices] {place}; processes: {started_processes()}; "
+        f"training in {training}, scoring in {scoring}"
+    )
+
+
+def idle_gpus(device: torch.device, command: str) -> list[str]:
+    """A line with the command that uses all visible GPUs, if one process was started and sees more.
+
+    Args:
+        device: where the run computes.
+        command: the command that starts it, without a launch configuration.
+    """
+    # Who has started several processes has chosen their number.
+    if device.type != "cuda" or started_processes() > 1:
+        return []
+    visible = torch.cuda.device_count()
+    if visible == 1:
+        return []
+    config = "multi_gpu_fp16"
+    if has_fast_bfloat16(device):
+        config = "multi_gpu_bf16"
+    launch = f"--accelerate_config {config} --num_processes {visible}"
+    return [f"[devices] {visible - 1} GPUs will be idle; to use all: {command} {launch}"]
+
+
+def batch_advice(arguments: RerankerTrainingArguments, pairs_of_list: int) -> list[str]:
+    """A line with a batch whose whole lists divide among the processes, if the recipe's do not.
+
+    Args:
+        arguments: of the training.
+        pairs_of_list: pairs of a training list, at most.
+    """
+    processes = started_processes()
+    size = arguments.global_batch_size
+    lists = max(1, round(size / pairs_of_list))
+    if not LOSSES[arguments.loss].compares_pairs or lists % processes == 0:
+        return []
+    dividing = max(1, round(lists / processes)) * processes * pairs_of_list
+    return [
+        f"[devices] loss {arguments.loss} needs whole lists: {size} pairs are about {lists} lists, "
+        f"which {processes} processes cannot share evenly; global_batch_size {dividing} divides"
+    ]
 
 
 def estimated_minutes(
@@ -269,6 +338,9 @@ def main() -> None:
     if not state.is_main_process:
         return
     print(preflight(recipe), file=sys.stderr)
+    command = shlex.join(["umls-reranker", "run", *sys.argv[1:]])
+    for line in idle_gpus(state.device, command):
+        print(line, file=sys.stderr)
     if state.device.type == "cpu" and os.environ.get("ACCELERATE_USE_CPU") == "False":
         print(
             "[estimate] no GPU was checked, because this machine has none; check on a machine like "

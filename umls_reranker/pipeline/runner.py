@@ -122,8 +122,8 @@ def show_results(folder: Path) -> None:
 
 
 def show_end(code: int, lines: Sequence[str], log: Path | str) -> int:
-    """Show a process' estimate, or its error, or its last lines without one; return its code."""
-    shown = [line for line in lines if line.startswith("[estimate]")]
+    """Show what was checked, or an error, or the last lines without one; return the code."""
+    shown = [line for line in lines if line.startswith(("[devices]", "[estimate]"))]
     if code:
         errors = [line for line in lines if line.startswith("error: ")][-1:]
         shown = errors or [*lines[-20:], f"error: this stage failed; see {log}"]

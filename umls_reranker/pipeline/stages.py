@@ -147,6 +147,8 @@ def stage_table(recipe: Recipe) -> dict[str, StageInputs]:
         "train",
         (*keys["model"], *(recipe.training.keys() - NEUTRAL), "seed"),
         ("pairs", "lists", "encoder") if recipe.starts_from_trained_encoder else ("pairs", "lists"),
+        # A batch of bce had whole lists before.
+        version=2 if recipe.training.get("loss", "bce") == "bce" else 1,
         resumes=True,
         # A key that recipes had before, so that finished trainings stay up to date.
         values={FORMER_KEY: recipe.starts_from_trained_encoder},

@@ -16,19 +16,22 @@ class Loss:
 
     Attributes:
         terms: function of logits, labels and weights, (b,) float32 each, and lists, (b,) int64, the
-            list of each pair, that returns a term per pair, (b,) float32. A forward pass holds
-            whole lists. Pairs that do not count have weight 0. The terms of a global batch are
-            summed and divided by its number of pairs, however it is cut into forward passes. The
-            first line of its docstring is its help.
+            list of each pair, that returns a term per pair, (b,) float32. Pairs that do not count
+            have weight 0. The terms of a global batch are summed and divided by its number of
+            pairs, however it is cut into forward passes. The first line of its docstring is its
+            help.
         gold_pairs_only: whether only gold pairs have a term. Their weights are then scaled to the
             number of all pairs.
         reads_teacher: whether `terms` also takes the teacher's scores, (b,) float32, NaN where a
             pair has none.
+        compares_pairs: whether a term depends on the other pairs of its list. Each forward pass
+            then holds whole lists; otherwise a global batch has exactly its number of pairs.
     """
 
     terms: Callable[..., Tensor]
     gold_pairs_only: bool = False
     reads_teacher: bool = False
+    compares_pairs: bool = True
 
     @property
     def help(self) -> str:
@@ -71,7 +74,7 @@ def listwise_kl(
 
 
 LOSSES = {
-    "bce": Loss(bce),
+    "bce": Loss(bce, compares_pairs=False),
     "listwise": Loss(listwise, gold_pairs_only=True),
     "listwise_kl": Loss(listwise_kl, gold_pairs_only=True, reads_teacher=True),
 }

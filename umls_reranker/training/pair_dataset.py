@@ -1,9 +1,9 @@
-"""Training rows as tokenized pairs, and batches of whole lists.
+"""Training rows as tokenized pairs, and batches of pairs or of whole lists.
 
 A training row is a mention with its positive and negatives (`models.pairs.pair_rows`). The order of
-an epoch depends only on seed and epoch. It is divided into global batches of lists of similar
-length, and then each global batch is divided over processes and accumulated passes. So a run is one
-sequence of global batches for any number of processes, and a killed run resumes inside it.
+an epoch depends only on seed and epoch. It is divided into global batches of similar length, and
+then each global batch is divided over processes and accumulated passes. So a run is one sequence of
+global batches for any number of processes, and a killed run resumes inside it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LABEL_NAMES = ["labels", "weight", "row", "list"]
 # The Trainer does not count rows with this label.
 IGNORED_LABEL = -100.0
-# Lists of this many batches are sorted by length together; more would cost randomness.
+# What this many batches hold is sorted by length together; more would cost randomness.
 SORTED_BATCHES = 100
 
 
@@ -157,17 +157,24 @@ def weight_scale(rows: pa.Table, gold_pairs_only: bool) -> float:
 class GlobalBatches(Sampler[list[int]]):
     """The pairs of one process's share of each global batch, pass by pass.
 
-    Lists of a global batch have similar lengths. With n processes, each takes every n-th list and
-    divides its share into passes; all have the same number of passes, so none waits. The last batch
-    of an epoch holds the remaining lists. A share without lists gets one pair that does not count.
+    A global batch has single pairs, or whole lists where the loss compares the pairs of a list; in
+    both cases they are shuffled, by seed and epoch, and those of a batch have similar lengths.
+    Single pairs are shuffled without regard to their lists, so that a batch has pairs of as many
+    mentions as possible and its gradient varies least.
+
+    With n processes, each takes every n-th pair or list and divides its share into passes; all have
+    the same number of passes, so none waits. The last batch of an epoch holds what remains. An
+    empty share gets one pair that does not count.
 
     Args:
         pairs: the dataset.
-        size: pairs of a global batch; it has the number of whole lists that comes closest.
+        size: pairs of a global batch. It has exactly this number, or the number of whole lists that
+            comes closest.
         seed: seed of the run.
         passes: forward passes of a process per global batch.
         process: number of this process.
         processes: number of processes.
+        whole_lists: whether lists are not divided.
     """
 
     def __init__(
@@ -178,10 +185,13 @@ class GlobalBatches(Sampler[list[int]]):
         passes: int = 1,
         process: int = 0,
         processes: int = 1,
+        *,
+        whole_lists: bool = True,
     ) -> None:
-        self.offsets = pairs.offsets
-        self.lengths = np.maximum.reduceat(pairs.pairs.lengths, pairs.offsets[:-1])
-        self.lists = lists_per_batch(len(self.lengths), int(self.offsets[-1]), size)
+        # A unit is not divided: a list or a pair.
+        self.offsets = pairs.offsets if whole_lists else np.arange(pairs.offsets[-1] + 1)
+        self.lengths = np.maximum.reduceat(pairs.pairs.lengths, self.offsets[:-1])
+        self.units = units_per_batch(len(self.lengths), int(self.offsets[-1]), size)
         self.seed = seed
         self.passes = passes
         self.process = process
@@ -192,29 +202,29 @@ class GlobalBatches(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.lists) * self.passes
+        return -(-len(self.lengths) // self.units) * self.passes
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self.global_batches():
-            for lists in np.array_split(batch[self.process :: self.processes], self.passes):
-                pairs = expand_ranges(self.offsets[lists], self.offsets[lists + 1])[1]
+            for units in np.array_split(batch[self.process :: self.processes], self.passes):
+                pairs = expand_ranges(self.offsets[units], self.offsets[units + 1])[1]
                 yield pairs.tolist() or [~int(self.offsets[batch[0]])]
 
     def global_batches(self) -> Iterator[np.ndarray]:
-        """The lists of the epoch's global batches, each sorted by length."""
+        """The units of the epoch's global batches, each sorted by length."""
         random = np.random.default_rng((self.seed, self.epoch))
         order = random.permutation(len(self.lengths))
-        complete = len(order) - len(order) % self.lists
-        pool = SORTED_BATCHES * self.lists
+        complete = len(order) - len(order) % self.units
+        pool = SORTED_BATCHES * self.units
         for start in range(0, complete, pool):
             part = order[start : min(start + pool, complete)]
             part[:] = part[np.argsort(self.lengths[part], kind="stable")]
-        yield from random.permutation(order[:complete].reshape(-1, self.lists))
+        yield from random.permutation(order[:complete].reshape(-1, self.units))
         if complete < len(order):
             rest = order[complete:]
             yield rest[np.argsort(self.lengths[rest], kind="stable")]
 
 
-def lists_per_batch(lists: int, pairs: int, size: int) -> int:
-    """Number of lists whose pairs come closest to `size`, if all lists have `pairs` pairs."""
-    return max(1, round(size * lists / max(1, pairs)))
+def units_per_batch(units: int, pairs: int, size: int) -> int:
+    """Number of units whose pairs come closest to `size`, if all units have as many of `pairs`."""
+    return max(1, round(size * units / max(1, pairs)))

@@ -4,8 +4,11 @@ The training of a recipe decides them, or nothing here reads them. Imports nothi
 command line is checked at once.
 """
 
-_SIZES = "set global_batch_size, and per_device_train_batch_size to fit the memory"
-_BATCHES = "batches hold whole lists of similar length, each pair once an epoch"
+_SIZES = (
+    "lower per_device_train_batch_size if memory runs out; global_batch_size, the pairs of a step, "
+    "stays, and accumulation follows"
+)
+_BATCHES = "batches hold pairs or lists of similar length, each pair once an epoch"
 _OWN_BATCHES = "the trainer makes its own batches"
 _EVALUATIONS = "set eval_steps; each evaluation has a checkpoint"
 _BEST = "set metric_for_best_model; its best checkpoint is the result"
@@ -21,6 +24,8 @@ _DECODERS = "it has no effect on a cross-encoder that is an encoder"
 REFUSED = {
     "gradient_accumulation_steps": _SIZES,
     "auto_find_batch_size": _SIZES,
+    # No field, but the key of many other trainers.
+    "batch_size": _SIZES,
     "dataloader_drop_last": _BATCHES,
     "train_sampling_strategy": _BATCHES,
     "length_column_name": _BATCHES,

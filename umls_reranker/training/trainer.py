@@ -38,7 +38,7 @@ from .pair_dataset import (
     GlobalBatches,
     PairCollator,
     TokenizedPairs,
-    lists_per_batch,
+    units_per_batch,
     values_of_pairs,
     weight_scale,
 )
@@ -207,6 +207,7 @@ class RerankerTrainer(Trainer):
             passes=args.gradient_accumulation_steps,
             process=args.process_index,
             processes=args.world_size,
+            whole_lists=self.loss.compares_pairs,
         )
         return prepare_data_loader(
             self._loader(self.train_dataset, batch_sampler=batches),
@@ -389,7 +390,8 @@ def training_arguments(
         )
         steps = arguments.max_steps
         if steps < 1:
-            batches = math.ceil(lists / lists_per_batch(lists, pairs, arguments.global_batch_size))
+            units = lists if LOSSES[arguments.loss].compares_pairs else pairs
+            batches = math.ceil(units / units_per_batch(units, pairs, arguments.global_batch_size))
             steps = math.ceil(batches * arguments.num_train_epochs)
         interval = arguments.eval_steps
         arguments.eval_steps = min(math.ceil(interval * steps) if interval < 1 else interval, steps)

@@ -95,6 +95,11 @@ class RerankerTrainingArguments(OneGpuArguments):
     bf16: bool | None = recipe_key(  # type: ignore[assignment]
         None, "bfloat16; empty: as launched, else if the hardware supports it and fp16 is not set"
     )
+    fp16: bool | None = recipe_key(  # type: ignore[assignment]
+        None,
+        "float16; empty: as launched, else on a GPU that is fast only in that (V100, T4), unless "
+        "bf16 is set",
+    )
     eval_steps: float = recipe_key(
         500,
         "optimizer steps between evaluations, each with a checkpoint; "
@@ -169,9 +174,11 @@ class RerankerTrainingArguments(OneGpuArguments):
         device = resolve_device("cpu" if self.use_cpu else "auto")
         launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         if self.bf16 is None:
-            is_fast = launched == "no" and resolve_dtype("auto", device) == "bfloat16"
-            self.fp16 |= launched == "fp16"
-            self.bf16 = not self.fp16 and (launched == "bf16" or is_fast)
+            dtype = launched if launched != "no" else resolve_dtype("auto", device)
+            self.bf16 = not self.fp16 and dtype in ("bf16", "bfloat16")
+            if self.fp16 is None:
+                self.fp16 = dtype in ("fp16", "float16")
+        self.fp16 = bool(self.fp16)
         chosen = next((name for name in ("fp16", "bf16") if getattr(self, name)), "no")
         if launched not in ("no", chosen):
             raise UserError(
@@ -179,9 +186,10 @@ class RerankerTrainingArguments(OneGpuArguments):
                 f"mixed_precision: {launched}; change one of them"
             )
         if self.fp16 and device.type == "cpu":
-            raise UserError(
-                "fp16: float16 needs a GPU; add --fp16 no, or choose another launch configuration"
-            )
+            way_out = "add --fp16 no"
+            if launched == "fp16":
+                way_out = "choose another launch configuration"
+            raise UserError(f"fp16: float16 needs a GPU; {way_out}")
 
 
 OWN_FIELDS = tuple(RerankerTrainingArguments.__annotations__)
