@@ -15,11 +15,12 @@ import pyarrow as pa
 import pytest
 import yaml
 from data_fixtures import write_rrf
+from expressions import places
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packed_assignments import packed_lines
 from processes import ROOT, python
-from statements import statements
+from surface import statements
 from tiny_reranker import tiny_reranker
 
 import umls_reranker
@@ -79,8 +80,28 @@ def test_an_assignment_gives_several_names_one_value_or_swaps():
     ) == [1, 2, 4, 5]
 
 
-def test_statements_are_those_of_the_syntax_tree_without_docstrings():
-    assert statements('"""A."""\nif a:\n    b = 1; c()\ndef f():\n    """B."""\n') == 4
+def test_statements_are_those_of_the_syntax_tree_without_docstrings_and_imports():
+    text = '"""A."""\nimport a\nif a:\n    b = 1; c()\ndef f():\n    """B."""\n'
+    assert statements(text) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("a = b + c + d + e + f + g + h + i + j + k", []),
+        ("a = b + c + d + e + f + g + h + i + j + k + l", ["dense"]),
+        ("a = [\n    b(c(d + e)),\n    f(g(h + i)),\n    j(k(l + m)),\n    n(o(p + q)),\n]", []),
+        ("if a := b():\n    pass\nwhile (a := b()) > 0:\n    pass", []),
+        ("if c and (a := b()):\n    pass", ["walrus"]),
+        ("a = b if c else d\nreturn b if c else d", []),
+        ("a(b if c else d)\nx = b if c else d if e else f", ["ternary", "ternary"]),
+        ("def f():\n    " + "a()\n    " * 54, []),
+        ("def f():\n    " + "a()\n    " * 55, ["long"]),
+        ('def f():\n    """B."""\n    # C.\n\n    ' + "a()\n    " * 54, []),
+    ],
+)
+def test_what_must_be_read_twice_is_found(text, kinds):
+    assert [place.kind for place in places(text)] == kinds
 
 
 # What each command prints for --help, and which libraries are loaded by then.
