@@ -176,9 +176,7 @@ def measure(network: str, pairs: int, steps: int, *, bf16: bool = False) -> list
             disable_tqdm=True,
             ddp_find_unused_parameters=False,
         )
-        trainer = RerankerTrainer(
-            model, arguments, RandomPairs(10_000), processing_class=tokenizer
-        )
+        trainer = RerankerTrainer(model, arguments, RandomPairs(10_000), processing_class=tokenizer)
         trainer.remove_callback(transformers.PrinterCallback)
         clock = Clock()
         trainer.add_callback(clock)

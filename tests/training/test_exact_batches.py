@@ -135,7 +135,9 @@ def test_twenty_steps_are_the_same_however_batches_are_cut(model, two_processes,
 
 def lists_of_ten(lists):
     """Training rows with a gold name and nine others."""
-    names = ["".join(chr(97 + (at * step) % 26) for step in (1, 3, 5, 7)) for at in range(lists + 9)]
+    names = [
+        "".join(chr(97 + (at * step) % 26) for step in (1, 3, 5, 7)) for at in range(lists + 9)
+    ]
     columns = {
         "entity": names[:lists],
         "left": [""] * lists,

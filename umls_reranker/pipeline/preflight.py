@@ -113,6 +113,8 @@ def preflight(recipe: Recipe) -> str:
         epochs = getattr(arguments, "num_train_epochs", 1)
         minutes = estimated_minutes(recipe, config, names, mentions, pairs * epochs)
         figures = f"{minutes:.0f} minutes here, {figures}"
+    # What is None has left a fault.
+    assert arguments is not None
     lines = [devices_line(recipe, arguments), *batch_advice(arguments, 1 + negatives)]
     lines.append(
         f"[estimate] {names:,} names, {figures}; disk {_gb(sum(needs.values()))} of {_gb(free)} "
