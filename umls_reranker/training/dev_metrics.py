@@ -78,6 +78,7 @@ class RankingMetrics(evaluate.Metric):
         top = highest.max(axis=0)
         normalizers = top + np.log(np.bincount(group_of, np.exp(logits - top[group_of])))
         losses = (normalizers[group_of] - logits)[labels == 1]
+        list_loss = float(losses.mean()) if len(losses) else float("nan")
         return {
             "f1": float(f1),
             "precision": float(precision),
@@ -88,5 +89,5 @@ class RankingMetrics(evaluate.Metric):
             "log_loss": float((np.logaddexp(0, logits) - labels * logits).mean()),
             # A tie does not count as correct: serving could rank either first.
             "acc@1": float((highest[1] > highest[0]).mean()),
-            "list_loss": float(losses.mean()) if len(losses) else float("nan"),
+            "list_loss": list_loss,
         }

@@ -131,11 +131,15 @@ class QueryCollator:
     tokenizer: QueryTokenizer
 
     def __call__(self, pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        inside = [pair for pair in pairs if pair["left"] is not None]
-        columns = [[pair[name] for pair in inside] for name in ("query", "left", "right")]
-        around = iter(self.tokenizer.in_context(*columns))
-        plain = iter(self.tokenizer.plain([p["query"] for p in pairs if p["left"] is None]))
-        texts = [next(plain if pair["left"] is None else around) for pair in pairs]
+        in_text = [number for number, pair in enumerate(pairs) if pair["left"] is not None]
+        alone = [number for number, pair in enumerate(pairs) if pair["left"] is None]
+        columns = [
+            [pairs[number][name] for number in in_text] for name in ("query", "left", "right")
+        ]
+        around = self.tokenizer.in_context(*columns)
+        plain = self.tokenizer.plain([pairs[number]["query"] for number in alone])
+        text_of = dict(zip([*in_text, *alone], [*around, *plain], strict=True))
+        texts = [text_of[number] for number in range(len(pairs))]
         texts += self.tokenizer.plain([pair["name"] for pair in pairs])
         order = np.argsort([-len(text) for text in texts], kind="stable")
         groups = []
@@ -239,11 +243,12 @@ def train_encoder(
     write_json(folder / CONTEXT_FILE, {"schema_version": 1, "context_tokens": CONTEXT_TOKENS})
     shutil.rmtree(folder / "checkpoints")
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    last_loss = losses[-1] if losses else None
     return {
         "steps": trainer.state.global_step,
         "queries": size,
         "mentions_in_dictionary": int((gold >= 0).sum()),
-        "loss": losses[-1] if losses else None,
+        "loss": last_loss,
     }
 
 

@@ -32,7 +32,7 @@ from ..models.arguments import ModelArguments
 from ..models.model_files import commit_of
 from ..models.pairs import PairEncoder, PairTemplate
 from ..models.pretrained import PackedBert, load_base_model
-from .losses import LOSSES, bce
+from .losses import LOSSES, Loss, bce
 from .pair_dataset import (
     LABEL_NAMES,
     GlobalBatches,
@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 
 # The embeddings of words, in a BERT with a head.
 WORDS = "bert.embeddings.word_embeddings.weight"
+# Lengths of padded batches are multiples; tensor cores need eight.
+MULTIPLE_ON_CPU = 1
+MULTIPLE_ON_GPU = 8
 # Arguments of transformers that the trainer does not read.
 UNREAD = (
     "auto_find_batch_size",
@@ -111,14 +114,11 @@ class RerankerTrainer(Trainer):
     ) -> None:
         if options.get("model_init") is not None:
             raise ValueError("model_init is not supported; make the model, and give it as model")
-        for name in UNREAD:
-            if getattr(args, name) != getattr(TrainingArguments, name):
-                raise ValueError(f"{name} has no effect: {REFUSED[name]}")
+        require_read(args)
+        if loss is None:
+            loss = str(getattr(args, "loss", "bce"))
+        self.loss = loss_of(loss)
         template = template or PairTemplate()
-        loss = loss or getattr(args, "loss", "bce")
-        if loss not in LOSSES:
-            raise ValueError(f"loss {loss!r} is unknown; choose from {', '.join(LOSSES)}")
-        self.loss = LOSSES[loss]
         if isinstance(model, str):
             model, processing_class = load_base_model(model, None, template)
         self._encoder = PairEncoder(processing_class.backend_tokenizer, template)
@@ -139,7 +139,7 @@ class RerankerTrainer(Trainer):
         collator: Any = PairCollator(
             processing_class.pad_token_id,
             token_types="token_type_ids" in processing_class.model_input_names,
-            multiple=1 if args.use_cpu else 8,
+            multiple=MULTIPLE_ON_CPU if args.use_cpu else MULTIPLE_ON_GPU,
         )
         super().__init__(
             model, args, collator, train_pairs, eval_dataset, processing_class, **options
@@ -148,22 +148,8 @@ class RerankerTrainer(Trainer):
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
             if args.dropout is not None:
                 set_dropout(model, args.dropout)
-        # What acts on the modules of a model acts in their own forward pass alone.
-        needs_modules = (
-            args.torch_compile,
-            args.gradient_checkpointing,
-            args.neftune_noise_alpha,
-            args.debug,
-            has_dropout(model),
-        )
         self._config = model.config.to_dict() | {"architectures": [type(model).__name__]}
-        # Without padding, a training step takes a quarter less time.
-        self._packs = (
-            args.use_cpu
-            and args.world_size == 1
-            and not any(needs_modules)
-            and PackedBert.supports(self._config)
-        )
+        self._packs = PackedBert.supports(self._config) and can_pack(args, model)
         # Read by Trainer, which otherwise counts no pairs for a model without further arguments.
         self.model_accepts_loss_kwargs = True
         # Widths vary; by default, the first ones would each be compiled separately.
@@ -200,10 +186,11 @@ class RerankerTrainer(Trainer):
         """Batches of this process; Accelerate's division would repeat rows at an epoch's end."""
         args = self.args
         size_of_passes = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        seed = args.seed if args.data_seed is None else args.data_seed
         batches = GlobalBatches(
             self.train_dataset,
             getattr(args, "global_batch_size", size_of_passes),
-            args.seed if args.data_seed is None else args.data_seed,
+            seed,
             passes=args.gradient_accumulation_steps,
             process=args.process_index,
             processes=args.world_size,
@@ -303,6 +290,39 @@ class RerankerTrainer(Trainer):
         return logits[torch.from_numpy(np.concatenate(parts).argsort())]
 
 
+def require_read(args: TrainingArguments) -> None:
+    """Refuse arguments that differ from their defaults and that nothing reads.
+
+    Raises:
+        ValueError: there is one; names it, and what to set instead.
+    """
+    for name in UNREAD:
+        if getattr(args, name) != getattr(TrainingArguments, name):
+            raise ValueError(f"{name} has no effect: {REFUSED[name]}")
+
+
+def loss_of(name: str) -> Loss:
+    """The loss of this name; ValueError: there is none."""
+    if name not in LOSSES:
+        raise ValueError(f"loss {name!r} is unknown; choose from {', '.join(LOSSES)}")
+    return LOSSES[name]
+
+
+def can_pack(args: TrainingArguments, model: PreTrainedModel) -> bool:
+    """Whether a BERT may train without padding, which takes a quarter less time of a step.
+
+    What acts on the modules of a model acts in their own forward pass alone.
+    """
+    needs_modules = (
+        args.torch_compile,
+        args.gradient_checkpointing,
+        args.neftune_noise_alpha,
+        args.debug,
+        has_dropout(model),
+    )
+    return args.use_cpu and args.world_size == 1 and not any(needs_modules)
+
+
 def ranking_figures(prediction: EvalPrediction) -> dict[str, float]:
     """`dev_metrics.dev_metrics`, whose libraries are needed by nothing else here."""
     from .dev_metrics import dev_metrics
@@ -394,7 +414,9 @@ def training_arguments(
             batches = math.ceil(units / units_per_batch(units, pairs, arguments.global_batch_size))
             steps = math.ceil(batches * arguments.num_train_epochs)
         interval = arguments.eval_steps
-        arguments.eval_steps = min(math.ceil(interval * steps) if interval < 1 else interval, steps)
+        if interval < 1:
+            interval = math.ceil(interval * steps)
+        arguments.eval_steps = min(interval, steps)
         arguments.save_steps = arguments.eval_steps
         if "logging_steps" not in training:
             arguments.logging_steps = max(1, math.ceil(arguments.eval_steps / 10))
@@ -406,7 +428,8 @@ def training_arguments(
 
 def _try_out(arguments: TrainingArguments, steps: int) -> None:
     """Create objects that the Trainer creates only in training, so that bad values fail early."""
-    optimizer = torch.optim.SGD([weight := torch.zeros(1, requires_grad=True)])
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([weight])
     if arguments.optim_target_modules is None:
         kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
         optimizer = kind([weight], **options)
@@ -485,11 +508,13 @@ def fine_tune(
 def _require_same_dtype(trainer: RerankerTrainer, folder: Path, checkpoint: str | None) -> str:
     """The dtype of a training, which is written into its folder; refuses to go on in another."""
     dtype = DTYPES[trainer.accelerator.mixed_precision]
-    if checkpoint and (former := read_json(folder / DTYPE_FILE)["dtype"]) != dtype:
-        raise UserError(
-            f"bf16: the training began in {former}, not {dtype}; "
-            "launch or set it as before, or add --overwrite"
-        )
+    if checkpoint:
+        former = read_json(folder / DTYPE_FILE)["dtype"]
+        if former != dtype:
+            raise UserError(
+                f"bf16: the training began in {former}, not {dtype}; "
+                "launch or set it as before, or add --overwrite"
+            )
     if trainer.args.process_index == 0:
         write_json(folder / DTYPE_FILE, {"dtype": dtype})
     return dtype
