@@ -236,6 +236,14 @@ def test_a_loss_of_a_teacher_is_refused_without_its_scores(model, tmp_path):
         run_training(model, tmp_path, loss="listwise_kl")
 
 
+@pytest.mark.parametrize("loss", ["bce", "listwise"])
+def test_a_training_that_resumes_from_its_last_step_takes_no_other(model, tmp_path, loss):
+    # Seven steps are an epoch, so that more batches would follow.
+    first = run_training(model, tmp_path, max_steps=2, loss=loss)
+    again = run_training(model, tmp_path, max_steps=2, loss=loss)
+    assert again == first and again["steps"] == 2
+
+
 def test_a_checkpoint_that_was_cut_short_does_not_count(model, tmp_path):
     summary = run_training(model, tmp_path, max_steps=2)
     assert (summary["steps"], summary["train_pairs"], summary["dev_pairs"]) == (2, 104, 40)

@@ -204,6 +204,19 @@ class RerankerTrainer(Trainer):
             put_on_device=True,
         )
 
+    def get_batch_samples(self, *arguments: Any, **options: Any) -> tuple[list, Any]:
+        """The passes of the next step; none after the last one.
+
+        `Trainer` would take one step more when it resumes from the last one inside an epoch.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            # Restored with the checkpoint, which was evaluated and saved.
+            self.control.should_evaluate = False
+            self.control.should_save = False
+            return [], None
+        return super().get_batch_samples(*arguments, **options)
+
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Pairs from short to long, divided by Accelerate, whose gathering drops repeated rows."""
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
