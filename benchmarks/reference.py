@@ -99,10 +99,13 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="folder of the runs")
     parser.add_argument("--on", default="quickstart", help="recipe whose data are used")
+    parser.add_argument(
+        "--designs", nargs="+", default=DESIGNS, choices=DESIGNS, metavar="DESIGN", help="which"
+    )
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     runs = {}
-    for design in DESIGNS:
+    for design in options.designs:
         recipe = write_recipe(design, options.on, options.folder)
         command = [sys.executable, "-m", "umls_reranker", "run", str(recipe)]
         outcome = subprocess.run([*command, "--output_dir", str(options.folder)])
