@@ -64,7 +64,8 @@ def places(text: str) -> list[Place]:
             plain.add(left_end(node.test))
         elif isinstance(node, WITH_A_VALUE):
             plain.add(node.value)
-        is_simple = isinstance(node, ast.stmt) and not hasattr(node, "body")
+        has_body = hasattr(node, "body") or isinstance(node, ast.Match)
+        is_simple = isinstance(node, ast.stmt) and not has_body
         if is_simple and operations(node) > MOST_OPERATIONS:
             found.append(Place("dense", node.lineno))
         if isinstance(node, ast.NamedExpr) and node not in plain:

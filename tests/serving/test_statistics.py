@@ -83,7 +83,7 @@ def test_decisions_and_the_rows_written_of_them_are_counted_alike(tmp_path):
         ranked = reranker.rerank_batch(["cold"] * 4, lists)
     statistics = Statistics()
     statistics.add(*tops_of_rows({"ranked": [item.as_row() for item in items]} for items in ranked))
-    expected = reranker.get_statistics()
+    expected = reranker.statistics.to_dict()
     assert statistics.to_dict() == expected | {
         name: pytest.approx(expected[name]) for name in DAILY
     }

@@ -150,13 +150,14 @@ class PrecisionTest:
         numbers = np.unique(np.round(np.geomspace(min(fewest, half), half, 8)).astype(int))
         # How many documents are larger than those of a kind.
         larger = len(answers) - np.cumsum(frequency)
-        return [
-            rng.binomial(
-                counts, chance[number - 1] * np.clip(number - larger, 0, frequency) / frequency
-            )
-            for number in numbers
-            if chance[number - 1] <= MOST_OFTEN_INCORRECT
-        ]
+        incorrect = []
+        for number in numbers:
+            chance_of_largest = chance[number - 1]
+            if chance_of_largest > MOST_OFTEN_INCORRECT:
+                continue
+            among_largest = np.clip(number - larger, 0, frequency) / frequency
+            incorrect.append(rng.binomial(counts, chance_of_largest * among_largest))
+        return incorrect
 
     @property
     def needed(self) -> int:
@@ -266,7 +267,8 @@ def _tail(
     is_close = w > -0.1
     w = np.where(is_close, -1.0, w)
     u = np.where(is_close, -1.0, u)
-    tail = ndtr(w) + np.exp(-(w**2) / 2) / np.sqrt(2 * np.pi) * (1.0 / w - 1.0 / u)
+    normal_density = np.exp(-(w**2) / 2) / np.sqrt(2 * np.pi)
+    tail = ndtr(w) + normal_density * (1.0 / w - 1.0 / u)
     return np.where(is_close, 0.5, tail)
 
 
@@ -463,7 +465,7 @@ def _tiers(
     return tiers
 
 
-def certify(
+def certify(  # noqa: PLR0913 (one call without a model has all of its options)
     scores: Sequence[float],
     correct: Sequence[bool],
     documents: Sequence,

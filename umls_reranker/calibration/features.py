@@ -299,7 +299,10 @@ def type_compatibility(sources: FeatureSources) -> np.ndarray:
     agrees = np.full(len(pairs), np.nan)
     for number, pair in enumerate(pairs.tolist()):
         mention_set, candidate_set = divmod(pair, width)
-        if mention_set and candidate_set and (types := mention_sets[mention_set - 1]):
+        if not mention_set or not candidate_set:
+            continue
+        types = mention_sets[mention_set - 1]
+        if types:
             known = candidate_sets[candidate_set - 1]
             agrees[number] = not known or lists.hierarchy.agree(types, known)
     return agrees[pair_of_candidate]

@@ -536,11 +536,13 @@ class CalibrationData:
 
 def _scores_without_sentinels(lists: CandidateLists) -> dict[str, np.ndarray]:
     """Scores that have sentinels, (m,), with the nearest other score in place of each."""
-    return {
-        name: np.where(is_sentinel, np.clip(column, *ScoreRange.of(column)), column)
-        for name, column in lists.scores.items()
-        if (is_sentinel := are_sentinels(column)).any()
-    }
+    replaced = {}
+    for name, column in lists.scores.items():
+        is_sentinel = are_sentinels(column)
+        if is_sentinel.any():
+            nearest = np.clip(column, *ScoreRange.of(column))
+            replaced[name] = np.where(is_sentinel, nearest, column)
+    return replaced
 
 
 def _usable_mentions(

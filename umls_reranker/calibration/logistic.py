@@ -59,13 +59,15 @@ def conditional_log_odds(
     if (ascending[1:] == ascending[:-1]).any():
         order = np.lexsort((-utility, concepts))
         counted = utility.copy()
-        counted[order[1:][concepts[order[1:]] == concepts[order[:-1]]]] = -np.inf
+        concept_in_order = concepts[order]
+        repeats = order[1:][concept_in_order[1:] == concept_in_order[:-1]]
+        counted[repeats] = -np.inf
     log_p = utility - log_sums(counted, offsets).repeat(np.diff(offsets))
     # 1 - P loses digits near 1 and P near 0; neither may give infinite log-odds.
     return log_p - np.log(-np.expm1(np.minimum(log_p, -1e-12)))
 
 
-def fit_logistic(
+def fit_logistic(  # noqa: PLR0913 (the problem, its bounds and its start)
     features: np.ndarray,
     labels: np.ndarray,
     lower: np.ndarray,

@@ -554,8 +554,10 @@ def _load_models(
 
 def _load_ranges(state: Mapping[str, Any], features: Iterable[str]) -> dict[str, ScoreRange]:
     """The ranges of the retrieval scores among the features that are weighed."""
-    return {
-        name: ScoreRange.from_dict((state.get("score_ranges") or {})[name])
-        for name in features
-        if (name in INDEX_SCORES or name not in FEATURES) and not name.endswith(FOUND)
-    }
+    known = state.get("score_ranges") or {}
+    ranges = {}
+    for name in features:
+        is_score = name in INDEX_SCORES or name not in FEATURES
+        if is_score and not name.endswith(FOUND):
+            ranges[name] = ScoreRange.from_dict(known[name])
+    return ranges

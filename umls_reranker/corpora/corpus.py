@@ -472,12 +472,10 @@ def _definition(before: str, inside: str) -> tuple[str, str | None]:
 
 def _is_short_form(text: str) -> bool:
     """Whether a text has 2 to 10 characters in at most two words, and begins like a name."""
-    return (
-        2 <= len(text) <= 10
-        and len(text.split()) <= 2
-        and text[0].isalnum()
-        and any(character.isalpha() for character in text)
-    )
+    if not 2 <= len(text) <= 10 or len(text.split()) > 2:
+        return False
+    has_letter = any(character.isalpha() for character in text)
+    return has_letter and text[0].isalnum()
 
 
 def _last_words(text: str, short: str) -> str:
@@ -485,7 +483,8 @@ def _last_words(text: str, short: str) -> str:
     letters = sum(character.isalnum() for character in short)
     most = min(letters + 5, letters * 2)
     starts = [match.start() for match in re.finditer(r"\S+", text)]
-    return text[starts[-most] if len(starts) > most else 0 :].strip()
+    first = starts[-most] if len(starts) > most else 0
+    return text[first:].strip()
 
 
 def _long_form(short: str, text: str) -> str | None:

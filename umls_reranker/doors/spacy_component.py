@@ -155,7 +155,7 @@ def _write(entity: Span, rows: list[dict], cui: str) -> None:
         "top": 5,
     },
 )
-def make_component(
+def make_component(  # noqa: PLR0913 (spaCy passes its configuration by name)
     nlp: Language,
     name: str,
     model: str | None,

@@ -146,11 +146,12 @@ def _figures_table(metrics: Mapping[str, Any]) -> Table:
     """A row for each figure of the model over all mentions."""
     formats = {column.key: column.format for column in (*SYSTEM_COLUMNS, *RANKING_COLUMNS)}
     formats |= {figure.name: figure.format for figure in FIGURES}
-    rows = [
-        [(title_of(key), ""), cell(figure, formats.get(key, "fine")), (_over(figure, metrics), "")]
-        for key, figure in metrics["figures"].items()
-        if "/" not in key and is_there(figure["value"])
-    ]
+    rows = []
+    for key, figure in metrics["figures"].items():
+        if "/" in key or not is_there(figure["value"]):
+            continue
+        value = cell(figure, formats.get(key, "fine"))
+        rows.append([(title_of(key), ""), value, (_over(figure, metrics), "")])
     return Table("Figures of this model", ["figure", "value", "over"], rows)
 
 
@@ -360,11 +361,14 @@ def risk_coverage(score: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
     score = np.asarray(score, dtype=np.float64)
     answered = np.flatnonzero(score > -np.inf)
     order = answered[np.argsort(-score[answered], kind="stable")]
-    ends = np.flatnonzero(np.append(score[order][1:] < score[order][:-1], len(order) > 0))
+    descending = score[order]
+    is_last_of_ties = np.append(descending[1:] < descending[:-1], len(order) > 0)
+    ends = np.flatnonzero(is_last_of_ties)
     if not len(ends):
         return {"coverage": [], "precision": [], "area": float("nan")}
     coverage = (ends + 1) / len(score)
-    precision = np.cumsum(np.asarray(correct, dtype=np.float64)[order])[ends] / (ends + 1)
+    correct_so_far = np.cumsum(np.asarray(correct, dtype=np.float64)[order])
+    precision = correct_so_far[ends] / (ends + 1)
     area = float(np.average(1.0 - precision, weights=np.diff(ends, prepend=-1)))
     points = np.unique(np.searchsorted(coverage, np.linspace(0, coverage[-1], CURVE_POINTS)))
     return {

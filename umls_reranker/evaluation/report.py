@@ -98,7 +98,7 @@ class System(NamedTuple):
         return cls(np.where(is_correct, 0, -1), accepted=accepted, is_ranking=False)
 
 
-def measure_model(
+def measure_model(  # noqa: PLR0913 (a model, its lists, and what stands beside it)
     cross_encoder: PairScorer | None,
     calibration: Calibration,
     lists: AnnotatedLists,
@@ -161,15 +161,9 @@ def measure_model(
         in_drawn[rows] = with_lowest_logit(scores.logits[rows])
         systems = {**systems, **_parts_of_model(lists, in_drawn, decisions, drawn)}
     metrics, outcomes = measure(lists, decisions, in_drawn, systems, documents, split, known)
-    figures = metrics["figures"]
-    if "systems/cross_encoder/acc@1" in figures:
+    if "systems/cross_encoder/acc@1" in metrics["figures"]:
         unpruned = decide(lists, scores, exhaustive=True)
-        is_same = decisions.tops.positions == unpruned.tops.positions
-        scored_share = float(decisions.scored.sum() / max(1, len(best)))
-        figures |= {
-            "scored_share": {"value": scored_share, "n": len(lists)},
-            "same_top_candidate": {"value": float(is_same[drawn].mean()), "n": int(drawn.sum())},
-        }
+        metrics["figures"] |= _cost_of_pruning(decisions, unpruned, drawn)
     decided_by = Counter(calibration.models[number].name for number in decisions.models.tolist())
     counts = {
         "repeated_candidates": candidates - len(best),
@@ -177,6 +171,25 @@ def measure_model(
         "untiered": int((~decisions.has_tiers & (np.diff(lists.offsets) > 0)).sum()),
     }
     return metrics | counts, outcomes
+
+
+def _cost_of_pruning(
+    decisions: Decisions, unpruned: Decisions, drawn: np.ndarray
+) -> dict[str, Measure]:
+    """How many candidates the cross-encoder scores, and how often its top one is the same.
+
+    Args:
+        decisions: as served.
+        unpruned: about the same lists, without pruning.
+        drawn: (n,) bool, lists of which the cross-encoder scored all candidates.
+    """
+    mentions = len(decisions.models)
+    scored_share = float(decisions.scored.sum() / max(1, len(decisions.concepts)))
+    is_same = decisions.tops.positions == unpruned.tops.positions
+    return {
+        "scored_share": {"value": scored_share, "n": mentions},
+        "same_top_candidate": {"value": float(is_same[drawn].mean()), "n": int(drawn.sum())},
+    }
 
 
 def measure(
@@ -321,11 +334,11 @@ def _curves(
 ) -> dict[str, Any]:
     """The points of all charts; `points` are those of pairs."""
     top = outcomes.select(outcomes.has_candidates)
-    risk_curves = {
-        name: risk_coverage(system.score, system.ranks == 0)
-        for name in (MODEL, "calibrated_scores")
-        if (system := systems.get(name)) is not None and system.score is not None
-    }
+    risk_curves = {}
+    for name in (MODEL, "calibrated_scores"):
+        system = systems.get(name)
+        if system is not None and system.score is not None:
+            risk_curves[name] = risk_coverage(system.score, system.ranks == 0)
     return {
         "reliability": {
             **points,

@@ -322,7 +322,8 @@ def copy_cross_encoder(checkpoint: Path, folder: Path) -> None:
     config = read_json(folder / "config.json")
     shown = {} if config.get("architectures") == ENCODER else SHOWN_CONFIG
     write_json(folder / "config.json", config | shown)
-    if (path := folder / "tokenizer_config.json").is_file():
+    path = folder / "tokenizer_config.json"
+    if path.is_file():
         # Options of the process that saved a tokenizer, which transformers writes with it.
         options = ("local_files_only", "is_local")
         content = read_json(path)
@@ -484,13 +485,13 @@ def snapshot(
 
     hub |= {"library_name": "umls_reranker", "library_version": __version__}
     hub["allow_patterns"] = [str(PurePosixPath(subfolder, name)) for name in files]
-    with hub_calls(repo_id, token := hub.get("token")):
+    token = hub.get("token")
+    with hub_calls(repo_id, token):
         try:
             folder = Path(snapshot_download(repo_id, revision=revision, **hub), subfolder)
         except RevisionNotFoundError:
-            tags = ", ".join(
-                sorted(ref.name for ref in hub_api(token).list_repo_refs(repo_id).tags)
-            )
+            refs = hub_api(token).list_repo_refs(repo_id)
+            tags = ", ".join(sorted(ref.name for ref in refs.tags))
             raise UserError(
                 f"{repo_id} has no revision {revision!r}; its tags: {tags or 'none'}"
             ) from None

@@ -153,21 +153,25 @@ class Card:
         datasets = self.evaluated_datasets
         dataset = datasets[0] if len(datasets) == 1 else _slug(corpus)
         figures = self.metrics["figures"]
-        return [
-            EvalResult(
+        results = []
+        for key, (task_type, task_name) in TABLES["figures"].items():
+            value = figures.get(key, {}).get("value")
+            if not is_there(value):
+                continue
+            # Pairs are those of training.
+            split = "dev" if key in ("f1", "roc_auc") else self.metrics["split"]
+            result = EvalResult(
                 task_type=task_type,
                 task_name=task_name,
                 dataset_type=dataset,
                 dataset_name=corpus,
-                # Pairs are those of training.
-                dataset_split="dev" if key in ("f1", "roc_auc") else self.metrics["split"],
+                dataset_split=split,
                 metric_type=key,
                 metric_name=title_of(key),
-                metric_value=round(figures[key]["value"], 4),
+                metric_value=round(value, 4),
             )
-            for key, (task_type, task_name) in TABLES["figures"].items()
-            if is_there(figures.get(key, {}).get("value"))
-        ]
+            results.append(result)
+        return results
 
     @property
     def tags(self) -> list[str]:
@@ -367,8 +371,10 @@ def _is_hub_id(model: str) -> bool:
 
 def linked_model(model: str) -> str:
     """A base model as Markdown: a link to the Hub, or the folder's name."""
+    if _is_hub_id(model):
+        return f"[{model}](https://huggingface.co/{model})"
     name = _file_name(model).replace("`", "")
-    return f"[{model}](https://huggingface.co/{model})" if _is_hub_id(model) else f"`{name}`"
+    return f"`{name}`"
 
 
 def _file_name(locator: str) -> str:
@@ -378,21 +384,19 @@ def _file_name(locator: str) -> str:
 
 def source_of(locators: str | Iterable[str]) -> LicensedSource:
     """Names and licenses of what is at one or several locators."""
-    sources = [
-        next(
-            (
-                LicensedSource(*known)
-                for part, known in TABLES["sources"].items()
-                if part in locator.lower()
-            ),
-            LicensedSource(_file_name(locator), OWN_LICENSE),
-        )
-        for locator in _locators(locators)
-    ]
+    sources = [*map(_source_at, _locators(locators))]
     return LicensedSource(
         " and ".join(dict.fromkeys(source.name for source in sources)),
         ", ".join(dict.fromkeys(source.terms for source in sources)),
     )
+
+
+def _source_at(locator: str) -> LicensedSource:
+    """Name and license of what is at a locator."""
+    for part, known in TABLES["sources"].items():
+        if part in locator.lower():
+            return LicensedSource(*known)
+    return LicensedSource(_file_name(locator), OWN_LICENSE)
 
 
 Operation = CommitOperationAdd | CommitOperationDelete
@@ -412,7 +416,7 @@ class Publication(NamedTuple):
     is_checked: bool = True
 
 
-def publish(
+def publish(  # noqa: PLR0913 (options of the Hub, by their names there)
     folder: Path,
     repo_id: str,
     tag: str | None,

@@ -299,12 +299,7 @@ def candidate_columns(
         if is_list(kind) and pa.types.is_struct(kind.value_type) and not candidates.null_count:
             return _columns_of_structs(candidates)
         candidates = candidates.to_pylist()
-    for row, items in enumerate(candidates):
-        # A string, mapping or data frame would be read as a list of its letters, keys or columns.
-        is_other = isinstance(items, str | bytes | Mapping) or hasattr(items, "columns")
-        if is_other or not isinstance(items, Collection):
-            reason = f"are a {type(items).__name__}, not a list of names, mappings or objects"
-            ColumnChecker(len(candidates)).refuse("candidates", row, reason)
+    _require_lists(candidates)
     items = list(chain.from_iterable(candidates))
     offsets = list_offsets(list(map(len, candidates)))
     kinds = set(map(type, items))
@@ -330,6 +325,16 @@ def candidate_columns(
     if "id" in keys:
         values["cui"] = list(map(concept_id, items))
     return CandidateColumns(offsets, items, values, score_keys)
+
+
+def _require_lists(candidates: Sequence[Any]) -> None:
+    """Refuse candidates of a mention that are no list; `InvalidRow`."""
+    for row, items in enumerate(candidates):
+        # A string, mapping or data frame would be read as a list of its letters, keys or columns.
+        is_other = isinstance(items, str | bytes | Mapping) or hasattr(items, "columns")
+        if is_other or not isinstance(items, Collection):
+            reason = f"are a {type(items).__name__}, not a list of names, mappings or objects"
+            ColumnChecker(len(candidates)).refuse("candidates", row, reason)
 
 
 def _columns_of_structs(candidates: pa.ListArray) -> CandidateColumns:

@@ -48,7 +48,7 @@ OWN_DOCUMENTS = (
 )
 
 
-def read_labelled_lists(
+def read_labelled_lists(  # noqa: PLR0913 (the options of a command)
     path: Path,
     hierarchy: TypeHierarchy,
     dictionary: Path | None = None,
@@ -103,7 +103,7 @@ def read_labelled_lists(
     )
 
 
-def usable_lists(
+def usable_lists(  # noqa: PLR0913 (the options of a command)
     rows: Rows,
     source: Path,
     hierarchy: TypeHierarchy,
@@ -221,14 +221,10 @@ def labelled_lists(
     _refuse_wrong_ids(lists, alternatives, places)
     _refuse_whole_lists(lists, alternatives, places)
     numbers = {text: code for code, text in enumerate(lists.cuis.texts)}
-    gold_codes = np.array(
-        [numbers.get(ids[0], -1) if ids else -1 for ids in alternatives], np.int64
-    )
+    first_ids = [next(iter(ids), None) for ids in alternatives]
+    gold_codes = np.array([numbers.get(first, -1) for first in first_ids], np.int64)
     is_gold = lists.cuis.codes == gold_codes[lists.owner]
-    starts = [
-        start if isinstance(start, int) else row
-        for row, start in enumerate(first_values(content, "start"))
-    ]
+    starts, ends = _spans(content)
     annotations = Annotations(
         cuis=np.array(list(map("|".join, alternatives)), object),
         alternatives=alternatives,
@@ -236,12 +232,7 @@ def labelled_lists(
         documents=np.array(documents, object),
         doc_ids=np.array(documents, object),
         starts=np.array(starts),
-        ends=np.array(
-            [
-                end if isinstance(end, int) else start + 1
-                for start, end in zip(starts, first_values(content, "end"), strict=True)
-            ]
-        ),
+        ends=np.array(ends),
         gold=lists.first_positions(is_gold | lists.among(alternatives)),
         in_dictionary=np.array([bool({*ids} - {CUI_LESS}) for ids in alternatives], bool),
         is_random_sample=np.array(
@@ -252,6 +243,17 @@ def labelled_lists(
         positions=np.fromiter(rows.positions, object, len(rows.positions)),
     )
     return lists.annotated(annotations)
+
+
+def _spans(content: Any) -> tuple[list[int], list[int]]:
+    """Where the n mentions start and end; a row without numbers gets its own, and one character."""
+    starts = []
+    for row, start in enumerate(first_values(content, "start")):
+        starts.append(start if isinstance(start, int) else row)
+    ends = []
+    for start, end in zip(starts, first_values(content, "end"), strict=True):
+        ends.append(end if isinstance(end, int) else start + 1)
+    return starts, ends
 
 
 def _readable(rows: Rows, hierarchy: TypeHierarchy) -> CandidateLists:
@@ -272,13 +274,19 @@ def _require_ids(key: str, values: Sequence[Any], rows: Rows) -> None:
     if None not in values:
         return
     row = values.index(None)
-    gold_key = "gold or gold_cui" if rows.positions[row].path.suffix in DELIMITERS else "cui"
+    position = rows.positions[row]
+    gold_key = "gold or gold_cui" if position.path.suffix in DELIMITERS else "cui"
+    missing = gold_key
+    advice = ""
+    if key == "doc_id":
+        missing = key
+        advice = OWN_DOCUMENTS
+    others = _and_more(values.count(None) - 1)
+    found = keys_found(rows.mappings()[row])
     raise UserError(
-        f"{rows.positions[row]}: {key if key == 'doc_id' else gold_key} is missing or no id"
-        f"{_and_more(values.count(None) - 1)}; give doc_id and "
-        f"{gold_key}: an id, {CUI_LESS} for no concept, a list of alternative ids, "
-        f"or a list of lists for several concepts"
-        f"{OWN_DOCUMENTS if key == 'doc_id' else ''}{keys_found(rows.mappings()[row])}"
+        f"{position}: {missing} is missing or no id{others}; give doc_id and {gold_key}: an id, "
+        f"{CUI_LESS} for no concept, a list of alternative ids, or a list of lists for several "
+        f"concepts{advice}{found}"
     )
 
 

@@ -386,7 +386,8 @@ def gold_of_cell(position: RowPosition, column: str, cell: str) -> Any:
         ids = [part.strip() for part in cell.split("|")]
         return ids if len(ids) > 1 else cell
     with suppress(ValueError, RecursionError):
-        if gold_parts(gold := json.loads(cell)) is not None:
+        gold = json.loads(cell)
+        if gold_parts(gold) is not None:
             return gold
     raise UserError(
         f"{position}: {column} is {reprlib.repr(cell)}, which is no list of ids in JSON; "
@@ -447,9 +448,10 @@ def _mention(path: Path, lines: Sequence[tuple[int, Mapping[str, Any]]]) -> dict
         mention["cui"] = marked
     elif any("gold_cui" in cells for cells in rows):
         mention.setdefault("cui", CUI_LESS)
-    mention["candidates"] = [
-        {key: value for key, value in cells.items() if key not in MENTION_CELLS and key != "gold"}
-        for cells in rows
-        if "name" in cells or "cui" in cells
-    ]
+    of_mentions = {*MENTION_CELLS, "gold"}
+    candidates = []
+    for cells in rows:
+        if "name" in cells or "cui" in cells:
+            candidates.append({key: cells[key] for key in cells if key not in of_mentions})
+    mention["candidates"] = candidates
     return mention

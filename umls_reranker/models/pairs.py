@@ -389,9 +389,8 @@ class PairEncoder:
         tokenizer.no_padding()
         markers: list[list[int]] = [[], []]
         if template.context_tokens:
-            markers = [
-                [number] for name in MARKERS if (number := tokenizer.token_to_id(name)) is not None
-            ]
+            numbers = [tokenizer.token_to_id(name) for name in MARKERS]
+            markers = [[number] for number in numbers if number is not None]
             if len(markers) < len(MARKERS):
                 raise UserError(
                     f"the tokenizer lacks a marker of the template: {' or '.join(MARKERS)}"
@@ -562,10 +561,9 @@ def pair_rows(template: PairTemplate, lists: AnnotatedLists, weights: np.ndarray
         "labels": lists.labels.astype(np.int8),
         "weights": weights,
     }
-    return pa.table(
-        {name: pa.array(texts, pa.string()) for name, texts in mentions.items()}
-        | {
-            name: pa.ListArray.from_arrays(offsets, pa.array(values))
-            for name, values in pairs.items()
-        }
-    )
+    columns: dict[str, pa.Array] = {}
+    for name, texts in mentions.items():
+        columns[name] = pa.array(texts, pa.string())
+    for name, values in pairs.items():
+        columns[name] = pa.ListArray.from_arrays(offsets, pa.array(values))
+    return pa.table(columns)

@@ -116,13 +116,15 @@ class PackedLayers:
     @staticmethod
     def supports(config: Mapping[str, Any]) -> bool:
         """Whether this class computes the BERT of a configuration."""
-        return (
-            config.get("model_type") == "bert"
-            and config.get("hidden_act", "gelu") == "gelu"
-            and config.get("position_embedding_type", "absolute") == "absolute"
-            and not config.get("is_decoder", False)
-            and "quantization_config" not in config
-        )
+        # What a configuration does not say is as here.
+        computed = {
+            "hidden_act": "gelu",
+            "position_embedding_type": "absolute",
+            "is_decoder": False,
+        }
+        is_computed = all(config.get(key, value) == value for key, value in computed.items())
+        is_bert = config.get("model_type") == "bert"
+        return is_bert and is_computed and "quantization_config" not in config
 
     def pooled(self, batch: PackedTexts, pooling: str) -> Tensor:
         """Vectors of texts, (n, h) float32: the first token's (``cls``) or the sum (``mean``)."""
@@ -401,7 +403,10 @@ def keep_layers(model: Any, count: int) -> None:
     layers = getattr(getattr(model.base_model, "encoder", None), "layer", ())
     if count > len(layers):
         raise UserError(f"num_hidden_layers: the base has no {count} layers like those of BERT")
-    kept = [-(-number * (len(layers) - 1) // max(1, count - 1)) for number in range(count)]
+    last = len(layers) - 1
+    steps = max(1, count - 1)
+    # Rounded up.
+    kept = [-(-number * last // steps) for number in range(count)]
     model.base_model.encoder.layer = nn.ModuleList(layers[number] for number in kept)
     model.config.num_hidden_layers = count
 

@@ -99,13 +99,14 @@ def figures_of_samples(
         figures: value and 95 % interval in the reference.
         wider: how much wider the interval is.
     """
-    return {
-        name: {
-            key: None if end is None else figure["value"] + wider * (end - figure["value"])
-            for key, end in figure.items()
-        }
-        for name, figure in figures.items()
-    }
+    expected = {}
+    for name, figure in figures.items():
+        value = figure["value"]
+        ends: dict[str, float | None] = {}
+        for key, end in figure.items():
+            ends[key] = None if end is None else value + wider * (end - value)
+        expected[name] = ends
+    return expected
 
 
 def monitor_table(state: Mapping[str, Any], figures: Mapping[str, Any]) -> str:

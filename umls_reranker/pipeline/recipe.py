@@ -524,14 +524,22 @@ def training_names() -> frozenset[str]:
         "TrainingArguments": Path(library.origin).with_name("training_args.py"),
         "RerankerTrainingArguments": package / "training" / "training_arguments.py",
     }
-    return frozenset(
-        entry.target.id
-        for name, path in sources.items()
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
-        if isinstance(node, ast.ClassDef) and node.name == name
-        for entry in node.body
-        if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name)
-    )
+    names: set[str] = set()
+    for name, path in sources.items():
+        names |= field_names(name, path.read_text(encoding="utf-8"))
+    return frozenset(names)
+
+
+def field_names(class_name: str, text: str) -> set[str]:
+    """Names of the annotated fields of a class, by the text of its module."""
+    names = set()
+    for node in ast.parse(text).body:
+        if not isinstance(node, ast.ClassDef) or node.name != class_name:
+            continue
+        for entry in node.body:
+            if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name):
+                names.add(entry.target.id)
+    return names
 
 
 def recipe_first(argv: Iterable[str]) -> list[str]:

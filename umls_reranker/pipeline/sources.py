@@ -301,10 +301,13 @@ def _download(
 
 
 def _require_content(path: Path, length: str | None, sha256: str | None) -> None:
-    if path.stat().st_size != int(length or path.stat().st_size):
-        raise UserError(f"the download stopped after {path.stat().st_size} of {length} bytes")
-    if sha256 is not None and (actual := file_sha256(path)) != sha256:
-        raise UserError(f"the download has SHA-256 {actual}, expected {sha256}")
+    size = path.stat().st_size
+    if size != int(length or size):
+        raise UserError(f"the download stopped after {size} of {length} bytes")
+    if sha256 is not None:
+        actual = file_sha256(path)
+        if actual != sha256:
+            raise UserError(f"the download has SHA-256 {actual}, expected {sha256}")
     with path.open("rb") as stream:
         if WEB_PAGE.match(stream.read(1024)):
             raise UserError("the server sent a web page, not the file")

@@ -457,7 +457,8 @@ def write_lists(
 def _recall(gold_rows: np.ndarray, rows: np.ndarray, query_of: np.ndarray) -> dict[str, float]:
     known = gold_rows >= 0
     ranks = gold_positions(gold_rows[known], rows, query_of[known])
-    return {
-        str(k): round(float(((ranks >= 0) & (ranks < k)).sum() / max(1, len(ranks))), 4)
-        for k in RECALL_AT
-    }
+    recall = {}
+    for k in RECALL_AT:
+        is_found = (ranks >= 0) & (ranks < k)
+        recall[str(k)] = round(float(is_found.sum() / max(1, len(ranks))), 4)
+    return recall

@@ -426,11 +426,13 @@ class OmopVocabulary:
     ) -> dict[str, OmopConcept]:
         """Id -> concept, of those with one of the keys (ids); errors are those of `targets`."""
         wanted = pa.array([*keys], pa.string())
-        return {
-            row["concept_id"]: OmopConcept(**row | {"concept_id": int(row["concept_id"])})
-            for block in _read(self.concepts, OmopConcept._fields)
-            for row in block.filter(pc.is_in(keys_of(block), wanted)).to_pylist()
-        }
+        concepts = {}
+        for block in _read(self.concepts, OmopConcept._fields):
+            is_wanted = pc.is_in(keys_of(block), wanted)
+            for row in block.filter(is_wanted).to_pylist():
+                key = row["concept_id"]
+                concepts[key] = OmopConcept(**row | {"concept_id": int(key)})
+        return concepts
 
 
 def _read(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -447,12 +447,14 @@ def systems_of_lists(
 
 def usable_features(lists: CandidateLists, *, has_cross_encoder: bool) -> list[str]:
     """All features except those of which every mention of the lists lacks an input."""
-    return [
-        name
-        for name in default_features(lists)
-        if (has_cross_encoder or name != CROSS_ENCODER)
-        and not np.all(np.any([is_missing(lists, key) for key in inputs_of([name])], axis=0))
-    ]
+    usable = []
+    for name in default_features(lists):
+        if name == CROSS_ENCODER and not has_cross_encoder:
+            continue
+        lacks_an_input = np.any([is_missing(lists, key) for key in inputs_of([name])], axis=0)
+        if not np.all(lacks_an_input):
+            usable.append(name)
+    return usable
 
 
 def write_calibrated(source: ModelSource, new: Calibrated, folder: Path) -> None:

@@ -105,7 +105,7 @@ class UMLSReranker:
         return f"UMLSReranker({arguments}) for {self.calibrated_on}; {target}, is {high}"
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # noqa: PLR0913 (transformers' options, by their names there)
         cls,
         id_or_path: str | Path,
         revision: str | None = None,

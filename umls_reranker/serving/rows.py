@@ -258,16 +258,7 @@ class RankedRows(NamedTuple):
         if isinstance(self.content, pa.Table):
             table = self.content.drop_columns([*added.intersection(self.content.column_names)])
         else:
-            # A text was not ranked by this package.
-            rows = (
-                {
-                    INPUT + key if key in added else key: value
-                    for key, value in row.items()
-                    if key not in added or (key == RANKED and isinstance(value, str))
-                }
-                for row in self.content
-            )
-            lines = [json.dumps(row, default=as_text) for row in rows]
+            lines = [json.dumps(_as_input(row), default=as_text) for row in self.content]
             table = pa.table({LINE: pa.array(lines, pa.large_string())})
         errors = [plain_text(error) if error else None for error in self.errors]
         table = table.append_column(RANKED, self.ranked)
@@ -429,6 +420,18 @@ def json_line(value: Any) -> bytes:
     return json.dumps(strict(value), ensure_ascii=False, default=as_text).encode(
         errors="backslashreplace"
     )
+
+
+def _as_input(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the input without what an earlier output had added to it."""
+    kept = {}
+    for key, value in row.items():
+        if key not in (RANKED, ERROR):
+            kept[key] = value
+        elif key == RANKED and isinstance(value, str):
+            # A text was not ranked by this package.
+            kept[INPUT + key] = value
+    return kept
 
 
 def as_text(value: Any) -> str:

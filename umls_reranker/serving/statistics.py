@@ -330,16 +330,27 @@ def read_ranked(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _is_ranked(row: Any) -> bool:
+    """Whether a value of JSON is a row that `rerank` or `link` wrote."""
     if not isinstance(row, dict) or not isinstance(row.get("ranked"), list):
         return False
-    return bool(row.get("entity") or row.get("mention")) and all(
-        isinstance(item, dict)
-        and item.get("tier") in (*TIERS, None)
-        and isinstance(item.get("accepted"), bool | None)
-        and isinstance(item.get("model_name", ""), str)
-        and all(
-            isinstance(item.get(name), int | float) and abs(item[name]) <= 1
-            for name in ("score", "margin")
-        )
-        for item in row["ranked"]
+    has_mention = bool(row.get("entity") or row.get("mention"))
+    return has_mention and all(map(_is_ranked_candidate, row["ranked"]))
+
+
+def _is_ranked_candidate(item: Any) -> bool:
+    """Whether a value of JSON is a candidate with tier, decision, score and margin."""
+    if not isinstance(item, dict) or item.get("tier") not in (*TIERS, None):
+        return False
+    has_decision = isinstance(item.get("accepted"), bool | None)
+    has_model = isinstance(item.get("model_name", ""), str)
+    return (
+        has_decision
+        and has_model
+        and _is_share(item.get("score"))
+        and _is_share(item.get("margin"))
     )
+
+
+def _is_share(value: Any) -> bool:
+    """Whether a value is a number from -1 to 1."""
+    return isinstance(value, int | float) and abs(value) <= 1

@@ -123,11 +123,8 @@ class RerankerTrainer(Trainer):
             model, processing_class = load_base_model(model, None, template)
         self._encoder = PairEncoder(processing_class.backend_tokenizer, template)
         train_pairs = self._tokenized(train_dataset, is_scaled=True)
-        if self.loss.reads_teacher and np.isnan(train_pairs.teacher).all():
-            raise UserError(
-                "teacher: this loss needs a teacher; set teacher, or give training "
-                "candidates teacher_score"
-            )
+        if self.loss.reads_teacher:
+            require_teacher_scores(train_pairs)
         if isinstance(eval_dataset, dict):
             eval_dataset = {name: self._tokenized(rows) for name, rows in eval_dataset.items()}
         elif eval_dataset is not None:
@@ -136,10 +133,11 @@ class RerankerTrainer(Trainer):
         args.remove_unused_columns = False
         args.label_names = LABEL_NAMES
         # A batch comes whole, from `TokenizedPairs.__getitems__`.
+        multiple = MULTIPLE_ON_CPU if args.use_cpu else MULTIPLE_ON_GPU
         collator: Any = PairCollator(
             processing_class.pad_token_id,
             token_types="token_type_ids" in processing_class.model_input_names,
-            multiple=MULTIPLE_ON_CPU if args.use_cpu else MULTIPLE_ON_GPU,
+            multiple=multiple,
         )
         super().__init__(
             model, args, collator, train_pairs, eval_dataset, processing_class, **options
@@ -312,6 +310,15 @@ def require_read(args: TrainingArguments) -> None:
     for name in UNREAD:
         if getattr(args, name) != getattr(TrainingArguments, name):
             raise ValueError(f"{name} has no effect: {REFUSED[name]}")
+
+
+def require_teacher_scores(pairs: TokenizedPairs) -> None:
+    """Refuse pairs none of which has a teacher's score; UserError."""
+    if np.isnan(pairs.teacher).all():
+        raise UserError(
+            "teacher: this loss needs a teacher; set teacher, or give training "
+            "candidates teacher_score"
+        )
 
 
 def loss_of(name: str) -> Loss:

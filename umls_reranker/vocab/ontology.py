@@ -164,6 +164,12 @@ def _header(path: Path, values: Mapping[str, list[Any]]) -> Ontology:
 
 def _term(values: Mapping[str, list[Any]]) -> Term:
     """A term, from its values by tag."""
+    exact = []
+    for predicate, value in values["property_value"]:
+        entity = UMLS_ENTITY.fullmatch(value)
+        if entity and predicate.endswith("exactMatch"):
+            exact.append(entity[1])
+    references = filter(None, map(CROSS_REFERENCE.match, values["xref"]))
     return Term(
         id=_last(values["id"]),
         name=_last(values["name"]),
@@ -172,14 +178,8 @@ def _term(values: Mapping[str, list[Any]]) -> Term:
         synonyms=[
             (name, scope if scope in SCOPES else "RELATED") for name, scope in values["synonym"]
         ],
-        exact=[
-            match[1]
-            for predicate, value in values["property_value"]
-            if predicate.endswith("exactMatch") and (match := UMLS_ENTITY.fullmatch(value))
-        ],
-        references=[
-            match[1] for value in values["xref"] if (match := CROSS_REFERENCE.match(value))
-        ],
+        exact=exact,
+        references=[reference[1] for reference in references],
         parents=values["is_a"],
         obsolete=_last(values["is_obsolete"]) == "true",
     )

@@ -13,9 +13,8 @@ PIECE = 256
 # Up to this many texts, Arrow is slower than Python.
 FEW_TEXTS = 128
 # Maps each ASCII byte to lower case, and to a space unless it is a letter or digit.
-FOLDED = bytes(
-    byte if chr(byte).isalnum() else ord(" ") for byte in bytes(range(128)).lower()
-).ljust(256, b" ")
+LOWERED = bytes(range(128)).lower()
+FOLDED = bytes(byte if chr(byte).isalnum() else ord(" ") for byte in LOWERED).ljust(256, b" ")
 
 
 def normalize_name(text: str) -> str:
@@ -31,11 +30,13 @@ def normalize_name(text: str) -> str:
     elif len(text) <= PIECE:
         folded = _folded(text)
     else:
-        folded = " ".join(
-            "".join(_folded(word[start : start + PIECE]) for start in range(0, len(word), PIECE))
-            for word in text.split()
-        )
+        folded = " ".join(map(_folded_by_pieces, text.split()))
     return NOT_ALPHANUMERIC.sub(" ", folded).strip() or " ".join(folded.split())
+
+
+def _folded_by_pieces(word: str) -> str:
+    starts = range(0, len(word), PIECE)
+    return "".join(_folded(word[start : start + PIECE]) for start in starts)
 
 
 def _folded(text: str) -> str:

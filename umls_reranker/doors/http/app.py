@@ -407,14 +407,13 @@ def _in_place(
 ) -> JSONResponse:
     """The rows of each mention; or ``{"error": reason}`` if it is too long, and so not ranked."""
     rows = dict(zip(numbers, ranked, strict=True))
-    return JSONResponse(
-        [
-            [item.as_row() for item in rows[number]]
-            if number in rows
-            else {"error": f"mention {length_fault(len(one.mention))}"}
-            for number, one in enumerate(mentions)
-        ]
-    )
+    answers: list[Any] = []
+    for number, one in enumerate(mentions):
+        if number in rows:
+            answers.append([item.as_row() for item in rows[number]])
+        else:
+            answers.append({"error": f"mention {length_fault(len(one.mention))}"})
+    return JSONResponse(answers)
 
 
 def _taking(body: type[BaseModel], answer: Callable[..., Any]) -> Callable[..., Any]:
