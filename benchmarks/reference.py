@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import yaml
 from transformers import TrainingArguments
 
@@ -185,7 +186,9 @@ def print_differences(runs: Mapping[str, RunFolder]) -> None:
             former = document_sums(index, documents, figure.columns(other))
             found = figure_difference(figure, present, former, margin=0.0, confidence=0.95)
             value = found.present - found.former
-            rows[figure.name].append(f"{value:+.3f} ({found.low:+.3f} to {found.high:+.3f})")
+            is_known = np.isfinite(value)
+            told_value = f"{value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+            rows[figure.name].append(told_value if is_known else "-")
     print(f"\nours minus the others, {len(ours):,} test mentions of {documents:,} documents:\n")
     print(markdown_table(("figure", *outcomes), rows.values()))
 
@@ -225,7 +228,11 @@ def pair_figures(run: RunFolder) -> dict[str, dict[str, float]]:
     trainer = RerankerTrainer(
         str(run.path / "checkpoints" / "checkpoint-best"),
         TrainingArguments(
-            str(run.path), per_device_eval_batch_size=256, use_cpu=True, report_to=[]
+            str(run.path),
+            per_device_eval_batch_size=256,
+            use_cpu=True,
+            report_to=[],
+            disable_tqdm=True,
         ),
         rows["as mined"],
         template=template,
