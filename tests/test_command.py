@@ -150,9 +150,9 @@ def test_run_shows_one_line_a_stage(run_stages, failing, code, started, error):
         f"{n}/7" for n in range(1, len(started) + 1)
     ]
     assert lines[len(started) :] == error
-    assert log.read_text().count("== ") == len(started) and log.read_text().endswith(
-        f"error: {started[-1]} ends\n"
-    )
+    logged = log.read_text()
+    assert logged.count("== ") == len(started)
+    assert logged.endswith(f"error: {started[-1]} ends\n")
 
 
 def test_a_dry_run_shows_of_the_check_its_error_or_its_estimate(run_stages):

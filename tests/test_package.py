@@ -59,7 +59,8 @@ def test_public_names_resolve():
 def matches(pattern):
     """File -> what matches in it, of the sources in which something does."""
     texts = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in SOURCES}
-    return {path: hits for path, text in texts.items() if (hits := re.findall(pattern, text))}
+    hits = {path: re.findall(pattern, text) for path, text in texts.items()}
+    return {path: found for path, found in hits.items() if found}
 
 
 def test_nothing_is_loaded_that_could_run_code():

@@ -102,11 +102,10 @@ def test_separable_data_stay_finite_whatever_the_unit(scale):
     for method in ("platt", "beta"):
         p = CALIBRATORS[method]().fit(LabelledScores(logits, labels))(logits)
         assert np.all(np.isfinite(p)) and np.all(p[:2] < 1e-6) and np.all(p[2:] > 1 - 1e-6)
-    slope = PlattCalibrator().fit(LabelledScores(logits, labels)).slope
-    assert 0 < slope <= MAX_STANDARD_SLOPE / logits.std() * (1 + 1e-9)
-    assert PlattCalibrator().fit(LabelledScores(logits, labels))(np.zeros(1))[0] == pytest.approx(
-        0.5, abs=1e-3
-    )
+    platt = PlattCalibrator().fit(LabelledScores(logits, labels))
+    assert 0 < platt.slope <= MAX_STANDARD_SLOPE / logits.std() * (1 + 1e-9)
+    (middle,) = platt(np.zeros(1))
+    assert middle == pytest.approx(0.5, abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -106,12 +106,11 @@ def test_what_chance_shows_by_hand():
     report = calibration_report(p, y, groups, bins=1, resamples=60, seed=4)
     signs = random_signs(np.eye(7), draws=60, seed=4)[:, groups]
     noise = signs * (y - p - (y - p).mean())
+    log_losses = -p * np.log(p) - (1 - p) * np.log(1 - p)
     chance = {
         "ece": np.abs(p.sum() - np.clip(p.sum() + noise.sum(axis=1), 0, 8)) / 8,
         "brier": np.mean(p * (1 - p) + (1 - 2 * p) * noise, axis=1),
-        "log_loss": np.mean(
-            -p * np.log(p) - (1 - p) * np.log(1 - p) + np.log((1 - p) / p) * noise, axis=1
-        ),
+        "log_loss": np.mean(log_losses + np.log((1 - p) / p) * noise, axis=1),
     }
     assert (p.sum() + noise.sum(axis=1)).min() < 0
     for name, values in chance.items():

@@ -168,10 +168,10 @@ def test_the_charts_of_the_card_are_files_with_a_legend_of_what_they_show():
         # Below title and legend, and inside the file.
         width, height = map(float, root.get("viewBox").split()[2:])
         inner = root.find("{*}svg")
-        assert (
-            float(inner.get("y")) + float(inner.get("height")) == height
-            and float(inner.get("width")) == width
+        inner_y, inner_height, inner_width = (
+            float(inner.get(name)) for name in ("y", "height", "width")
         )
+        assert (inner_y + inner_height, inner_width) == (height, width)
 
 
 def test_risk_coverage_by_hand():

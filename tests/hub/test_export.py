@@ -240,5 +240,6 @@ def test_who_follows_the_card_gets_the_logit_of_the_reranker(tmp_path, template)
     assert "local_files_only" not in (folder / "tokenizer_config.json").read_text()
     pytest.importorskip("sentence_transformers")
     *imports, call = code.strip().splitlines()
-    exec("\n".join(imports), namespace := {})
+    namespace = {}
+    exec("\n".join(imports), namespace)
     assert eval(call, namespace) == pytest.approx([expected[0].logit], abs=OTHER_CODE)

@@ -509,12 +509,10 @@ def test_each_row_is_compared_with_its_own_mention(release):
         for row in dictionary.add_to(rows)
         if not isinstance(row["candidates"], str)
     ]
-    assert (
-        scores[0][1] == scores[1][0] == 1
-        and scores[0][0] < 0.5
-        and scores[1][1] < 0.5
-        and scores[2:] == [[0], []]
-    )
+    first, second, *others = scores
+    assert first[1] == second[0] == 1
+    assert first[0] < 0.5 and second[1] < 0.5
+    assert others == [[0], []]
 
 
 def test_names_of_other_languages_and_suppressed_ones_are_left_out(release):

@@ -144,8 +144,10 @@ def test_context_is_read_when_the_template_has_it(model):
     bare = scorer.score(["cold"], ["cold"]).logits
     seen = scorer.score(["cold", "cold"], ["cold", "cold"], ["a bad", ""], ["b", ""]).logits
     assert seen[1] == pytest.approx(bare[0], abs=ROUNDING) and abs(seen[0] - bare[0]) > 1e-3
-    unread = load(model).score(["cold"], ["cold"], ["a bad"], ["b"]).logits
-    np.testing.assert_allclose(unread, load(model).score(["cold"], ["cold"]).logits, atol=ROUNDING)
+    without_context = load(model)
+    unread = without_context.score(["cold"], ["cold"], ["a bad"], ["b"]).logits
+    plain = without_context.score(["cold"], ["cold"]).logits
+    np.testing.assert_allclose(unread, plain, atol=ROUNDING)
 
 
 def test_no_pairs(model):

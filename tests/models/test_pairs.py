@@ -109,7 +109,8 @@ def test_context_stands_around_the_marked_mention(tokenizer):
 def test_context_is_cut_first_and_its_far_ends(tokenizer, left, right, first):
     pairs, truncated = make_encoder(tokenizer, 16, 8).encode(["m n"], ["x y z"], [left], [right])
     assert shown(tokenizer, pairs) == [(first, "x y z")]
-    assert pairs.lengths.tolist()[0] == 16 - max(0, 6 - len((left + " " + right).split()))
+    words_of_context = len((left + " " + right).split())
+    assert pairs.lengths.tolist()[0] == 16 - max(0, 6 - words_of_context)
     assert not truncated.any()
 
 

@@ -341,8 +341,5 @@ def test_vectors_are_taken_across_shards(tmp_path):
     assert [start for start, _ in vectors.shards()] == [0, 4, 8]
     assert vectors.sample(20).tolist() == list(range(10))
     sample = vectors.sample(6)
-    assert (
-        len(sample) == 6
-        and (np.diff(sample) > 0).all()
-        and sample.tolist() == vectors.sample(6).tolist()
-    )
+    assert len(sample) == 6 and (np.diff(sample) > 0).all()
+    assert sample.tolist() == vectors.sample(6).tolist()

@@ -67,12 +67,10 @@ def test_names_belong_to_the_query_s_concept(concepts):
         assert pair["name"] in names
         # A synonym is never its own pair, and a mention without its concept in the dictionary never
         # comes.
-        assert (
-            pair["query"] in names
-            and pair["query"] != pair["name"]
-            or gold[pair["query"]] == pair["row"]
-        )
-        assert pair["query"] != "unknown"
+        query = pair["query"]
+        is_synonym = query in names and query != pair["name"]
+        assert is_synonym or gold[query] == pair["row"]
+        assert query != "unknown"
 
 
 def test_each_mention_comes_once_an_epoch(concepts):
@@ -117,12 +115,12 @@ def test_loss_by_hand(folder, concepts):
     trainer = EncoderTrainer.__new__(EncoderTrainer)
     trainer.pooling = "mean"
     loss = trainer.compute_loss(AutoModel.from_pretrained(folder).eval(), dict(batch)).item()
-    queries = [
-        encoder.encode(
-            [pair["query"]], pair["left"] is not None and ([pair["left"]], [pair["right"]]) or None
-        )[0]
-        for pair in chosen
-    ]
+    queries = []
+    for pair in chosen:
+        context = None
+        if pair["left"] is not None:
+            context = [pair["left"]], [pair["right"]]
+        queries.append(encoder.encode([pair["query"]], context)[0])
     cosines = np.stack(queries) @ encoder.encode([pair["name"] for pair in chosen]).T
     expected = []
     for i, pair in enumerate(chosen):

@@ -364,14 +364,15 @@ def test_only_the_scopes_asked_for_are_kept(tmp_path):
 
 
 def test_terms_are_dropped_merged_and_counted(tmp_path):
-    content = (
-        stanza(1, "is_obsolete: true", name="gone", cui="C0000001")
-        + stanza(2, name="no reference")
-        + stanza(3, "xref: UMLS:0000003", "xref: UMLS:C00003", name="bad references")
-        + stanza(4, 'synonym: "four" EXACT []', "xref: UMLS:C0000001", name="IV", cui="C0000004")
-        + stanza(5, 'def: "Five." []', 'synonym: "IV" EXACT []', name="V", cui="C0000004")
-        + stanza(6, name="one", cui="C0000001")
-    )
+    stanzas = [
+        stanza(1, "is_obsolete: true", name="gone", cui="C0000001"),
+        stanza(2, name="no reference"),
+        stanza(3, "xref: UMLS:0000003", "xref: UMLS:C00003", name="bad references"),
+        stanza(4, 'synonym: "four" EXACT []', "xref: UMLS:C0000001", name="IV", cui="C0000004"),
+        stanza(5, 'def: "Five." []', 'synonym: "IV" EXACT []', name="V", cui="C0000004"),
+        stanza(6, name="one", cui="C0000001"),
+    ]
+    content = "".join(stanzas)
     concepts, *_, report = read_obo(tmp_path, content)
     # Term 4 counts for its first CUI only, so the other CUI has only the name of term 6.
     assert concepts == [
@@ -389,16 +390,17 @@ def test_terms_are_dropped_merged_and_counted(tmp_path):
 
 
 def test_a_term_has_every_branch_it_is_or_descends_from(tmp_path):
-    content = (
-        stanza(1, name="root")
-        + stanza(2, "is_a: X:1 ! root", name="heart", cui="C0000002")
-        + stanza(3, 'is_a: X:1 {source="x"} ! root', name="lung")
-        + stanza(4, "is_a: X:3", "is_a: X:2", name="both", cui="C0000004")
-        + stanza(5, "is_a: X:4", "is_a: X:6", name="deep, in a circle", cui="C0000005")
-        + stanza(6, "is_a: X:5", name="circle", cui="C0000006")
-        + stanza(7, name="elsewhere", cui="C0000007")
-        + stanza(8, "is_a: X:1", "is_obsolete: true", name="obsolete branch")
-    )
+    stanzas = [
+        stanza(1, name="root"),
+        stanza(2, "is_a: X:1 ! root", name="heart", cui="C0000002"),
+        stanza(3, 'is_a: X:1 {source="x"} ! root', name="lung"),
+        stanza(4, "is_a: X:3", "is_a: X:2", name="both", cui="C0000004"),
+        stanza(5, "is_a: X:4", "is_a: X:6", name="deep, in a circle", cui="C0000005"),
+        stanza(6, "is_a: X:5", name="circle", cui="C0000006"),
+        stanza(7, name="elsewhere", cui="C0000007"),
+        stanza(8, "is_a: X:1", "is_obsolete: true", name="obsolete branch"),
+    ]
+    content = "".join(stanzas)
     concepts, hierarchy, *_ = read_obo(tmp_path, content, type_roots=["X:1"])
     assert [(kind, hierarchy.name(kind)) for kind in hierarchy] == [
         ("X:2", "heart"),
@@ -433,16 +435,17 @@ def test_an_exact_match_goes_before_cross_references(tmp_path):
 
 
 def test_relations_lead_to_the_nearest_concepts_above(tmp_path):
-    content = (
-        stanza(1, name="root", cui="C0000001")
-        + stanza(2, "is_a: X:1", name="no CUI")
-        + stanza(3, "is_a: X:2", "is_a: X:9", cui="C0000003")
-        + stanza(4, "is_a: X:3", "is_a: X:2", cui="C0000004")
-        + stanza(5, "is_a: X:6", name="circle without CUI")
-        + stanza(6, "is_a: X:5", "is_a: X:4", name="circle without CUI")
-        + stanza(7, "is_a: X:5", "is_a: X:7", cui="C0000007")
-        + stanza(8, "is_a: X:3", cui="C0000003")
-    )
+    stanzas = [
+        stanza(1, name="root", cui="C0000001"),
+        stanza(2, "is_a: X:1", name="no CUI"),
+        stanza(3, "is_a: X:2", "is_a: X:9", cui="C0000003"),
+        stanza(4, "is_a: X:3", "is_a: X:2", cui="C0000004"),
+        stanza(5, "is_a: X:6", name="circle without CUI"),
+        stanza(6, "is_a: X:5", "is_a: X:4", name="circle without CUI"),
+        stanza(7, "is_a: X:5", "is_a: X:7", cui="C0000007"),
+        stanza(8, "is_a: X:3", cui="C0000003"),
+    ]
+    content = "".join(stanzas)
     assert read_obo(tmp_path, content).parents == [
         ("C0000003", "C0000001"),
         ("C0000004", "C0000003"),
