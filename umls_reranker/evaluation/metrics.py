@@ -651,11 +651,11 @@ def worst_groups(figures: Mapping[str, Measure], groups: Mapping[str, str]) -> d
     """The worst group of `SMALL_SUPPORT` or more mentions, by acc@1 and by debiased ECE."""
     worst = {}
     for name, worst_of in (("acc@1", min), ("top1_debiased_ece", max)):
-        large = [
-            figure | {"population": f"mentions of {label}"}
-            for row, label in groups.items()
-            if (figure := figures.get(f"groups/{row}/{name}", NOT_MEASURED))["n"] >= SMALL_SUPPORT
-        ]
+        large = []
+        for row, label in groups.items():
+            figure = figures.get(f"groups/{row}/{name}", NOT_MEASURED)
+            if figure["n"] >= SMALL_SUPPORT:
+                large.append(figure | {"population": f"mentions of {label}"})
         worst[f"worst_group_{name}"] = worst_of(
             large, key=lambda figure: figure["value"], default=NOT_MEASURED
         )
