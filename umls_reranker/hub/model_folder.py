@@ -171,8 +171,8 @@ def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
     info = _read_manifest(folder)
     for name in names:
         path = folder / name
+        maker = MAKERS.get(name, "calibrate")
         if not path.is_file():
-            maker = MAKERS.get(name, "calibrate")
             raise UserError(f"{path} is missing; umls-reranker {maker} writes it")
         if file_sha256(path) != info["sha256"].get(name):
             with path.open("rb") as stream:
