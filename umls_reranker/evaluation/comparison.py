@@ -149,11 +149,16 @@ def format_table(checks: Iterable[Mapping[str, Any]]) -> str:
             interval(check, 4, 1.0, " .. "),
             check["target"],
             check["result"],
-            f"{check['n']:,} {check.get('population', 'mentions')}" if "n" in check else "",
+            _measured_on(check),
         )
         for check in checks
     ]
     return markdown_table(header, rows)
+
+
+def _measured_on(check: Mapping[str, Any]) -> str:
+    """The number of mentions of a check and which they are, "" of a figure without a number."""
+    return f"{check['n']:,} {check.get('population', 'mentions')}" if "n" in check else ""
 
 
 def verdict(checks: Sequence[Mapping[str, Any]]) -> str:
@@ -283,12 +288,14 @@ class Comparison:
         ]
         ends = "joint interval of the difference"
         header = ("figure", "former", "present", ends, "margin", "verdict")
-        hint = "; evaluate on more documents or set a larger margin (--margin)"
+        hint = ""
+        if self.verdict == INCONCLUSIVE:
+            hint = "; evaluate on more documents or set a larger margin (--margin)"
         return (
             f"{markdown_table(header, rows)}\n"
             f"correct at rank 1 only now: {self.gained:,}, only before: {self.lost:,}\n\n"
             f"compared with {former}: {self.verdict} on the same {self.mentions:,} mentions of "
-            f"{self.documents:,} documents{hint if self.verdict == INCONCLUSIVE else ''}"
+            f"{self.documents:,} documents{hint}"
         )
 
 

@@ -148,10 +148,10 @@ def _figures_table(metrics: Mapping[str, Any]) -> Table:
     formats |= {figure.name: figure.format for figure in FIGURES}
     rows = []
     for key, figure in metrics["figures"].items():
-        if "/" in key or not is_there(figure["value"]):
-            continue
-        value = cell(figure, formats.get(key, "fine"))
-        rows.append([(title_of(key), ""), value, (_over(figure, metrics), "")])
+        is_of_all_mentions = "/" not in key
+        if is_of_all_mentions and is_there(figure["value"]):
+            value = cell(figure, formats.get(key, "fine"))
+            rows.append([(title_of(key), ""), value, (_over(figure, metrics), "")])
     return Table("Figures of this model", ["figure", "value", "over"], rows)
 
 
@@ -228,30 +228,32 @@ def cell(figure: Mapping[str, Any] | None, format: str) -> Cell:
     if format == "percent":
         return percent(figure), interval(figure)
     if format == "mentions":
-        return f"{figure['n']:,}" if figure else "", ""
+        mentions = f"{figure['n']:,}" if figure else ""
+        return mentions, ""
     if format == "points":
         gain = f"{100 * figure['value']:+.1f}" if figure else ""
         return gain, interval(figure, separator=" to ")
     if format == "nats":
-        return f"{figure['value']:+.3f}" if figure else "", interval(figure, 3, 1.0, " to ")
+        nats = f"{figure['value']:+.3f}" if figure else ""
+        return nats, interval(figure, 3, 1.0, " to ")
     digits = 3 if format == "number" else 4
     return number(figure, digits), interval(figure, digits, 1.0)
 
 
 def number(figure: Mapping[str, Any] | float | None, digits: int = 3) -> str:
     """A figure as text, a dash if there is none."""
-    value = _value(figure)
+    value = _value_of(figure)
     # Adding 0 takes its sign from a zero.
     return f"{round(value, digits) + 0.0:.{digits}f}" if is_there(value) else "–"
 
 
 def percent(figure: Mapping[str, Any] | float | None, digits: int = 1) -> str:
     """A figure in percent, a dash if there is none."""
-    value = _value(figure)
+    value = _value_of(figure)
     return f"{number(100 * value, digits)}\u00a0%" if is_there(value) else "–"
 
 
-def _value(figure: Mapping[str, Any] | float | None) -> float | None:
+def _value_of(figure: Mapping[str, Any] | float | None) -> float | None:
     return figure["value"] if isinstance(figure, Mapping) else figure
 
 
@@ -270,8 +272,13 @@ def interval(
 
 def as_markdown(table: Table) -> str:
     """A table in Markdown, intervals in brackets."""
-    joined = [[value + (f" ({ends})" if ends else "") for value, ends in row] for row in table.rows]
-    return markdown_table(table.header, joined)
+    rows = [[with_ends(value, ends) for value, ends in row] for row in table.rows]
+    return markdown_table(table.header, rows)
+
+
+def with_ends(value: str, ends: str) -> str:
+    """A value with the ends of its `interval` in brackets, if it has one."""
+    return f"{value} ({ends})" if ends else value
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -292,8 +299,10 @@ def as_text(table: Table) -> str:
     from rich.text import Text
 
     printed = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for column, title in enumerate(table.header):
-        printed.add_column(title, justify="right" if column else "left")
+    labels, *figures = table.header
+    printed.add_column(labels)
+    for title in figures:
+        printed.add_column(title, justify="right")
     for row in table.rows:
         # Not markup: names may have brackets.
         printed.add_row(*(Text("\n".join(filter(None, texts))) for texts in row))
@@ -361,14 +370,13 @@ def risk_coverage(score: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
     score = np.asarray(score, dtype=np.float64)
     answered = np.flatnonzero(score > -np.inf)
     order = answered[np.argsort(-score[answered], kind="stable")]
-    descending = score[order]
-    is_last_of_ties = np.append(descending[1:] < descending[:-1], len(order) > 0)
-    ends = np.flatnonzero(is_last_of_ties)
-    if not len(ends):
+    if not len(order):
         return {"coverage": [], "precision": [], "area": float("nan")}
+    descending = score[order]
+    is_last_of_tie = np.append(descending[1:] < descending[:-1], True)
+    ends = np.flatnonzero(is_last_of_tie)
     coverage = (ends + 1) / len(score)
-    correct_so_far = np.cumsum(np.asarray(correct, dtype=np.float64)[order])
-    precision = correct_so_far[ends] / (ends + 1)
+    precision = np.cumsum(np.asarray(correct, dtype=np.float64)[order])[ends] / (ends + 1)
     area = float(np.average(1.0 - precision, weights=np.diff(ends, prepend=-1)))
     points = np.unique(np.searchsorted(coverage, np.linspace(0, coverage[-1], CURVE_POINTS)))
     return {
@@ -436,7 +444,8 @@ def risk_axes(curves: Iterable[Mapping[str, Any]], target: float) -> Axes:
     # The precision of a few answers is mostly noise.
     precisions = [precision for coverage, precision in chain(*points) if coverage > FEW]
     lowest = min([target, *precisions])
-    tenths = range(int(lowest * 10), 11, 1 if lowest >= 0.4 else 2)
+    step = 1 if lowest >= 0.4 else 2
+    tenths = range(int(lowest * 10), 11, step)
     y_ticks = [(tenth / 10, f"{10 * tenth} %") for tenth in tenths]
     return Axes(low=tenths[0] / 10, high=1.0, x_ticks=PERCENT_FIFTHS, y_ticks=y_ticks)
 

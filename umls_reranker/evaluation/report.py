@@ -8,7 +8,7 @@ concept of a string.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -41,7 +41,15 @@ from .metrics import (
     top_calibration,
     worst_groups,
 )
-from .render import BINS, histogram, interval, reliability_points, risk_coverage, title_of
+from .render import (
+    BINS,
+    histogram,
+    interval,
+    reliability_points,
+    risk_coverage,
+    title_of,
+    with_ends,
+)
 
 MODEL = "reranker"
 # Most lists of which the cross-encoder scores all candidates, to tell what it is without the fusion
@@ -74,12 +82,9 @@ class System(NamedTuple):
 
     def take(self, rows: np.ndarray) -> System:
         """Its answers for some mentions, (n,) bool, which are all measured."""
-        return System(
-            self.ranks[rows],
-            None if self.score is None else self.score[rows],
-            None if self.accepted is None else self.accepted[rows],
-            self.is_ranking,
-        )
+        score = None if self.score is None else self.score[rows]
+        accepted = None if self.accepted is None else self.accepted[rows]
+        return System(self.ranks[rows], score, accepted, self.is_ranking)
 
     @classmethod
     def of(cls, outcomes: Outcomes) -> System:
@@ -138,24 +143,15 @@ def measure_model(  # noqa: PLR0913 (a model, its lists, and what stands beside 
     drawn = np.random.default_rng(0).permutation(len(lists)) < whole_lists
     # Which candidate of a concept counts is known only when all of them have a score.
     whole = drawn | lists_with_any(are_repeated(lists.concepts), lists.offsets)
-    uses_cross_encoder = np.array([model.uses_cross_encoder for model in calibration.models], bool)
-    is_read = np.zeros(len(lists), bool)
-    logits = np.full(candidates, np.nan, np.float32)
-    log_odds = np.full(candidates, np.nan)
-    truncated = 0
-    for mentions, exhaustive in ((whole, True), (~whole, False)):
-        part = decide(lists.take(mentions), score, exhaustive=exhaustive)
-        is_read[mentions] = uses_cross_encoder[part.models]
-        rows = mentions[lists.owner]
-        logits[rows] = part.scores.logits
-        log_odds[rows] = part.scores.log_odds
-        truncated += part.truncated
-    best = best_of_each_concept(lists, log_odds)
+    decide_and_score = partial(decide, score=score)
+    first_pass = _decide_in_parts(lists, whole, decide_and_score)
+    best = best_of_each_concept(lists, first_pass.log_odds)
     lists = lists.with_candidates(best)
-    scores = Scores(logits[best], truncated)
+    scores = Scores(first_pass.logits[best], first_pass.truncated)
     decisions = decide(lists, scores)
     in_drawn = np.full(len(best), np.nan, np.float32)
-    if is_read[drawn].all():
+    uses_cross_encoder = np.array([model.uses_cross_encoder for model in calibration.models], bool)
+    if uses_cross_encoder[first_pass.models[drawn]].all():
         rows = drawn[lists.owner]
         # Alone, the cross-encoder ranks those that it cannot read last.
         in_drawn[rows] = with_lowest_logit(scores.logits[rows])
@@ -163,31 +159,59 @@ def measure_model(  # noqa: PLR0913 (a model, its lists, and what stands beside 
     metrics, outcomes = measure(lists, decisions, in_drawn, systems, documents, split, known)
     if "systems/cross_encoder/acc@1" in metrics["figures"]:
         unpruned = decide(lists, scores, exhaustive=True)
-        metrics["figures"] |= _cost_of_pruning(decisions, unpruned, drawn)
+        metrics["figures"] |= _pruning_figures(decisions, unpruned, drawn)
     decided_by = Counter(calibration.models[number].name for number in decisions.models.tolist())
+    has_candidates = np.diff(lists.offsets) > 0
     counts = {
         "repeated_candidates": candidates - len(best),
         "decided_by": dict(decided_by),
-        "untiered": int((~decisions.has_tiers & (np.diff(lists.offsets) > 0)).sum()),
+        "untiered": int((~decisions.has_tiers & has_candidates).sum()),
     }
     return metrics | counts, outcomes
 
 
-def _cost_of_pruning(
+class _FirstPass(NamedTuple):
+    """Scores of the m candidates of n lists, before those of one concept count as one.
+
+    Attributes:
+        logits: (m,) logits of the cross-encoder, NaN where it was not asked.
+        log_odds: (m,) calibrated log odds.
+        models: (n,) index of the model that decided.
+        truncated: number of truncated pairs.
+    """
+
+    logits: np.ndarray
+    log_odds: np.ndarray
+    models: np.ndarray
+    truncated: int
+
+
+def _decide_in_parts(
+    lists: AnnotatedLists, whole: np.ndarray, decide: Callable[..., Decisions]
+) -> _FirstPass:
+    """Decide about n lists, of which those in `whole`, (n,) bool, are not pruned."""
+    logits = np.full(len(lists.owner), np.nan, np.float32)
+    log_odds = np.full(len(lists.owner), np.nan)
+    models = np.zeros(len(lists), np.int64)
+    truncated = 0
+    for mentions, exhaustive in ((whole, True), (~whole, False)):
+        part = decide(lists.take(mentions), exhaustive=exhaustive)
+        rows = mentions[lists.owner]
+        logits[rows] = part.scores.logits
+        log_odds[rows] = part.scores.log_odds
+        models[mentions] = part.models
+        truncated += part.truncated
+    return _FirstPass(logits, log_odds, models, truncated)
+
+
+def _pruning_figures(
     decisions: Decisions, unpruned: Decisions, drawn: np.ndarray
 ) -> dict[str, Measure]:
-    """How many candidates the cross-encoder scores, and how often its top one is the same.
-
-    Args:
-        decisions: as served.
-        unpruned: about the same lists, without pruning.
-        drawn: (n,) bool, lists of which the cross-encoder scored all candidates.
-    """
-    mentions = len(decisions.models)
-    scored_share = float(decisions.scored.sum() / max(1, len(decisions.concepts)))
+    """What pruning saves, and how often it leaves the answer of the drawn lists, (n,) bool."""
+    scored_share = float(decisions.scored.sum() / max(1, len(decisions.probabilities)))
     is_same = decisions.tops.positions == unpruned.tops.positions
     return {
-        "scored_share": {"value": scored_share, "n": mentions},
+        "scored_share": {"value": scored_share, "n": len(drawn)},
         "same_top_candidate": {"value": float(is_same[drawn].mean()), "n": int(drawn.sum())},
     }
 
@@ -269,7 +293,8 @@ def _parts_of_model(
 ) -> dict[str, System]:
     """The list fusion, and the cross-encoder alone on the lists that it scored whole, (n,) bool."""
     ranks = gold_ranks(np.nan_to_num(logits), lists.offsets, lists.correct)
-    alone = {"cross_encoder": System(ranks, measured=None if whole.all() else whole)}
+    measured = None if whole.all() else whole
+    alone = {"cross_encoder": System(ranks, measured=measured)}
     list_utilities = decisions.scores.list_utilities
     if np.isnan(list_utilities).any():
         return alone
@@ -405,7 +430,8 @@ def _exact_matches(lists: AnnotatedLists) -> list[str | None]:
     for mention, bound in zip(lists.mentions, pairwise(lists.offsets.tolist()), strict=True):
         string = normalize_name(mention)
         concepts = {cuis[item] for item in range(*bound) if names[item] == string}
-        answers.append(concepts.pop() if len(concepts) == 1 else None)
+        only_concept = concepts.pop() if len(concepts) == 1 else None
+        answers.append(only_concept)
     return answers
 
 
@@ -430,10 +456,10 @@ def free_baselines(lists: AnnotatedLists, folds: np.ndarray) -> dict[str, System
     exact = _exact_matches(lists)
     strings = map(normalize_name, lists.mentions)
     labels = list(zip(strings, lists.annotations.trainable, folds.tolist(), strict=True))
-    most_frequent: list[dict[str, str]] = [
-        _most_frequent((text, cui) for text, cui, of_fold in labels if cui and of_fold != fold)
-        for fold in range(folds.max(initial=0) + 1)
-    ]
+    most_frequent = []
+    for fold in range(folds.max(initial=0) + 1):
+        of_others = [(text, cui) for text, cui, of_fold in labels if cui and of_fold != fold]
+        most_frequent.append(_most_frequent(of_others))
     labelled = [
         most_frequent[fold].get(text, answer)
         for (text, _, fold), answer in zip(labels, exact, strict=True)
@@ -566,16 +592,16 @@ def verdict(gain: Measure, mentions: int, documents: int) -> str:
     value = gain["value"]
     ends = interval(gain, separator=" to ")
     direction = "over" if value >= 0 else "against"
-    difference = (
-        f"{100 * value:+.1f} points {direction} the original order{f' ({ends})' if ends else ''}"
-    )
+    points = f"{100 * value:+.1f} points {direction} the original order"
+    difference = with_ends(points, ends)
     if documents < FEWEST_DOCUMENTS:
         return (
             f"inconclusive: {difference}; {documents} documents are too few, "
             f"label at least {FEWEST_DOCUMENTS}"
         )
     if gain["low"] > 0 or gain["high"] < 0:
-        return f"{'gain' if value > 0 else 'loss'}: {difference}"
+        outcome = "gain" if value > 0 else "loss"
+        return f"{outcome}: {difference}"
     # The interval shrinks with the square root of the mentions; one that just touches 0 may do so
     # because it is skewed.
     toward_0 = value - gain["low"] if value > 0 else gain["high"] - value

@@ -160,17 +160,18 @@ class Card:
                 continue
             # Pairs are those of training.
             split = "dev" if key in ("f1", "roc_auc") else self.metrics["split"]
-            result = EvalResult(
-                task_type=task_type,
-                task_name=task_name,
-                dataset_type=dataset,
-                dataset_name=corpus,
-                dataset_split=split,
-                metric_type=key,
-                metric_name=title_of(key),
-                metric_value=round(value, 4),
+            results.append(
+                EvalResult(
+                    task_type=task_type,
+                    task_name=task_name,
+                    dataset_type=dataset,
+                    dataset_name=corpus,
+                    dataset_split=split,
+                    metric_type=key,
+                    metric_name=title_of(key),
+                    metric_value=round(value, 4),
+                )
             )
-            results.append(result)
         return results
 
     @property
@@ -191,27 +192,32 @@ class Card:
     @property
     def thresholds_of_types(self) -> list[float]:
         """The scores from which on the model of all inputs accepts, one of each type or group."""
-        for table in self.thresholds["models"]:
-            return [row["accept"] for row in table["types"].values()]
-        return []
+        tables = self.thresholds["models"]
+        if not tables:
+            return []
+        return [row["accept"] for row in tables[0]["types"].values()]
 
     @property
     def metadata(self) -> ModelCardData:
         """The metadata, with `results`."""
         base_model = self.info["base_model"]
+        linked_base_model = base_model if base_model and _is_hub_id(base_model) else None
+        library = "transformers" if base_model else "umls_reranker"
         languages = [
             TABLES["languages"].get(code, code) for code in self.recipe.get("languages") or ()
         ]
+        license_link = None
+        if self.repo_id:
+            license_link = f"https://huggingface.co/{self.repo_id}#licenses-of-the-sources"
         return ModelCardData(
             language=languages or None,
             license="other",
             license_name="licenses-of-the-sources",
-            license_link=self.repo_id
-            and f"https://huggingface.co/{self.repo_id}#licenses-of-the-sources",
+            license_link=license_link,
             datasets=_datasets(self.recipe) or None,
             metrics=[result.metric_type for result in self.results] or None,
-            base_model=base_model if base_model and _is_hub_id(base_model) else None,
-            library_name="transformers" if base_model else "umls_reranker",
+            base_model=linked_base_model,
+            library_name=library,
             pipeline_tag="text-ranking",
             tags=self.tags,
             model_name=self.name,
@@ -371,10 +377,8 @@ def _is_hub_id(model: str) -> bool:
 
 def linked_model(model: str) -> str:
     """A base model as Markdown: a link to the Hub, or the folder's name."""
-    if _is_hub_id(model):
-        return f"[{model}](https://huggingface.co/{model})"
     name = _file_name(model).replace("`", "")
-    return f"`{name}`"
+    return f"[{model}](https://huggingface.co/{model})" if _is_hub_id(model) else f"`{name}`"
 
 
 def _file_name(locator: str) -> str:
@@ -384,7 +388,7 @@ def _file_name(locator: str) -> str:
 
 def source_of(locators: str | Iterable[str]) -> LicensedSource:
     """Names and licenses of what is at one or several locators."""
-    sources = [*map(_source_at, _locators(locators))]
+    sources = [_source_at(locator) for locator in _locators(locators)]
     return LicensedSource(
         " and ".join(dict.fromkeys(source.name for source in sources)),
         ", ".join(dict.fromkeys(source.terms for source in sources)),
@@ -392,10 +396,10 @@ def source_of(locators: str | Iterable[str]) -> LicensedSource:
 
 
 def _source_at(locator: str) -> LicensedSource:
-    """Name and license of what is at a locator."""
-    for part, known in TABLES["sources"].items():
+    """Name and license of what is at a locator; of one that is not known, the file's name."""
+    for part, name_and_terms in TABLES["sources"].items():
         if part in locator.lower():
-            return LicensedSource(*known)
+            return LicensedSource(*name_and_terms)
     return LicensedSource(_file_name(locator), OWN_LICENSE)
 
 

@@ -99,9 +99,9 @@ class LinkJob(FileJob):
 
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedRows:
         linked = linked_rows(worker, rows, self.top)
-        return (
-            linked if self.answers is None else _with_reviewed(worker, rows, linked, self.answers)
-        )
+        if self.answers is None:
+            return linked
+        return _with_reviewed(worker, rows, linked, self.answers)
 
     def said(self, worker: ConceptLinker, counts: Mapping[str, int]) -> Iterator[str]:
         yield from said_of_counts(counts, worker.reranker.calibration, CALIBRATE)
@@ -119,7 +119,7 @@ class LinkJob(FileJob):
 
 def linked_rows(linker: ConceptLinker, rows: Rows, top: int) -> RankedRows:
     """Rows of `mentions.read_mentions` with the first concepts of each, as `LINKED_TYPE`."""
-    queries, types, errors = _checked(linker, rows)
+    queries, types, errors = _readable_mentions(linker, rows)
     golds, known = _gold_concepts(linker, rows)
     described = partial(linker.described_column, top=top)
     lists = linker.lists(queries, types)
@@ -165,8 +165,11 @@ def _fault_of(linker: ConceptLinker, answer: Answer) -> str | None:
 
 def _id_of(linker: ConceptLinker, answer: Answer) -> str:
     """The first id of an answer that the index has, in its form, or else its first."""
-    ids = next(iter(gold_parts(answer.gold) or ()))
-    return next(filter(None, find_ids(ids, linker.concepts)[0]), ids[0])
+    parts = gold_parts(answer.gold)
+    assert parts
+    ids = parts[0]
+    known_ids, _ = find_ids(ids, linker.concepts)
+    return next(filter(None, known_ids), ids[0])
 
 
 def _reviewed(linker: ConceptLinker, answer: Answer) -> dict[str, Any]:
@@ -183,19 +186,21 @@ def _reviewed(linker: ConceptLinker, answer: Answer) -> dict[str, Any]:
     return dict(zip(REVIEWED_KEYS, reviewed, strict=True))
 
 
-def _checked(
+def _readable_mentions(
     linker: ConceptLinker, rows: Rows
 ) -> tuple[MentionQueries, list[Any], list[str | None]]:
     """The mentions that can be read, their types, and for n rows why they cannot, or None."""
     columns = span_columns(rows)
     # Blank in a table that was linked before.
     errors = [str(reason) if reason else None for reason in first_values(rows.content, ERROR)]
-    queries, types = read_valid(
-        lambda numbers: _read(
-            linker, {name: [of[number] for number in numbers] for name, of in columns.items()}
-        ),
-        errors,
-    )
+
+    def read(numbers: list[int]) -> tuple[MentionQueries, list[Any]]:
+        of_numbers = {
+            name: [column[number] for number in numbers] for name, column in columns.items()
+        }
+        return _read(linker, of_numbers)
+
+    queries, types = read_valid(read, errors)
     return queries, types, errors
 
 
@@ -251,27 +256,28 @@ class CandidatesJob(LinkJob):
         self.each_row_is_a_document = each_row_is_a_document
 
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedRows:
-        queries, types, errors = _checked(worker, rows)
+        queries, types, errors = _readable_mentions(worker, rows)
         lists = worker.candidates(queries).to_pylist()
         golds, known = _gold_concepts(worker, rows)
         keys = ("entity", "left", "right", "entity_type", "candidates")
-        searched = iter(zip(*queries, types, lists, strict=True))
+        # The rows without an error were searched.
+        numbers = [number for number, error in enumerate(errors) if error is None]
+        searched = dict(zip(numbers, zip(*queries, types, lists, strict=True), strict=True))
         counts = Counter(
             mentions=len(lists),
             candidates=sum(map(len, lists)),
             error=len(errors) - len(lists),
         )
         content = []
-        for place, row, gold, error in zip(
-            rows.positions, rows.mappings(), golds, errors, strict=True
-        ):
+        placed = zip(rows.positions, rows.mappings(), golds, strict=True)
+        for number, (place, row, gold) in enumerate(placed):
             brought = {key: value for key, value in row.items() if key not in TEXT_KEYS}
             # Answers find their rows by this.
             if id_text(brought.get("mention_id")) is None:
                 brought["mention_id"] = Path(str(place)).name
             brought |= {key: _with_ids(row[key], known) for key in GOLD_KEYS if key in row}
-            if error is None:
-                brought |= zip(keys, next(searched), strict=True)
+            if number in searched:
+                brought |= zip(keys, searched[number], strict=True)
                 # Before somebody labels it.
                 with_document(brought, place, self.each_row_is_a_document)
                 brought["index_key"] = worker.retriever.index_key
@@ -324,7 +330,7 @@ class LinkBatches:
     """
 
     def __init__(self, index: str, model: str = BUILT_IN, top: int = 5, **options: Any) -> None:
-        self.linker = _load(model, index, **options)
+        self.linker = _load_linker(model, index, **options)
         self.top = top
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -351,4 +357,4 @@ class LinkPartitions:
             yield frame.assign(ranked=link(table)[RANKED].to_pylist())
 
 
-_load = cache(ConceptLinker.from_pretrained)
+_load_linker = cache(ConceptLinker.from_pretrained)

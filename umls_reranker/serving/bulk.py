@@ -297,10 +297,13 @@ class BulkJob(FileJob):
         super().__init__(source, target, batch_rows, **options)
         self._dictionary = None
         if dictionary is not None:
+            cuis = None
             # Stdin cannot be read twice.
-            batches = read_rows(source) if source != STDIN else ()
-            cuis = set[str]().union(*(candidate_cuis(rows.mappings()) for rows in batches))
-            self._dictionary = Dictionary.load(dictionary, cuis if batches else None)
+            if source != STDIN:
+                cuis = set[str]()
+                for rows in read_rows(source):
+                    cuis |= candidate_cuis(rows.mappings())
+            self._dictionary = Dictionary.load(dictionary, cuis)
 
     def files(self) -> Sequence[Path]:
         return mention_files(self.source)
@@ -332,7 +335,8 @@ class BulkJob(FileJob):
         self, reranker: UMLSReranker, rows: list[dict[str, Any]] | pa.Table
     ) -> CandidateLists:
         if self._dictionary is not None:
-            rows = self._dictionary.add_to(rows.to_pylist() if isinstance(rows, pa.Table) else rows)
+            mappings = rows.to_pylist() if isinstance(rows, pa.Table) else rows
+            rows = self._dictionary.add_to(mappings)
         return reranker.read_rows(rows)
 
 
@@ -548,7 +552,7 @@ class RerankBatches:
     """
 
     def __init__(self, model: str, **options: Any) -> None:
-        self.reranker = _load(model, **options)
+        self.reranker = _load_reranker(model, **options)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the rows with the column ``ranked``."""
@@ -573,7 +577,7 @@ class RerankPartitions:
 
     def __call__(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Yield each frame with the column ``ranked``."""
-        reranker = _load(self.model, **self.options)
+        reranker = _load_reranker(self.model, **self.options)
         for frame in frames:
             # Spark's empty arrays are of floats, which Arrow cannot combine with structs.
             lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in frame["candidates"]]
@@ -587,4 +591,4 @@ def _ranked_table(reranker: UMLSReranker, table: pa.Table) -> pa.ListArray:
     return ranked_column(lists, reranker.decide(lists), reranker.model_names)
 
 
-_load = cache(UMLSReranker.from_pretrained)
+_load_reranker = cache(UMLSReranker.from_pretrained)
