@@ -70,6 +70,8 @@ CROSS_ENCODER_FILES = (
 )
 # A model may be copied without the last three.
 EVALUATED = (METRICS, REFERENCE, OUTCOMES_FILE, RELIABILITY, RISK_COVERAGE)
+# The commands that write files; ``calibrate`` writes all others.
+MAKERS = {ONNX: "export"} | dict.fromkeys(EVALUATED, "evaluate")
 MODEL_FILES = (
     *CROSS_ENCODER_FILES,
     CALIBRATOR,
@@ -146,9 +148,11 @@ def verify_model(folder: Path, backend: str | None = None) -> dict[str, Any]:
     if backend and has_cross_encoder(info):
         present -= {*BACKENDS.values()} - {weights}
     listed = info["sha256"].keys()
-    for name in sorted(present - listed):
+    unlisted = present - listed
+    if unlisted:
+        path = folder / min(unlisted)
         raise UserError(
-            f"{folder / name} does not belong to this model: {MANIFEST} does not list it; remove it"
+            f"{path} does not belong to this model: {MANIFEST} does not list it; remove it"
         )
     # The cross-encoder may have been left out or never exported.
     required = {weights} if has_cross_encoder(info) else set()
@@ -167,7 +171,7 @@ def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
     info = _read_manifest(folder)
     for name in names:
         path = folder / name
-        maker = "export" if name == ONNX else "evaluate" if name in EVALUATED else "calibrate"
+        maker = MAKERS.get(name, "calibrate")
         if not path.is_file():
             raise UserError(f"{path} is missing; umls-reranker {maker} writes it")
         if file_sha256(path) != info["sha256"].get(name):
@@ -322,7 +326,8 @@ def copy_cross_encoder(checkpoint: Path, folder: Path) -> None:
     config = read_json(folder / "config.json")
     shown = {} if config.get("architectures") == ENCODER else SHOWN_CONFIG
     write_json(folder / "config.json", config | shown)
-    if (path := folder / "tokenizer_config.json").is_file():
+    path = folder / "tokenizer_config.json"
+    if path.is_file():
         # Options of the process that saved a tokenizer, which transformers writes with it.
         options = ("local_files_only", "is_local")
         content = read_json(path)
@@ -360,12 +365,14 @@ def write_model_files(
     if template is None:
         # The Hub counts a model's downloads by requests for it.
         write_json(folder / "config.json", {"model_type": "umls_reranker"})
+    base_model = origin.base_model if template else None
+    base_revision = origin.base_revision if template else None
     settings = {
         "schema_version": SCHEMA_VERSIONS[MANIFEST],
         "template": template and asdict(template),
         "input": template and template.pair_text(),
-        "base_model": origin.base_model if template else None,
-        "base_revision": origin.base_revision if template else None,
+        "base_model": base_model,
+        "base_revision": base_revision,
         "umls_reranker_version": __version__,
         "dtype": dtype,
         "dictionary": origin.dictionary,
@@ -471,9 +478,9 @@ def snapshot(
     """Like `download`, of a Hub repo only."""
     if not re.fullmatch(REPO_ID, repo_id):
         near = difflib.get_close_matches(repo_id, BUILT_IN_FOLDERS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(
-            f"{repo_id} is neither a local folder nor a Hub repo of the form NAMESPACE/NAME"
-            + (f"; did you mean {near[0]}?" if near else "")
+            f"{repo_id} is neither a local folder nor a Hub repo of the form NAMESPACE/NAME{hint}"
         )
 
     # Importing the Hub's client takes as long as loading a model without a cross-encoder.
@@ -484,7 +491,8 @@ def snapshot(
 
     hub |= {"library_name": "umls_reranker", "library_version": __version__}
     hub["allow_patterns"] = [str(PurePosixPath(subfolder, name)) for name in files]
-    with hub_calls(repo_id, token := hub.get("token")):
+    token = hub.get("token")
+    with hub_calls(repo_id, token):
         try:
             folder = Path(snapshot_download(repo_id, revision=revision, **hub), subfolder)
         except RevisionNotFoundError:

@@ -153,21 +153,26 @@ class Card:
         datasets = self.evaluated_datasets
         dataset = datasets[0] if len(datasets) == 1 else _slug(corpus)
         figures = self.metrics["figures"]
-        return [
-            EvalResult(
-                task_type=task_type,
-                task_name=task_name,
-                dataset_type=dataset,
-                dataset_name=corpus,
-                # Pairs are those of training.
-                dataset_split="dev" if key in ("f1", "roc_auc") else self.metrics["split"],
-                metric_type=key,
-                metric_name=title_of(key),
-                metric_value=round(figures[key]["value"], 4),
+        results = []
+        for key, (task_type, task_name) in TABLES["figures"].items():
+            value = figures.get(key, {}).get("value")
+            if not is_there(value):
+                continue
+            # Pairs are those of training.
+            split = "dev" if key in ("f1", "roc_auc") else self.metrics["split"]
+            results.append(
+                EvalResult(
+                    task_type=task_type,
+                    task_name=task_name,
+                    dataset_type=dataset,
+                    dataset_name=corpus,
+                    dataset_split=split,
+                    metric_type=key,
+                    metric_name=title_of(key),
+                    metric_value=round(value, 4),
+                )
             )
-            for key, (task_type, task_name) in TABLES["figures"].items()
-            if is_there(figures.get(key, {}).get("value"))
-        ]
+        return results
 
     @property
     def tags(self) -> list[str]:
@@ -187,27 +192,32 @@ class Card:
     @property
     def thresholds_of_types(self) -> list[float]:
         """The scores from which on the model of all inputs accepts, one of each type or group."""
-        for table in self.thresholds["models"]:
-            return [row["accept"] for row in table["types"].values()]
-        return []
+        tables = self.thresholds["models"]
+        if not tables:
+            return []
+        return [row["accept"] for row in tables[0]["types"].values()]
 
     @property
     def metadata(self) -> ModelCardData:
         """The metadata, with `results`."""
         base_model = self.info["base_model"]
+        linked_base_model = base_model if base_model and _is_hub_id(base_model) else None
+        library = "transformers" if base_model else "umls_reranker"
         languages = [
             TABLES["languages"].get(code, code) for code in self.recipe.get("languages") or ()
         ]
+        license_link = None
+        if self.repo_id:
+            license_link = f"https://huggingface.co/{self.repo_id}#licenses-of-the-sources"
         return ModelCardData(
             language=languages or None,
             license="other",
             license_name="licenses-of-the-sources",
-            license_link=self.repo_id
-            and f"https://huggingface.co/{self.repo_id}#licenses-of-the-sources",
+            license_link=license_link,
             datasets=_datasets(self.recipe) or None,
             metrics=[result.metric_type for result in self.results] or None,
-            base_model=base_model if base_model and _is_hub_id(base_model) else None,
-            library_name="transformers" if base_model else "umls_reranker",
+            base_model=linked_base_model,
+            library_name=library,
             pipeline_tag="text-ranking",
             tags=self.tags,
             model_name=self.name,
@@ -378,21 +388,19 @@ def _file_name(locator: str) -> str:
 
 def source_of(locators: str | Iterable[str]) -> LicensedSource:
     """Names and licenses of what is at one or several locators."""
-    sources = [
-        next(
-            (
-                LicensedSource(*known)
-                for part, known in TABLES["sources"].items()
-                if part in locator.lower()
-            ),
-            LicensedSource(_file_name(locator), OWN_LICENSE),
-        )
-        for locator in _locators(locators)
-    ]
+    sources = [_source_at(locator) for locator in _locators(locators)]
     return LicensedSource(
         " and ".join(dict.fromkeys(source.name for source in sources)),
         ", ".join(dict.fromkeys(source.terms for source in sources)),
     )
+
+
+def _source_at(locator: str) -> LicensedSource:
+    """Name and license of what is at a locator; of one that is not known, the file's name."""
+    for part, name_and_terms in TABLES["sources"].items():
+        if part in locator.lower():
+            return LicensedSource(*name_and_terms)
+    return LicensedSource(_file_name(locator), OWN_LICENSE)
 
 
 Operation = CommitOperationAdd | CommitOperationDelete
