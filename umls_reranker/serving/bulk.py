@@ -297,10 +297,13 @@ class BulkJob(FileJob):
         super().__init__(source, target, batch_rows, **options)
         self._dictionary = None
         if dictionary is not None:
+            cuis = None
             # Stdin cannot be read twice.
-            batches = read_rows(source) if source != STDIN else ()
-            cuis = set[str]().union(*(candidate_cuis(rows.mappings()) for rows in batches))
-            self._dictionary = Dictionary.load(dictionary, cuis if batches else None)
+            if source != STDIN:
+                cuis = set[str]()
+                for rows in read_rows(source):
+                    cuis |= candidate_cuis(rows.mappings())
+            self._dictionary = Dictionary.load(dictionary, cuis)
 
     def files(self) -> Sequence[Path]:
         return mention_files(self.source)
@@ -332,7 +335,8 @@ class BulkJob(FileJob):
         self, reranker: UMLSReranker, rows: list[dict[str, Any]] | pa.Table
     ) -> CandidateLists:
         if self._dictionary is not None:
-            rows = self._dictionary.add_to(rows.to_pylist() if isinstance(rows, pa.Table) else rows)
+            mappings = rows.to_pylist() if isinstance(rows, pa.Table) else rows
+            rows = self._dictionary.add_to(mappings)
         return reranker.read_rows(rows)
 
 

@@ -254,10 +254,13 @@ class Sssom(FormatByString):
 
     def _row(self, term: Term, tally: StringTally, cui: str, code: Code) -> dict[str, object]:
         concept = tally.concepts[cui]
+        sources = source_of(term)
+        subject_id = sources[0].curie if sources else ""
+        subject_type = "" if term.code else "rdfs literal"
         values = {
-            "subject_id": next((source.curie for source in source_of(term)), ""),
+            "subject_id": subject_id,
             "subject_label": term.text,
-            "subject_type": "" if term.code else "rdfs literal",
+            "subject_type": subject_type,
             "object_id": code.curie,
             "object_label": concept.name,
             "comment": tally.comment,
@@ -269,15 +272,19 @@ class Sssom(FormatByString):
                 "author_label": tally.reviewed["reviewer"],
                 "mapping_date": tally.reviewed["reviewed_on"],
             }
-        is_calibrated = concept.tier is not None
-        return values | {
+        score: dict[str, object] = {"confidence": concept.score}
+        if concept.tier is None:
+            score = {
+                "similarity_score": concept.score,
+                "similarity_measure": f"score of {TOOL}, not calibrated",
+            }
+        about_model = {
             "predicate_id": PREDICATES.get(concept.tier, "skos:mappingRelation"),
             "mapping_justification": "semapv:CompositeMatching",
             "mapping_tool": TOOL,
             "mapping_tool_version": __version__,
-            "confidence" if is_calibrated else "similarity_score": concept.score,
-            "similarity_measure": "" if is_calibrated else f"score of {TOOL}, not calibrated",
         }
+        return values | about_model | score
 
 
 EXTENSIONS = "urn:umls-reranker:"
@@ -296,7 +303,8 @@ class Fhir(Mappings, LinesFormat):
 
     def lines(self, rows: RankedRows) -> Iterator[bytes]:
         for row, answers in zip(rows.mappings(), rows.concepts(1), strict=True):
-            yield json_line(self._concept(row, next(iter(answers), {}))) + b"\n"
+            answer = answers[0] if answers else {}
+            yield json_line(self._concept(row, answer)) + b"\n"
 
     def _concept(self, row: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
         score = "uncalibrated-score" if answer.get("tier") is None else "score"
@@ -307,12 +315,7 @@ class Fhir(Mappings, LinesFormat):
             ("tier", "valueCode", answer.get("tier")),
         )
         extensions = [
-            {
-                "url": EXTENSIONS + name,
-                kind: round(value, 6) if kind == "valueDecimal" else _text(str(value)),
-            }
-            for name, kind, value in values
-            if value not in (None, "")
+            _extension(name, kind, value) for name, kind, value in values if value not in (None, "")
         ]
         term = term_of(row)
         codings = self._codings(answer["cui"], answer["name"]) if self.is_used(answer) else []
@@ -324,7 +327,16 @@ class Fhir(Mappings, LinesFormat):
         own = code_of(cui, self.settings.codes.sources)
         others = [own] if own.source != LOCAL else []
         codes = dict.fromkeys([*self.settings.codes.of(cui), *others])
-        return [_coding(code, (name or "") if code == own else "") for code in codes]
+        # Other vocabularies may call the concept otherwise.
+        displays = {own: name or ""}
+        return [_coding(code, displays.get(code, "")) for code in codes]
+
+
+def _extension(name: str, kind: str, value: Any) -> dict[str, Any]:
+    """An extension with a value of one of FHIR's kinds."""
+    if kind == "valueDecimal":
+        return {"url": EXTENSIONS + name, kind: round(value, 6)}
+    return {"url": EXTENSIONS + name, kind: _text(str(value))}
 
 
 def _coding(code: Code, display: str) -> dict[str, str]:
@@ -426,19 +438,21 @@ class OmopVocabulary:
     ) -> dict[str, OmopConcept]:
         """Id -> concept, of those with one of the keys (ids); errors are those of `targets`."""
         wanted = pa.array([*keys], pa.string())
-        return {
-            row["concept_id"]: OmopConcept(**row | {"concept_id": int(row["concept_id"])})
-            for block in _read(self.concepts, OmopConcept._fields)
-            for row in block.filter(pc.is_in(keys_of(block), wanted)).to_pylist()
-        }
+        concepts = {}
+        for block in _read(self.concepts, OmopConcept._fields):
+            is_wanted = pc.is_in(keys_of(block), wanted)
+            for row in block.filter(is_wanted).to_pylist():
+                number = int(row["concept_id"])
+                concepts[row["concept_id"]] = OmopConcept(**row | {"concept_id": number})
+        return concepts
 
 
 def _read(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Yield record batches of the columns (string), "" where a cell is empty."""
-    has_tabs = b"\t" in start_of(path).split(b"\n", 1)[0]
-    parsing = arrow_csv.ParseOptions(
-        delimiter="\t" if has_tabs else ",", quote_char=not has_tabs and '"'
-    )
+    parsing = arrow_csv.ParseOptions()
+    header = start_of(path).split(b"\n", 1)[0]
+    if b"\t" in header:
+        parsing = arrow_csv.ParseOptions(delimiter="\t", quote_char=False)
     convert = arrow_csv.ConvertOptions(
         include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
     )
@@ -497,17 +511,19 @@ class Omop(FormatByString):
         self.vocabulary = OmopVocabulary(*self.settings.omop_concepts)
 
     def lines(self) -> Iterator[str]:
-        codes_of = {
-            best: [code for code in self.settings.codes.of(best) if system_of(code.source).omop]
-            for best in {tally.best for tally in self.strings.values()}
-        }
+        codes_of = {}
+        for best in {tally.best for tally in self.strings.values()}:
+            codes = self.settings.codes.of(best)
+            codes_of[best] = [code for code in codes if system_of(code.source).omop]
         targets = self.vocabulary.targets(chain.from_iterable(codes_of.values()))
         reviewed = [tally.reviewed.get("reviewed_targets", ()) for tally in self.strings.values()]
         known = self.vocabulary.concepts_of({*chain.from_iterable(reviewed)})
         yield cells(self.header)
         for (term, tally), approved in zip(self.strings.items(), reviewed, strict=True):
-            mapped = next((targets[code] for code in codes_of[tally.best] if code in targets), [])
-            mapped = [known[target] for target in approved if target in known] or mapped
+            mapped = [known[target] for target in approved if target in known]
+            if not mapped:
+                targets_of_codes = map(targets.get, codes_of[tally.best])
+                mapped = next(filter(None, targets_of_codes), [])
             self.counts["unmapped"] += not mapped
             for target in mapped or [NO_CONCEPT]:
                 yield cells(map(self.cell, self.row(term, tally, target, mapped)))
@@ -564,18 +580,20 @@ class Usagi(Omop):
     ) -> list[object]:
         """The cells for one of the targets of a term."""
         best = tally.best
-        day = tally.reviewed.get("reviewed_on") or "1970-01-01"
+        score = tally.concepts[best].score if best else 0.0
+        status = APPROVED if tally.reviewed else "UNCHECKED"
+        day = np.datetime64(tally.reviewed.get("reviewed_on") or "1970-01-01", "ms")
         values = {
             "sourceCode": source_code(term),
             "sourceName": term.text,
             "sourceFrequency": tally.frequency,
             "sourceAutoAssignedConceptIds": ";".join(str(each.concept_id) for each in targets),
             "ADD_INFO:cui": best,
-            "matchScore": tally.concepts[best].score if best else 0.0,
-            "mappingStatus": APPROVED if tally.reviewed else "UNCHECKED",
+            "matchScore": score,
+            "mappingStatus": status,
             "equivalence": "UNREVIEWED",
             "statusSetBy": tally.reviewed.get("reviewer"),
-            "statusSetOn": int(np.datetime64(day, "ms").astype(np.int64)),
+            "statusSetOn": int(day.astype(np.int64)),
             "conceptId": target.concept_id,
             "conceptName": target.concept_name,
             "domainId": target.domain_id,

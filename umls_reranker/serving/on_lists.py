@@ -175,7 +175,8 @@ def calibrate(
     Raises:
         UserError: a row is invalid (it is named), there are too few, or the model cannot be loaded.
     """
-    source = ModelSource.load(None if model is None else str(model))
+    folder_or_repo = None if model is None else str(model)
+    source = ModelSource.load(folder_or_repo)
     lists = usable_lists(
         Rows.of_mappings(rows),
         Path("rows"),
@@ -244,11 +245,7 @@ def calibrate_lists(
     )
     is_measured = data.lists.annotations.is_random_sample
     measured = data.lists.take(is_measured)
-    # Where the fits needed only some, figures of the cross-encoder alone are left to `evaluate`.
-    no_more = np.zeros(len(data.lists.owner), bool)
-    logits = data.cross_encoder(retained=no_more)[is_measured[data.lists.owner]]
-    if not fit.calibration.uses_cross_encoder or np.isnan(logits).any():
-        logits = np.full_like(logits, np.nan)
+    logits = _logits_of_measured(data, fit)
     whole = data.whole_lists.take(is_measured)
     free = free_baselines(whole, document_folds(whole.annotations.documents, seed))
     of_lists = systems_of_lists(data.whole_lists, settings, seed)
@@ -261,13 +258,27 @@ def calibrate_lists(
     gain = metrics["figures"]["gain"]
     metrics["verdict"] = verdict(gain, len(measured), documents.count) + best_row(metrics)
     if have_own_documents(data.lists):
-        metrics["notes"].append(ROWS_COUNTED if data.may_certify else NOTHING_CERTIFIED)
+        note = ROWS_COUNTED if data.may_certify else NOTHING_CERTIFIED
+        metrics["notes"].append(note)
     _compare_with_free(free, metrics, outcomes, documents)
     metrics["figures"] |= _nats_of_the_other(fit)
     if not fit.is_held_out:
         metrics["notes"].append(NOT_HELD_OUT)
     calibration = _of_source(fit, lists)
     return Calibrated(settings, seed, calibration, {**calibration.fitted_on}, outcomes, metrics)
+
+
+def _logits_of_measured(data: LabelledLists, fit: Fitted) -> np.ndarray:
+    """The logits of the measured candidates, all NaN if the model does not read all of them.
+
+    Where the fits needed only some, figures of the cross-encoder alone are left to `evaluate`.
+    """
+    is_measured = data.lists.annotations.is_random_sample
+    no_more = np.zeros(len(data.lists.owner), bool)
+    logits = data.cross_encoder(retained=no_more)[is_measured[data.lists.owner]]
+    if not fit.calibration.uses_cross_encoder or np.isnan(logits).any():
+        return np.full_like(logits, np.nan)
+    return logits
 
 
 def _compare_with_free(
@@ -343,10 +354,11 @@ def _labelled_lists(
 def _beside(name: str, difference: Mapping[str, Any]) -> str:
     """A baseline and the model, as by `at_same_coverage`, in a sentence."""
     gain, ends = cell(difference, "points")
+    with_interval = f"{gain} points, {ends}" if ends else f"{gain} points"
     return (
         f"{name}: answers {percent(difference['coverage'])}, {percent(difference['system'])} of "
         f"them correct; of as many answers of this model, the surest, "
-        f"{percent(difference['model'])} ({gain} points{f', {ends}' if ends else ''})"
+        f"{percent(difference['model'])} ({with_interval})"
     )
 
 
@@ -447,12 +459,16 @@ def systems_of_lists(
 
 def usable_features(lists: CandidateLists, *, has_cross_encoder: bool) -> list[str]:
     """All features except those of which every mention of the lists lacks an input."""
-    return [
-        name
-        for name in default_features(lists)
-        if (has_cross_encoder or name != CROSS_ENCODER)
-        and not np.all(np.any([is_missing(lists, key) for key in inputs_of([name])], axis=0))
-    ]
+    names = default_features(lists)
+    if not has_cross_encoder:
+        names = [name for name in names if name != CROSS_ENCODER]
+    return [name for name in names if not _is_missing_everywhere(lists, name)]
+
+
+def _is_missing_everywhere(lists: CandidateLists, feature: str) -> bool:
+    """Whether each mention of the lists lacks an input of a feature."""
+    lacks_input = [is_missing(lists, name) for name in inputs_of([feature])]
+    return bool(np.all(np.any(lacks_input, axis=0)))
 
 
 def write_calibrated(source: ModelSource, new: Calibrated, folder: Path) -> None:
@@ -571,8 +587,9 @@ def _about_cross_encoder(fitted: dict[str, Any]) -> Iterator[str]:
     choice = fitted.get("cross_encoder")
     if choice is None:
         return
+    outcome = "kept" if choice["kept"] else "left out"
     yield (
-        f"the cross-encoder is {'kept' if choice['kept'] else 'left out'}: unless "
+        f"the cross-encoder is {outcome}: unless "
         "--keep_cross_encoder is given, it must save log loss on held-out lists, more than "
         f"{MOST_NATS_LOST} nats at the lower end of the interval"
     )

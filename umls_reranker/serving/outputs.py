@@ -57,7 +57,8 @@ class JsonLines(LinesFormat):
         outcomes = zip(rows.mappings(), rows.ranked.to_pylist(), rows.errors, strict=True)
         for row, items, error in outcomes:
             outcome: dict[str, Any] = {ERROR: error} if error else {RANKED: items}
-            if codes := self.codes(items[0]["cui"] if items else None):
+            answer = items[0]["cui"] if items else None
+            if codes := self.codes(answer):
                 outcome[CODES] = codes
             yield json_line(row | outcome) + b"\n"
 
@@ -85,17 +86,17 @@ class Csv(OutputFormat):
                 answered = zip(rows.mappings(), rows.answers(), ranks, strict=True)
                 for row, answer, ranked in answered:
                     concepts = ranked + [{}] * depth
-                    cells = (
-                        *(row.get(name) for name in columns),
-                        *(
-                            # Six digits of a score are enough for a sheet.
-                            float(f"{value:.6g}") if isinstance(value, float) else value
-                            for value in answer.values()
-                        ),
-                        *self.codes(answer["answer"]).values(),
-                        *(concepts[at].get(name) for at in range(2, depth) for name in FURTHER),
-                    )
+                    cells = [row.get(name) for name in columns]
+                    cells += map(_rounded, answer.values())
+                    cells += self.codes(answer["answer"]).values()
+                    for concept in concepts[2:depth]:
+                        cells += map(concept.get, FURTHER)
                     sheet.writerow(_cell(self.cell(value)) for value in cells)
+
+
+def _rounded(value: Any) -> Any:
+    """The value; of a score six digits, which are enough for a sheet."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 class Tsv(Csv):
@@ -203,7 +204,8 @@ def brought(parts: Iterable[RankedRows]) -> pa.Schema:
             metadata = metadata or content.schema.metadata
             kinds = dict(zip(content.column_names, content.schema.types, strict=True))
         else:
-            keys = dict.fromkeys(key for row in content for key in row if key != CANDIDATES)
+            keys = dict.fromkeys(chain.from_iterable(content))
+            keys.pop(CANDIDATES, None)
             kinds = {key: _type_of([row.get(key) for row in content]) for key in keys}
         for key, kind in kinds.items():
             types[key] = _common_type(types.get(key, pa.null()), kind)

@@ -334,17 +334,17 @@ class UMLSReranker:
             candidate first.
         """
         columns = MentionColumns([query], [documents])
-        decisions = self.decide(
-            CandidateLists.from_columns(self.thresholds.hierarchy, columns, self.calibration.scores)
+        lists = CandidateLists.from_columns(
+            self.thresholds.hierarchy, columns, self.calibration.scores
         )
-        return [
-            {
-                "corpus_id": position,
-                "score": float(decisions.probabilities[position]),
-                **({"text": documents[position]} if return_documents else {}),
-            }
-            for position in decisions.order.tolist()[:top_k]
-        ]
+        decisions = self.decide(lists)
+        results = []
+        for position in decisions.order.tolist()[:top_k]:
+            result = {"corpus_id": position, "score": float(decisions.probabilities[position])}
+            if return_documents:
+                result["text"] = documents[position]
+            results.append(result)
+        return results
 
     def decide(
         self, lists: CandidateLists, desc: str | Callable[[int], Any] | None = None
@@ -368,11 +368,13 @@ class UMLSReranker:
         )
         if lists.unknown_types:
             self._warn_of_types(lists.unknown_types)
-        if (~decisions.has_tiers & (np.diff(lists.offsets) > 0)).any():
-            has_dictionary = SYNONYM_SCORE.removesuffix(SUFFIX) in self.calibration.scores
+        has_candidates = np.diff(lists.offsets) > 0
+        if (~decisions.has_tiers & has_candidates).any():
+            hint = ""
+            if SYNONYM_SCORE.removesuffix(SUFFIX) in self.calibration.scores:
+                hint = f" ({SYNONYM_SCORE}: added by rerank --dictionary)"
             warn_caller(
-                f"{NO_TIERS}: this model gives them to {self.calibrated_on}"
-                f"{f' ({SYNONYM_SCORE}: added by rerank --dictionary)' if has_dictionary else ''}; "
+                f"{NO_TIERS}: this model gives them to {self.calibrated_on}{hint}; "
                 "these lists are others, so they get scores alone; label some, then "
                 "umls-reranker calibrate MODEL --lists FILE --output my_model"
             )
@@ -481,9 +483,8 @@ class UMLSReranker:
                 "save_pretrained: the folder has no name; "
                 "give one, or '.' for the working directory"
             )
-        return save_copy(
-            self.folder, Path(folder), self.cross_encoder.backend if self.cross_encoder else "torch"
-        )
+        backend = self.cross_encoder.backend if self.cross_encoder else "torch"
+        return save_copy(self.folder, Path(folder), backend)
 
     def push_to_hub(self, repo_id: str, tag: str | None = None, **options: Any) -> str:
         """Publish the model as one commit and one tag of a Hub repo.
@@ -524,16 +525,11 @@ class UMLSReranker:
             named[-1] += f"; other scores of the candidates: {self._named([*lists.unread_scores])}"
         lacking = is_tiered & np.logical_or.reduce([*decisions.missing.values()])
         # The first model decides if no fallback model exists.
-        certified = {
-            number
-            for number, model in enumerate(self.calibration.models)
-            if number and model.thresholds.is_certified
-        }
-        used = [
-            f"{self.model_names[number]} "
-            f"({'certified' if number in certified else 'not certified, never high'})"
-            for number in np.unique(decisions.models[lacking])
-        ]
+        used = []
+        for number in np.unique(decisions.models[lacking]).tolist():
+            is_certified = number and self.calibration.models[number].thresholds.is_certified
+            certificate = "certified" if is_certified else "not certified, never high"
+            used.append(f"{self.model_names[number]} ({certificate})")
         warn_caller(
             f"missing inputs: {', '.join(named)}; using the fallback model {'; '.join(used)}. "
             "`model_name` of a result says which decided"
@@ -551,7 +547,8 @@ class UMLSReranker:
         if not self.quotes_callers:
             return f"{len(texts)}, not named here"
         named = ", ".join(map(reprlib.repr, texts[:NAMED_TEXTS]))
-        named += f" and {len(texts) - NAMED_TEXTS} more" if len(texts) > NAMED_TEXTS else ""
+        if len(texts) > NAMED_TEXTS:
+            named += f" and {len(texts) - NAMED_TEXTS} more"
         # Python keeps the text of each warning forever, and requests determine it.
         if named not in self._named_texts and len(self._named_texts) >= MOST_WARNINGS:
             named = "more than were named so far"

@@ -108,7 +108,9 @@ class ListLines(LinesFormat):
                     f"{self._count}; give each mention an id of its own, or none"
                 )
             line = {name: value for name, value in row.items() if name != RANKED}
-            yield json_line(line | {ERROR: error} if error else line) + b"\n"
+            if error:
+                line[ERROR] = error
+            yield json_line(line) + b"\n"
         self.counts["documents"] = len({document for document, _ in self._first_rows})
 
 
@@ -134,12 +136,10 @@ class ReviewSheet(OutputFormat):
 
     def write(self, path: Path, parts: Iterable[RankedRows]) -> None:
         """Write the lines of all rows, with the columns of mentions that any row fills."""
-        filled = {
-            column
-            for row, _ in self._lines(parts)
-            for column, value in _about_mention(row).items()
-            if value not in ("", None)
-        }
+        filled: set[str] = set()
+        for row, _ in self._lines(parts):
+            values = _about_mention(row)
+            filled.update(column for column, value in values.items() if value not in ("", None))
         top = self.settings.top or SHEET_TOP
         candidates = [
             f"{column}_{rank}" for rank in range(1, top + 1) for column in ("name", "id", "about")
@@ -202,7 +202,8 @@ def write_queue(
     outputs: dict[Path, OutputFormat] = {path: ListLines()}
     if path.suffix == ".csv":
         has_candidates = all("candidates" in row for row in selected)
-        lists = path.with_name(path.stem + (ReviewSheet.beside if has_candidates else MENTIONS))
+        ending = ReviewSheet.beside if has_candidates else MENTIONS
+        lists = path.with_name(path.stem + ending)
         sheet = ReviewSheet(FormatSettings(top=top, for_spreadsheet=for_spreadsheet))
         outputs = {lists: ListLines(), path: sheet}
     for file, kind in outputs.items():
@@ -214,11 +215,13 @@ def write_queue(
 def _about_mention(row: Mapping[str, Any]) -> dict[str, Any]:
     text, code, vocabulary = term_of(row)
     types = row.get("entity_type")
+    if isinstance(types, list):
+        types = "|".join(map(str, types))
     return {column: row.get(column) for column in ABOUT_MENTION} | {
         "source_code": code,
         "source_vocabulary": vocabulary,
         "frequency": first_of(row, FREQUENCY),
-        "entity_type": "|".join(map(str, types)) if isinstance(types, list) else types,
+        "entity_type": types,
         "mention": text,
     }
 
@@ -252,6 +255,8 @@ def _apart(candidate: Mapping[str, Any], name: str | None) -> Iterator[str]:
     if candidate.get("name") not in (name, None):
         yield str(candidate["name"])
     types = candidate.get("semantic_types") or ()
-    yield from _hierarchy().names([types] if isinstance(types, str) else types)
+    if isinstance(types, str):
+        types = [types]
+    yield from _hierarchy().names(types)
     if definition := candidate.get("definition"):
         yield shorten(definition, LONGEST_DEFINITION, placeholder=" ...")

@@ -129,12 +129,12 @@ def ranked_column(
 ) -> pa.ListArray:
     """Like `ranked_candidates`, without the objects: n lists of `RANKED_TYPE`."""
     columns = _columns(lists, decisions, model_names)
-    arrays = [
-        as_arrow(column)
-        if isinstance(column, RepeatedTexts)
-        else pa.array(column, field.type, from_pandas=True)
-        for field, column in zip(RANKED_TYPE, columns.values(), strict=True)
-    ]
+    arrays = []
+    for ranked_field, column in zip(RANKED_TYPE, columns.values(), strict=True):
+        if isinstance(column, RepeatedTexts):
+            arrays.append(as_arrow(column))
+        else:
+            arrays.append(pa.array(column, ranked_field.type, from_pandas=True))
     rows = pa.StructArray.from_arrays(arrays, fields=list(RANKED_TYPE))
     return pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), rows)
 
@@ -222,14 +222,14 @@ class RankedRows(NamedTuple):
 
     def answers(self) -> list[dict[str, Any]]:
         """For each row the columns of `ANSWER_TYPES`, with preferred names where there are any."""
-        return [
-            {
-                column: [*concepts, {}, {}][at].get(name)
-                for column, (at, name) in ANSWER_COLUMNS.items()
+        answers = []
+        for concepts, error in zip(self.concepts(2), self.errors, strict=True):
+            first_two = [*concepts, {}, {}]
+            answer = {
+                column: first_two[at].get(name) for column, (at, name) in ANSWER_COLUMNS.items()
             }
-            | {ERROR: error}
-            for concepts, error in zip(self.concepts(2), self.errors, strict=True)
-        ]
+            answers.append(answer | {ERROR: error})
+        return answers
 
     def concepts(self, count: int) -> Iterator[list[dict[str, Any]]]:
         """For each row the first of its ranked concepts; the reviewer's alone, if one answered.
@@ -254,19 +254,11 @@ class RankedRows(NamedTuple):
         A table keeps its columns. Mappings become JSON, which repeats all values of JSON as they
         are, of whatever types a key's values are.
         """
-        added = {RANKED, ERROR}
         if isinstance(self.content, pa.Table):
-            table = self.content.drop_columns([*added.intersection(self.content.column_names)])
+            of_former_output = {RANKED, ERROR}.intersection(self.content.column_names)
+            table = self.content.drop_columns([*of_former_output])
         else:
-            # A text was not ranked by this package.
-            rows = (
-                {
-                    INPUT + key if key in added else key: value
-                    for key, value in row.items()
-                    if key not in added or (key == RANKED and isinstance(value, str))
-                }
-                for row in self.content
-            )
+            rows = (_without_former_output(row) for row in self.content)
             lines = [json.dumps(row, default=as_text) for row in rows]
             table = pa.table({LINE: pa.array(lines, pa.large_string())})
         errors = [plain_text(error) if error else None for error in self.errors]
@@ -295,10 +287,10 @@ class RankedRows(NamedTuple):
         state = _state(table)
         metadata = {key: value for key, value in table.schema.metadata.items() if key != STATE}
         content = table.drop_columns([RANKED, ERROR]).replace_schema_metadata(metadata or None)
+        if state["are_lines"]:
+            content = list(map(json.loads, content[LINE].to_pylist()))
         return cls(
-            content=list(map(json.loads, content[LINE].to_pylist()))
-            if state["are_lines"]
-            else content,
+            content=content,
             ranked=table[RANKED].combine_chunks(),
             errors=table[ERROR].to_pylist(),
             counts=state["counts"],
@@ -328,6 +320,18 @@ def without_reviewed(content: list[dict[str, Any]] | pa.Table) -> list[dict[str,
             row = {names[key]: value for key, value in row.items()}
         rows.append(row)
     return rows
+
+
+def _without_former_output(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the input without what an earlier output of this package had added to it."""
+    kept = {}
+    for key, value in row.items():
+        if key not in (RANKED, ERROR):
+            kept[key] = value
+        elif key == RANKED and isinstance(value, str):
+            # A text was not ranked by this package.
+            kept[INPUT + key] = value
+    return kept
 
 
 def _state(table: pa.Table) -> dict[str, Any]:

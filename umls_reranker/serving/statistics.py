@@ -60,8 +60,10 @@ def tops_of_rows(rows: Iterable[Mapping[str, Any]]) -> tuple[Tops, list[str]]:
     sizes = []
     tops = []
     for row in rows:
-        sizes.append(len(row["ranked"]))
-        tops.append(row["ranked"][0] if row["ranked"] else NO_CANDIDATE)
+        ranked = row["ranked"]
+        top = ranked[0] if ranked else NO_CANDIDATE
+        sizes.append(len(ranked))
+        tops.append(top)
     deciding = (top.get("model_name", ALL_INPUTS) for top in tops)
     model_names, models = number_distinct([ALL_INPUTS, *deciding])
     return Tops(
@@ -128,11 +130,15 @@ class Statistics:
             **{name: sums[name] for name in PAIRS},
             "models": {key[1]: count for key, count in sums.items() if key[0] == "model"},
             "tiers": {tier: sums["tier", tier] for tier in TIERS},
-            "high_confidence_coverage": sums["tier", "high"] / mentions if mentions else None,
-            "accepted_coverage": sums["accepted"] / mentions if mentions else None,
-            "mean_top_score": sums["scores"] / ranked if ranked else None,
-            "mean_margin": sums["margins"] / ranked if ranked else None,
+            "high_confidence_coverage": _mean(sums["tier", "high"], mentions),
+            "accepted_coverage": _mean(sums["accepted"], mentions),
+            "mean_top_score": _mean(sums["scores"], ranked),
+            "mean_margin": _mean(sums["margins"], ranked),
         }
+
+
+def _mean(total: float, count: int) -> float | None:
+    return total / count if count else None
 
 
 class StatisticsCollector:
@@ -252,14 +258,15 @@ class Histogram:
         p = (self.mentions * self.shares + 0.5) / (self.mentions + len(pooled) / 2)
         q = (other.mentions * other.shares + 0.5) / (other.mentions + len(pooled) / 2)
         moved = int(np.argmax(np.abs(other.shares - self.shares)))
-        names = [
+        of_scores = [
             f"scores of {cell / SCORE_CELLS:.1f} to {(cell + 1) / SCORE_CELLS:.1f}"
             for cell in range(SCORE_CELLS)
         ]
+        names = [*of_scores, "decided with fewer inputs", "without candidates"]
         return Drift(
             psi=float(((q - p) * np.log(q / p)).sum()),
             p_value=p_value,
-            cell=[*names, "decided with fewer inputs", "without candidates"][moved],
+            cell=names[moved],
             share=float(other.shares[moved]),
             reference_share=float(self.shares[moved]),
             noticed=float(noticed.max()),
@@ -330,16 +337,22 @@ def read_ranked(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _is_ranked(row: Any) -> bool:
+    """Whether a value is a mention with its ranked candidates."""
     if not isinstance(row, dict) or not isinstance(row.get("ranked"), list):
         return False
-    return bool(row.get("entity") or row.get("mention")) and all(
-        isinstance(item, dict)
-        and item.get("tier") in (*TIERS, None)
-        and isinstance(item.get("accepted"), bool | None)
-        and isinstance(item.get("model_name", ""), str)
-        and all(
-            isinstance(item.get(name), int | float) and abs(item[name]) <= 1
-            for name in ("score", "margin")
-        )
-        for item in row["ranked"]
-    )
+    has_text = bool(row.get("entity") or row.get("mention"))
+    return has_text and all(map(_is_ranked_candidate, row["ranked"]))
+
+
+def _is_ranked_candidate(item: Any) -> bool:
+    if not isinstance(item, dict) or item.get("tier") not in (*TIERS, None):
+        return False
+    if not isinstance(item.get("accepted"), bool | None):
+        return False
+    has_scores = _is_score(item.get("score")) and _is_score(item.get("margin"))
+    return has_scores and isinstance(item.get("model_name", ""), str)
+
+
+def _is_score(value: Any) -> bool:
+    """Whether a value can be a score or a margin."""
+    return isinstance(value, int | float) and abs(value) <= 1
