@@ -102,8 +102,9 @@ def planned_folders(
     """
     parts = [dictionary.manifest for dictionary in dictionaries]
     keys = {f"dictionary {number}": part["key"] for number, part in enumerate(parts, start=1)}
-    manifests = {CONCEPTS: parts[0] if len(parts) == 1 else _manifest(CONCEPTS, {}, keys)}
-    of_concepts = {CONCEPTS: manifests[CONCEPTS]["key"]}
+    concepts = parts[0] if len(parts) == 1 else _manifest(CONCEPTS, {}, keys)
+    manifests = {CONCEPTS: concepts}
+    of_concepts = {CONCEPTS: concepts["key"]}
     if any(dictionary.has_codes for dictionary in dictionaries):
         # No index reads it, so its codes do not change the key of an index.
         manifests[CODES_FOLDER] = _manifest(CODES_FOLDER, {"sources": [*sources]}, of_concepts)
@@ -227,8 +228,12 @@ def _work_folder(output: Path, manifests: Manifests, is_main: bool) -> Iterator[
                 retained.add(VECTORS)
                 print(f"[{VECTORS}] resuming an interrupted command", file=sys.stderr)
             for path in work.iterdir():
-                if path.name not in retained:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if path.name in retained:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
             with naming_full_disk(work):
                 yield work
         finally:

@@ -99,9 +99,9 @@ class LinkJob(FileJob):
 
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedRows:
         linked = linked_rows(worker, rows, self.top)
-        return (
-            linked if self.answers is None else _with_reviewed(worker, rows, linked, self.answers)
-        )
+        if self.answers is None:
+            return linked
+        return _with_reviewed(worker, rows, linked, self.answers)
 
     def said(self, worker: ConceptLinker, counts: Mapping[str, int]) -> Iterator[str]:
         yield from said_of_counts(counts, worker.reranker.calibration, CALIBRATE)
@@ -165,8 +165,11 @@ def _fault_of(linker: ConceptLinker, answer: Answer) -> str | None:
 
 def _id_of(linker: ConceptLinker, answer: Answer) -> str:
     """The first id of an answer that the index has, in its form, or else its first."""
-    ids = next(iter(gold_parts(answer.gold) or ()))
-    return next(filter(None, find_ids(ids, linker.concepts)[0]), ids[0])
+    parts = gold_parts(answer.gold)
+    assert parts
+    ids = parts[0]
+    known_ids, _ = find_ids(ids, linker.concepts)
+    return next(filter(None, known_ids), ids[0])
 
 
 def _reviewed(linker: ConceptLinker, answer: Answer) -> dict[str, Any]:
@@ -190,12 +193,14 @@ def _checked(
     columns = span_columns(rows)
     # Blank in a table that was linked before.
     errors = [str(reason) if reason else None for reason in first_values(rows.content, ERROR)]
-    queries, types = read_valid(
-        lambda numbers: _read(
-            linker, {name: [of[number] for number in numbers] for name, of in columns.items()}
-        ),
-        errors,
-    )
+
+    def read(numbers: list[int]) -> tuple[MentionQueries, list[Any]]:
+        of_numbers = {
+            name: [column[number] for number in numbers] for name, column in columns.items()
+        }
+        return _read(linker, of_numbers)
+
+    queries, types = read_valid(read, errors)
     return queries, types, errors
 
 
@@ -255,23 +260,24 @@ class CandidatesJob(LinkJob):
         lists = worker.candidates(queries).to_pylist()
         golds, known = _gold_concepts(worker, rows)
         keys = ("entity", "left", "right", "entity_type", "candidates")
-        searched = iter(zip(*queries, types, lists, strict=True))
+        # The rows without an error were searched.
+        numbers = [number for number, error in enumerate(errors) if error is None]
+        searched = dict(zip(numbers, zip(*queries, types, lists, strict=True), strict=True))
         counts = Counter(
             mentions=len(lists),
             candidates=sum(map(len, lists)),
             error=len(errors) - len(lists),
         )
         content = []
-        for place, row, gold, error in zip(
-            rows.positions, rows.mappings(), golds, errors, strict=True
-        ):
+        placed = zip(rows.positions, rows.mappings(), golds, strict=True)
+        for number, (place, row, gold) in enumerate(placed):
             brought = {key: value for key, value in row.items() if key not in TEXT_KEYS}
             # Answers find their rows by this.
             if id_text(brought.get("mention_id")) is None:
                 brought["mention_id"] = Path(str(place)).name
             brought |= {key: _with_ids(row[key], known) for key in GOLD_KEYS if key in row}
-            if error is None:
-                brought |= zip(keys, next(searched), strict=True)
+            if number in searched:
+                brought |= zip(keys, searched[number], strict=True)
                 # Before somebody labels it.
                 with_document(brought, place, self.each_row_is_a_document)
                 brought["index_key"] = worker.retriever.index_key

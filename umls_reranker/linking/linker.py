@@ -315,10 +315,12 @@ class ConceptLinker:
             ],
             rights=[text_around(text, 0, 0)[1] for text in checker.texts_or_empty("right", rights)],
         )
+        if documents is None:
+            return queries
         long_forms: dict[str, dict[str, str]] = {}
         # Columns of a data frame are numbered by its index.
         starts = [None] * len(mentions) if starts is None else [*starts]
-        for row, document in enumerate(() if documents is None else documents):
+        for row, document in enumerate(documents):
             if document is None:
                 continue
             # A column would hold the document of each mention.
@@ -368,10 +370,9 @@ class ConceptLinker:
         fields["name"] = self.retriever.name_array(hits.name_ids[is_candidate])
         for name, scores in self.retriever.scores_of(hits).items():
             fields[f"{name}_score"] = pa.array(scores[is_candidate])
-        return pa.ListArray.from_arrays(
-            pa.array(list_offsets(is_candidate.sum(axis=1)), pa.int32()),
-            pa.StructArray.from_arrays(list(fields.values()), list(fields)),
-        )
+        offsets = list_offsets(is_candidate.sum(axis=1))
+        items = pa.StructArray.from_arrays(list(fields.values()), list(fields))
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items)
 
     def lists(
         self,
@@ -386,9 +387,11 @@ class ConceptLinker:
             types: (n,) semantic types of the mentions, each as for `link`.
             candidates: what `candidates` returns; None: they are retrieved.
         """
+        if candidates is None:
+            candidates = self.candidates(queries)
         columns = MentionColumns(
             mentions=queries.texts,
-            candidates=self.candidates(queries) if candidates is None else candidates,
+            candidates=candidates,
             types=types,
             lefts=queries.lefts,
             rights=queries.rights,
@@ -430,10 +433,9 @@ class ConceptLinker:
         rows = self.concepts.rows(fields["cui"])
         fields["preferred_name"] = self.concepts.column("name", rows)
         fields["semantic_types"] = self.concepts.column("semantic_types", rows)
-        return pa.ListArray.from_arrays(
-            list_offsets(ranked.value_lengths().to_numpy()).astype(np.int32),
-            pa.StructArray.from_arrays(list(fields.values()), list(fields)),
-        )
+        offsets = list_offsets(ranked.value_lengths().to_numpy())
+        concepts = pa.StructArray.from_arrays(list(fields.values()), list(fields))
+        return pa.ListArray.from_arrays(offsets.astype(np.int32), concepts)
 
 
 def _first_character(

@@ -66,8 +66,9 @@ class UsagiSheets:
         """Whether a file is a sheet."""
         if path.suffix != ".csv" or not path.is_file() or not path.stat().st_size:
             return False
-        header = start_of(path).decode(errors="replace").splitlines()[:1]
-        return {*SHEET_COLUMNS} <= {*next(csv.reader(header), ())}
+        first_line = start_of(path).decode(errors="replace").splitlines()[:1]
+        columns = next(csv.reader(first_line), ())
+        return SHEET_COLUMNS.issubset(columns)
 
     def answers(self, path: Path) -> Iterator[tuple[dict[str, Any], Answer]]:
         """Yield the mention of each source code, a document of its own, and its answer.
@@ -85,12 +86,10 @@ class UsagiSheets:
             for number, row in table_rows(path):
                 group = groups.setdefault(row["sourceCode"], (RowPosition(path, number), []))
                 group[1].append(row)
-        changed = {
-            target
-            for _, rows in groups.values()
-            if not _suggested(rows)
-            for target in _targets(rows)
-        }
+        changed: set[str] = set()
+        for _, rows in groups.values():
+            if not _suggested(rows):
+                changed.update(_targets(rows))
         if changed and self.vocabulary is None:
             raise UserError(
                 f"{path}: the approved target {min(changed)} is an integer of OMOP; give link or "
@@ -114,11 +113,15 @@ class UsagiSheets:
             if first["mappingStatus"] == APPROVED:
                 targets = _targets(rows)
                 parts = [concepts_of.get(target, [f"OMOP:{target}"]) for target in targets]
-                gold: Any = parts if len(parts) > 1 else next(iter(parts), CUI_LESS)
+                gold: Any = parts
+                if not parts:
+                    gold = CUI_LESS
+                elif len(parts) == 1:
+                    gold = parts[0]
                 answer = answer._replace(
                     gold=_suggested(rows) or gold,
                     reviewer=first.get("statusSetBy") or "",
-                    reviewed_on=str(np.datetime64(int(first.get("statusSetOn") or 0), "ms"))[:10],
+                    reviewed_on=_day_of(first.get("statusSetOn") or "0"),
                     comment=first.get("comment") or "",
                     targets=tuple(targets),
                 )
@@ -134,6 +137,11 @@ class UsagiSheets:
             if concepts := concepts_of.get(own) or list(dict.fromkeys(by_others)):
                 concepts_of_target[target] = concepts
         return concepts_of_target
+
+
+def _day_of(milliseconds: str) -> str:
+    """The date of a time in milliseconds since 1970, as a sheet has it."""
+    return str(np.datetime64(int(milliseconds), "ms"))[:10]
 
 
 def _targets(rows: Iterable[Mapping[str, str]]) -> list[str]:
@@ -157,7 +165,10 @@ def read_answers(
 ) -> Iterator[tuple[Mapping[str, Any], Answer]]:
     """The lines of sheets, ours (`answers.read_sheet`) or of Usagi, and their answers."""
     for path in paths:
-        yield from sheets.answers(path) if sheets.recognizes(path) else read_sheet(path)
+        if sheets.recognizes(path):
+            yield from sheets.answers(path)
+        else:
+            yield from read_sheet(path)
 
 
 class FaultRows(Faults):
@@ -198,30 +209,35 @@ def read_mentions(
         UserError: a file cannot be read; names it.
     """
     if sheets.recognizes(path):
-        sheet = (
-            (answer.position, row if answer.gold is None else row | {"cui": answer.gold}, None)
-            for row, answer in sheets.answers(path)
-        )
-        yield from _batches(sheet, batch_rows)
+        yield from _batches(_of_sheet(sheets, path), batch_rows)
         return
     files = input_files(path)
     if path != STDIN and files[0].suffix not in ENDINGS:
         yield from _batches(_annotated(reader_of(files), files), batch_rows)
         return
     for rows in read_rows(path, batch_rows, has_candidates=False):
-        has_spans = (
-            not {*SPAN_KEYS}.isdisjoint(rows.content.column_names)
-            if isinstance(rows.content, pa.Table)
-            else any(_spans_of(row) is not None for row in rows.content)
-        )
-        if not has_spans:
-            yield rows._replace(
-                documents=[text or None for text in first_values(rows.content, *TEXT_KEYS)]
-            )
+        if not _has_spans(rows.content):
+            documents = [text or None for text in first_values(rows.content, *TEXT_KEYS)]
+            yield rows._replace(documents=documents)
             continue
         placed = zip(rows.positions, rows.mappings(), strict=True)
         items = (item for position, row in placed for item in _mentions_of(position, row))
         yield from _batches(items, batch_rows)
+
+
+def _of_sheet(sheets: UsagiSheets, path: Path) -> Iterator[Item]:
+    """The mentions of a sheet of Usagi, with their gold concepts."""
+    for row, answer in sheets.answers(path):
+        if answer.gold is not None:
+            row["cui"] = answer.gold
+        yield answer.position, row, None
+
+
+def _has_spans(content: list[dict[str, Any]] | pa.Table) -> bool:
+    """Whether any row may be a document with its spans."""
+    if isinstance(content, pa.Table):
+        return not {*SPAN_KEYS}.isdisjoint(content.column_names)
+    return any(_spans_of(row) is not None for row in content)
 
 
 def span_columns(mentions: Rows) -> dict[str, list[Any]]:
@@ -236,10 +252,6 @@ def span_columns(mentions: Rows) -> dict[str, list[Any]]:
     for row, document in enumerate(mentions.documents):
         if texts[row] is None and isinstance(document, str):
             texts[row] = _text_of_span(document, starts[row], ends[row])
-    types = [
-        value.split("|") if isinstance(value, str) and "|" in value else value or None
-        for value in first_values(content, "entity_type")
-    ]
     return {
         "mentions": texts,
         "documents": [*mentions.documents],
@@ -247,8 +259,15 @@ def span_columns(mentions: Rows) -> dict[str, list[Any]]:
         "ends": ends,
         "lefts": [value or "" for value in first_values(content, "left")],
         "rights": [value or "" for value in first_values(content, "right")],
-        "types": types,
+        "types": [_types_of(value) for value in first_values(content, "entity_type")],
     }
+
+
+def _types_of(value: Any) -> Any:
+    """The types of a cell, which "|" separates; other values as they are."""
+    if isinstance(value, str) and "|" in value:
+        return value.split("|")
+    return value or None
 
 
 def require_ends(columns: Mapping[str, list[Any]]) -> None:

@@ -228,7 +228,10 @@ class Service:
             return _error(400, "`texts` cannot be empty", kind="Empty")
         texts = [{"name": text, "index": index} for index, text in enumerate(request.texts)]
         with self.admitted(1):
-            if not (self.serving.auto_truncate if request.truncate is None else request.truncate):
+            truncate = request.truncate
+            if truncate is None:
+                truncate = self.serving.auto_truncate
+            if not truncate:
                 await run_in_threadpool(self._refuse_long_texts, request)
             (ranked,) = await self.batcher.rank([Call(request.query, texts, exhaustive=True)])
             logits: Sequence[float | None] = [item.logit for item in ranked]
@@ -236,14 +239,13 @@ class Service:
                 logits = await run_in_threadpool(
                     self._raw_scores, request.query, [item.name for item in ranked]
                 )
-        rows = [
-            {
-                "index": item.candidate["index"],
-                "score": logit if request.raw_scores else item.score,
-                **({"text": item.name} if request.return_text else {}),
-            }
-            for item, logit in zip(ranked, logits, strict=True)
-        ]
+        rows = []
+        for item, logit in zip(ranked, logits, strict=True):
+            score = logit if request.raw_scores else item.score
+            row = {"index": item.candidate["index"], "score": score}
+            if request.return_text:
+                row["text"] = item.name
+            rows.append(row)
         return JSONResponse(sorted(rows, key=lambda row: -row["score"]))
 
     def _raw_scores(self, query: str, texts: Sequence[str]) -> list[float]:
@@ -336,18 +338,23 @@ class Service:
         """The served model and the limits."""
         cross_encoder = self.reranker.cross_encoder
         serving = self.serving
+        # Clients expect text and numbers here. Without a cross-encoder, only the length of a
+        # request limits texts.
+        dtype = "float64"
+        most_tokens = MAX_BODY_BYTES
+        tokens_of_batch = MAX_BODY_BYTES
+        if cross_encoder is not None:
+            dtype = cross_encoder.dtype
+            most_tokens = cross_encoder.template.max_length
+            tokens_of_batch = cross_encoder.token_budget
         return {
             "model_id": serving.served_model,
             "model_sha": serving.served_revision or None,
-            # Clients expect text and numbers here. Without a cross-encoder, only the length of a
-            # request limits texts.
-            "model_dtype": cross_encoder.dtype if cross_encoder else "float64",
+            "model_dtype": dtype,
             "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
             "max_concurrent_requests": serving.max_queue,
-            "max_input_length": cross_encoder.template.max_length
-            if cross_encoder
-            else MAX_BODY_BYTES,
-            "max_batch_tokens": cross_encoder.token_budget if cross_encoder else MAX_BODY_BYTES,
+            "max_input_length": most_tokens,
+            "max_batch_tokens": tokens_of_batch,
             "max_batch_requests": serving.batch_mentions,
             "max_client_batch_size": serving.max_candidates,
             "max_mention_chars": MAX_MENTION_CHARS,
@@ -406,15 +413,14 @@ def _in_place(
     ranked: Iterable[Sequence[RankedCandidate]],
 ) -> JSONResponse:
     """The rows of each mention; or ``{"error": reason}`` if it is too long, and so not ranked."""
-    rows = dict(zip(numbers, ranked, strict=True))
-    return JSONResponse(
-        [
-            [item.as_row() for item in rows[number]]
-            if number in rows
-            else {"error": f"mention {length_fault(len(one.mention))}"}
-            for number, one in enumerate(mentions)
-        ]
-    )
+    ranked_of = dict(zip(numbers, ranked, strict=True))
+    answers: list[Any] = []
+    for number, one in enumerate(mentions):
+        if number in ranked_of:
+            answers.append([item.as_row() for item in ranked_of[number]])
+        else:
+            answers.append({"error": f"mention {length_fault(len(one.mention))}"})
+    return JSONResponse(answers)
 
 
 def _taking(body: type[BaseModel], answer: Callable[..., Any]) -> Callable[..., Any]:
@@ -437,10 +443,7 @@ def _error(
 
 async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
     """The answer to a body that is not what the path takes."""
-    kind = (
-        request.headers.get("content-type", "").partition(";")[0].strip().lower().rpartition("/")[2]
-    )
-    if kind.rpartition("+")[2] != "json":
+    if not _is_json(request.headers.get("content-type", "")):
         return _error(415, "expected a request with `Content-Type: application/json`")
     first = error.errors()[0]
     if first["type"] == "json_invalid":
@@ -456,6 +459,13 @@ async def _invalid(request: Request, error: RequestValidationError) -> JSONRespo
             f"{limit['max_length']} ({LIMITS[location[-1]]})",
         )
     return _error(422, f"{field}: {first['msg'].removeprefix('Value error, ')}")
+
+
+def _is_json(content_type: str) -> bool:
+    """Whether a content type is JSON or a kind of it, such as ``application/ld+json``."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    subtype = media_type.rpartition("/")[2]
+    return subtype.rpartition("+")[2] == "json"
 
 
 async def _refused(request: Request, error: HTTPException) -> JSONResponse:

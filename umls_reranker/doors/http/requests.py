@@ -26,10 +26,14 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _text_or_empty(text: Any) -> Any:
+    return "" if text is None else text
+
+
 Text = Annotated[str, AfterValidator(of_characters)]
 NotBlank = Annotated[Text, AfterValidator(_not_blank)]
 # Rows of tables have null if there is no context.
-Context = Annotated[Text, BeforeValidator(lambda text: "" if text is None else text)]
+Context = Annotated[Text, BeforeValidator(_text_or_empty)]
 # UMLS has 127 types.
 Types = Text | Annotated[list[Text], Field(max_length=256, fail_fast=True)] | None
 
@@ -74,7 +78,9 @@ class Candidate(_Body):
     def _scores_are_numbers(self) -> Candidate:
         extra = self.model_extra or {}
         source = extra.get("_source")
-        for key, value in chain(extra.items(), source.items() if isinstance(source, dict) else ()):
+        if not isinstance(source, dict):
+            source = {}
+        for key, value in chain(extra.items(), source.items()):
             is_number = isinstance(value, int | float)
             must_be_number = key.endswith("_score") and value is not None
             if (is_number and not is_finite(value)) or (must_be_number and not is_number):
