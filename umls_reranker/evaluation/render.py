@@ -242,18 +242,18 @@ def cell(figure: Mapping[str, Any] | None, format: str) -> Cell:
 
 def number(figure: Mapping[str, Any] | float | None, digits: int = 3) -> str:
     """A figure as text, a dash if there is none."""
-    value = _value(figure)
+    value = _value_of(figure)
     # Adding 0 takes its sign from a zero.
     return f"{round(value, digits) + 0.0:.{digits}f}" if is_there(value) else "–"
 
 
 def percent(figure: Mapping[str, Any] | float | None, digits: int = 1) -> str:
     """A figure in percent, a dash if there is none."""
-    value = _value(figure)
+    value = _value_of(figure)
     return f"{number(100 * value, digits)}\u00a0%" if is_there(value) else "–"
 
 
-def _value(figure: Mapping[str, Any] | float | None) -> float | None:
+def _value_of(figure: Mapping[str, Any] | float | None) -> float | None:
     return figure["value"] if isinstance(figure, Mapping) else figure
 
 

@@ -119,7 +119,7 @@ class LinkJob(FileJob):
 
 def linked_rows(linker: ConceptLinker, rows: Rows, top: int) -> RankedRows:
     """Rows of `mentions.read_mentions` with the first concepts of each, as `LINKED_TYPE`."""
-    queries, types, errors = _checked(linker, rows)
+    queries, types, errors = _readable_mentions(linker, rows)
     golds, known = _gold_concepts(linker, rows)
     described = partial(linker.described_column, top=top)
     lists = linker.lists(queries, types)
@@ -186,7 +186,7 @@ def _reviewed(linker: ConceptLinker, answer: Answer) -> dict[str, Any]:
     return dict(zip(REVIEWED_KEYS, reviewed, strict=True))
 
 
-def _checked(
+def _readable_mentions(
     linker: ConceptLinker, rows: Rows
 ) -> tuple[MentionQueries, list[Any], list[str | None]]:
     """The mentions that can be read, their types, and for n rows why they cannot, or None."""
@@ -256,7 +256,7 @@ class CandidatesJob(LinkJob):
         self.each_row_is_a_document = each_row_is_a_document
 
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedRows:
-        queries, types, errors = _checked(worker, rows)
+        queries, types, errors = _readable_mentions(worker, rows)
         lists = worker.candidates(queries).to_pylist()
         golds, known = _gold_concepts(worker, rows)
         keys = ("entity", "left", "right", "entity_type", "candidates")
@@ -330,7 +330,7 @@ class LinkBatches:
     """
 
     def __init__(self, index: str, model: str = BUILT_IN, top: int = 5, **options: Any) -> None:
-        self.linker = _load(model, index, **options)
+        self.linker = _load_linker(model, index, **options)
         self.top = top
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -357,4 +357,4 @@ class LinkPartitions:
             yield frame.assign(ranked=link(table)[RANKED].to_pylist())
 
 
-_load = cache(ConceptLinker.from_pretrained)
+_load_linker = cache(ConceptLinker.from_pretrained)

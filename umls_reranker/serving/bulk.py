@@ -552,7 +552,7 @@ class RerankBatches:
     """
 
     def __init__(self, model: str, **options: Any) -> None:
-        self.reranker = _load(model, **options)
+        self.reranker = _load_reranker(model, **options)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the rows with the column ``ranked``."""
@@ -577,7 +577,7 @@ class RerankPartitions:
 
     def __call__(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Yield each frame with the column ``ranked``."""
-        reranker = _load(self.model, **self.options)
+        reranker = _load_reranker(self.model, **self.options)
         for frame in frames:
             # Spark's empty arrays are of floats, which Arrow cannot combine with structs.
             lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in frame["candidates"]]
@@ -591,4 +591,4 @@ def _ranked_table(reranker: UMLSReranker, table: pa.Table) -> pa.ListArray:
     return ranked_column(lists, reranker.decide(lists), reranker.model_names)
 
 
-_load = cache(UMLSReranker.from_pretrained)
+_load_reranker = cache(UMLSReranker.from_pretrained)
