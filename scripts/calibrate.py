@@ -63,4 +63,7 @@ def main() -> None:
     given = parse_form(parser, ("run", "calibration"))
     from umls_reranker.pipeline.model import calibrate_on_lists, calibrate_run
 
-    calibrate_run(given) if isinstance(given, Recipe) else calibrate_on_lists(given)
+    if isinstance(given, Recipe):
+        calibrate_run(given)
+    else:
+        calibrate_on_lists(given)

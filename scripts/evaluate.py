@@ -22,4 +22,7 @@ def main() -> None:
     given = parse_form(parser, ("run", "evaluation"))
     from umls_reranker.pipeline.model import evaluate_on_lists, evaluate_run
 
-    evaluate_run(given) if isinstance(given, Recipe) else evaluate_on_lists(given)
+    if isinstance(given, Recipe):
+        evaluate_run(given)
+    else:
+        evaluate_on_lists(given)

@@ -85,10 +85,13 @@ def main() -> None:
         named_dictionary(first, reading | {"add_names": options.add_names}, cache),
         *(named_dictionary(name, reading, cache) for name in others),
     ]
+    retrievers = ["lexical", "forms"]
+    if options.encoder:
+        retrievers.insert(0, "dense")
     settings = IndexSettings(
         **pick(vars(options), INDEXING),
         encoder=options.encoder,
-        retrievers=[*(["dense"] if options.encoder else []), "lexical", "forms"],
+        retrievers=retrievers,
         expand_abbreviations=True,
     )
     if options.encoder:

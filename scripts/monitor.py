@@ -31,5 +31,8 @@ def main() -> int:
     from umls_reranker.pipeline.monitor import monitor, monitor_table
 
     state, figures = monitor(options.model, options.predictions, options.alpha)
-    print(json.dumps(state, indent=2) if options.json else monitor_table(state, figures))
+    if options.json:
+        print(json.dumps(state, indent=2))
+    else:
+        print(monitor_table(state, figures))
     return 1 if state["alarm"] else 0

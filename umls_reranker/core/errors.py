@@ -2,10 +2,9 @@
 
 import sys
 import warnings
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-Result = TypeVar("Result")
 PACKAGE = __name__.partition(".")[0]
 
 
@@ -24,13 +23,13 @@ class TooLittleData(UserError):
 class CollectedErrors(list[str]):
     """Messages of errors that are told together."""
 
-    def result(self, default: Result, compute: Callable[..., Result], *arguments: Any) -> Result:
-        """What `compute` returns; if it raises a `UserError`, the message is added to these."""
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Add the message of a `UserError` that is raised here to these, and go on after it."""
         try:
-            return compute(*arguments)
+            yield
         except UserError as error:
             self.append(str(error))
-            return default
 
     def raise_any(self) -> None:
         """Raise one `UserError` with all messages, if there are any."""

@@ -65,12 +65,14 @@ class CommandParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse options, whose names may have dashes, too."""
+        if args is None:
+            args = sys.argv[1:]
         words = []
-        for word in sys.argv[1:] if args is None else args:
-            name, mark, value = word.partition("=")
-            words.append(
-                f"--{name[2:].replace('-', '_')}{mark}{value}" if word.startswith("--") else word
-            )
+        for word in args:
+            if word.startswith("--"):
+                option, mark, value = word.removeprefix("--").partition("=")
+                word = f"--{option.replace('-', '_')}{mark}{value}"
+            words.append(word)
         return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -226,5 +228,9 @@ def copy_shipped(name: str | None) -> None:
     target = Path(source.name)
     if target.exists():
         raise UserError(f"{target} already exists; move it away to get a fresh copy")
-    (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
-    print(target / "config.yaml" if source.is_dir() else target)
+    if source.is_dir():
+        shutil.copytree(source, target)
+        print(target / "config.yaml")
+    else:
+        shutil.copyfile(source, target)
+        print(target)

@@ -156,10 +156,8 @@ def usagi_sheets(options: argparse.Namespace, reviewed: Sequence[Path] = ()) -> 
     """How sheets of Usagi are read, with the codes of the index."""
     if not any(map(UsagiSheets.recognizes, (options.input, *reviewed))):
         return UsagiSheets()
-    return UsagiSheets(
-        ConceptCodes.load(options.index),
-        OmopVocabulary(*options.omop_concepts) if options.omop_concepts else None,
-    )
+    vocabulary = OmopVocabulary(*options.omop_concepts) if options.omop_concepts else None
+    return UsagiSheets(ConceptCodes.load(options.index), vocabulary)
 
 
 def rerank_file(options: argparse.Namespace) -> int:
@@ -188,7 +186,8 @@ def link_file(options: argparse.Namespace) -> int:
     from ..linking.linker import ConceptLinker
 
     of_run = options.index / "model"
-    recipe = load_served(options.model or (str(of_run) if of_run.is_dir() else BUILT_IN))
+    default = str(of_run) if of_run.is_dir() else BUILT_IN
+    recipe = load_served(options.model or default)
     settings = model_settings(recipe, options)
     model = str(recipe.serving.served_model)
     sheets = usagi_sheets(options, options.reviewed)

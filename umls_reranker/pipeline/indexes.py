@@ -73,7 +73,9 @@ def write_settings(recipe: Recipe, run: RunFolder) -> None:
     """Write index.json of finished indexes."""
     settings = index_settings(recipe, run)
     indexes = index_folders(settings.retrievers)
-    names = ["concepts", *indexes, *(["encoder"] if settings.has_encoder else [])]
+    names = ["concepts", *indexes]
+    if settings.has_encoder:
+        names.append("encoder")
     settings.folders = {name: run.key_of(name, "build_index") for name in names}
     # Identity of the encoder and indexes, which decide the retrievers' scores.
     settings.index_key = json_sha256({name: settings.folders[name] for name in indexes})

@@ -129,12 +129,13 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
     source = ModelSource.load(
         options.model, options.revision, device=options.device, dtype=options.dtype
     )
+    answers = Answers(read_answers(options.answers)) if options.answers else None
     lists = read_labelled_lists(
         options.lists,
         source.hierarchy,
         options.dictionary,
         add=options.add,
-        answers=Answers(read_answers(options.answers)) if options.answers else None,
+        answers=answers,
         each_row_is_a_document=options.each_row_is_a_document,
     )
     # Before anything is scored, which may take long.

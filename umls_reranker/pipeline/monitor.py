@@ -72,12 +72,11 @@ def monitor(
     is_fallback = tops.models > 0
     has_candidates = tops.sizes > 0
     # The cells after those of scores; two more mentions keep the share from 0 and 1.
-    expected = (reference.shares[SCORE_CELLS] * reference.mentions + 1) / (reference.mentions + 2)
-    state["only_fallbacks"] = bool(
-        has_candidates.any()
-        and is_fallback[has_candidates].all()
-        and expected ** state["documents"] <= alpha
-    )
+    expected_fallbacks = reference.shares[SCORE_CELLS] * reference.mentions
+    expected_share = (expected_fallbacks + 1) / (reference.mentions + 2)
+    are_fallbacks = has_candidates.any() and is_fallback[has_candidates].all()
+    is_unlikely = expected_share ** state["documents"] <= alpha
+    state["only_fallbacks"] = bool(are_fallbacks and is_unlikely)
     state["alarm"] = state["only_fallbacks"]
     if state["documents"] >= FEWEST_DOCUMENTS:
         drift = reference.drift_to(Histogram.of(tops.probabilities, is_fallback, new))
@@ -99,14 +98,14 @@ def figures_of_samples(
         figures: value and 95 % interval in the reference.
         wider: how much wider the interval is.
     """
-    expected = {}
+    widened = {}
     for name, figure in figures.items():
         value = figure["value"]
-        ends: dict[str, float | None] = {}
-        for key, end in figure.items():
-            ends[key] = None if end is None else value + wider * (end - value)
-        expected[name] = ends
-    return expected
+        widened[name] = {
+            key: None if end is None else value + wider * (end - value)
+            for key, end in figure.items()
+        }
+    return widened
 
 
 def monitor_table(state: Mapping[str, Any], figures: Mapping[str, Any]) -> str:

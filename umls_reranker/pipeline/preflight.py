@@ -74,53 +74,97 @@ def preflight(recipe: Recipe) -> str:
         UserError: names all faults, each with its key.
     """
     faults = CollectedErrors()
-    index = recipe.index
-    training: dict[str, Any] = faults.result({}, typed_training, recipe.training)
-    arguments = faults.result(None, training_arguments, recipe.run, training, recipe.run.run_dir)
+    training, arguments = read_training(recipe, faults)
     # The best one, and the one that is being written, too.
     checkpoints = 2 + (getattr(arguments, "save_total_limit", None) or 0)
-    files: dict[str, tuple[Path, ...]] = faults.result({}, input_files, recipe)
+    files: dict[str, tuple[Path, ...]] = {}
+    with faults.collecting():
+        files = input_files(recipe)
     dictionary = [path for name in ("MRCONSO", "obo", "names") for path in files.get(name, ())]
     names = count_names(recipe, dictionary)
     configs = read_configs(recipe, faults)
     dimension = getattr(configs.get("encoder"), "hidden_size", DIMENSION)
-    empty = faults.result(
-        None, new_index, dimension, index.index_factory, index.index_parameters or ""
-    )
-    if empty is not None and dictionary and "dense" in index.retrievers:
-        faults.result(0, require_trainable, empty, recipe, dictionary)
-    faults.result(None, require_teacher, recipe, training)
-    needs = {}
-    if "dense" in index.retrievers:
-        needs["vectors"] = names * dimension * 4
-        needs["index"] = names * (empty.sa_code_size() if empty else 0)
-    mining = recipe.mining
-    negatives = mining.nearest_negatives + mining.same_type_negatives + mining.random_negatives
-    mentions = mining.max_train_mentions or recipe.mentions.expected_mentions or 0
-    pairs = mentions * (1 + negatives)
-    needs["pairs"] = pairs * BYTES_PER_PAIR
-    weights = faults.result(PARAMETERS, count_parameters, recipe, configs)
+    empty = read_index(recipe, dimension, dictionary, faults)
+    with faults.collecting():
+        require_teacher(recipe, training)
+    needs = index_bytes(recipe, names, dimension, empty)
+    needs["pairs"] = training_mentions(recipe) * pairs_of_list(recipe) * BYTES_PER_PAIR
+    weights = PARAMETERS
+    with faults.collecting():
+        weights = count_parameters(recipe, configs)
     needs["checkpoints"] = checkpoints * weights * BYTES_PER_PARAMETER
-    free = faults.result(0, free_space, recipe, needs)
+    free = 0
+    with faults.collecting():
+        free = free_space(recipe, needs)
     faults.raise_any()
     figures = ", ".join(f"{name} {_gb(size)}" for name, size in needs.items() if size)
     memory = max(needs.get("index", 0), needs["pairs"] * started_processes("LOCAL_WORLD_SIZE"))
-    config = configs.get("encoder") or configs.get("model")
-    # Of a corpus it is not known how many mentions are for calibration and evaluation.
-    knows_mentions = recipe.mentions.mention_source == "held_out_synonyms" and mentions > 0
-    on_cpu = resolve_device(recipe.run.device).type == "cpu"
-    if knows_mentions and on_cpu and config is not None:
-        epochs = getattr(arguments, "num_train_epochs", 1)
-        minutes = estimated_minutes(recipe, config, names, mentions, pairs * epochs)
-        figures = f"{minutes:.0f} minutes here, {figures}"
     # What is None has left a fault.
     assert arguments is not None
-    lines = [devices_line(recipe, arguments), *batch_advice(arguments, 1 + negatives)]
+    config = configs.get("encoder") or configs.get("model")
+    on_cpu = resolve_device(recipe.run.device).type == "cpu"
+    # Of a corpus it is not known how many mentions are for calibration and evaluation.
+    knows_mentions = recipe.mentions.mention_source == "held_out_synonyms"
+    if on_cpu and knows_mentions and training_mentions(recipe) and config is not None:
+        minutes = estimated_minutes(recipe, config, names, arguments.num_train_epochs)
+        figures = f"{minutes:.0f} minutes here, {figures}"
+    lines = [devices_line(recipe, arguments), *batch_advice(arguments, pairs_of_list(recipe))]
+    disk = sum(needs.values())
+    free_memory = psutil.virtual_memory().available
     lines.append(
-        f"[estimate] {names:,} names, {figures}; disk {_gb(sum(needs.values()))} of {_gb(free)} "
-        f"free, memory {_gb(memory)} of {_gb(psutil.virtual_memory().available)} free"
+        f"[estimate] {names:,} names, {figures}; disk {_gb(disk)} of {_gb(free)} free, "
+        f"memory {_gb(memory)} of {_gb(free_memory)} free"
     )
     return "\n".join(lines)
+
+
+def index_bytes(
+    recipe: Recipe, names: int, dimension: int, empty: faiss.Index | None
+) -> dict[str, int]:
+    """Bytes of the vectors of names and of their index `empty`, if the recipe has them."""
+    if "dense" not in recipe.index.retrievers:
+        return {}
+    bytes_of_name = empty.sa_code_size() if empty else 0
+    return {"vectors": names * dimension * 4, "index": names * bytes_of_name}
+
+
+def training_mentions(recipe: Recipe) -> int:
+    """Mentions that the recipe trains on; 0 if it does not say."""
+    return recipe.mining.max_train_mentions or recipe.mentions.expected_mentions or 0
+
+
+def pairs_of_list(recipe: Recipe) -> int:
+    """Pairs of a training list, at most."""
+    mining = recipe.mining
+    negatives = mining.nearest_negatives + mining.same_type_negatives + mining.random_negatives
+    return 1 + negatives
+
+
+def read_training(
+    recipe: Recipe, faults: CollectedErrors
+) -> tuple[dict[str, Any], RerankerTrainingArguments | None]:
+    """What the recipe says of training, {} if it is at fault; and the arguments, likewise None."""
+    training: dict[str, Any] = {}
+    arguments = None
+    with faults.collecting():
+        training = typed_training(recipe.training)
+    with faults.collecting():
+        arguments = training_arguments(recipe.run, training, recipe.run.run_dir)
+    return training, arguments
+
+
+def read_index(
+    recipe: Recipe, dimension: int, dictionary: Sequence[Path], faults: CollectedErrors
+) -> faiss.Index | None:
+    """The empty index of vectors of the dictionary's names; None if the recipe is at fault."""
+    index = recipe.index
+    empty = None
+    with faults.collecting():
+        empty = new_index(dimension, index.index_factory, index.index_parameters or "")
+    if empty is not None and dictionary and "dense" in index.retrievers:
+        with faults.collecting():
+            require_trainable(empty, recipe, dictionary)
+    return empty
 
 
 def devices_line(recipe: Recipe, arguments: RerankerTrainingArguments) -> str:
@@ -182,23 +226,23 @@ def batch_advice(arguments: RerankerTrainingArguments, pairs_of_list: int) -> li
     ]
 
 
-def estimated_minutes(
-    recipe: Recipe, config: PreTrainedConfig, names: int, mentions: int, pairs: float
-) -> float:
+def estimated_minutes(recipe: Recipe, config: PreTrainedConfig, names: int, epochs: float) -> float:
     """About how many minutes a run takes on this processor.
 
     Args:
         recipe: the recipe.
         config: shape of its networks.
         names: names of the dictionary.
-        mentions: mentions that it trains on; as many are for calibration and evaluation.
-        pairs: pairs that the cross-encoder is trained on, in all epochs.
+        epochs: epochs of the cross-encoder's training.
     """
     depth = recipe.model.num_hidden_layers or config.num_hidden_layers
     tokens_of_pair = TOKENS_OF_PAIR * depth / config.num_hidden_layers
     # A step of the encoder reads the names of a batch and as many mentions.
     texts = 2 * BATCH_SIZE * recipe.encoder.encoder_training_steps
-    trained = TOKENS_OF_NAME * texts + tokens_of_pair * pairs
+    mentions = training_mentions(recipe)
+    trained_pairs = mentions * pairs_of_list(recipe) * epochs
+    trained = TOKENS_OF_NAME * texts + tokens_of_pair * trained_pairs
+    # As many mentions are for calibration and evaluation.
     scored_pairs = mentions * recipe.index.candidates_per_mention
     scored = TOKENS_OF_NAME * names + tokens_of_pair * scored_pairs
     dtype = resolve_dtype(recipe.run.scoring_dtype, CPU, inference=True)
@@ -220,7 +264,11 @@ def minutes_here(tokens: float, dtype: str, config: PreTrainedConfig) -> float:
     wide = getattr(config, "intermediate_size", 4 * config.hidden_size)
     weights = torch.rand(config.hidden_size, wide).to(kind)
     started = time.monotonic()
-    sum(batch_mapper(CPU)(lambda _: (texts @ weights)[0, 0].item(), range(PROBES)))
+
+    def multiply(_: int) -> float:
+        return (texts @ weights)[0, 0].item()
+
+    sum(batch_mapper(CPU)(multiply, range(PROBES)))
     seconds = (time.monotonic() - started) / PROBES / len(texts)
     # A layer multiplies by two matrices of this shape, and by four that are square.
     products = config.num_hidden_layers * (2 + 4 * config.hidden_size / wide)
@@ -230,10 +278,13 @@ def minutes_here(tokens: float, dtype: str, config: PreTrainedConfig) -> float:
 def count_names(recipe: Recipe, dictionary: Sequence[Path]) -> int:
     """About how many names the dictionary has, by the size of its files."""
     per_name = BYTES_PER_NAME[recipe.concepts.concept_source]
-    return sum(
-        path.stat().st_size * (COMPRESSION if path.suffix == ".gz" else 1) // per_name
-        for path in dictionary
-    )
+    names = 0
+    for path in dictionary:
+        size = path.stat().st_size
+        if path.suffix == ".gz":
+            size *= COMPRESSION
+        names += size // per_name
+    return names
 
 
 def require_trainable(index: faiss.Index, recipe: Recipe, dictionary: Sequence[Path]) -> int:
@@ -257,7 +308,7 @@ def read_configs(recipe: Recipe, faults: CollectedErrors) -> dict[str, PreTraine
     index = recipe.index
     model = recipe.model
     lengths = {"max_length": model.max_length}
-    named: list[tuple[str, str, str | None, dict[str, int]]] = []
+    named: list[tuple[str, str, str | None, Mapping[str, int]]] = []
     starts_from_encoder = model.model == RUN_ENCODER
     if not starts_from_encoder:
         named = [("model", model.model, model.model_revision, lengths)]
@@ -267,7 +318,12 @@ def read_configs(recipe: Recipe, faults: CollectedErrors) -> dict[str, PreTraine
         lengths = lengths | {"encoder_max_length": index.encoder_max_length}
         named.append(("encoder", index.encoder, index.encoder_revision, lengths))
     named += [("teacher", teacher, None, {}) for teacher in recipe.mining.teacher]
-    return {each[0]: faults.result(None, model_config, *each) for each in named}
+    configs: dict[str, PreTrainedConfig | None] = {}
+    for key, name, revision, lengths_of_texts in named:
+        configs[key] = None
+        with faults.collecting():
+            configs[key] = model_config(key, name, revision, lengths_of_texts)
+    return configs
 
 
 def require_teacher(recipe: Recipe, training: Mapping[str, Any]) -> None:
@@ -284,7 +340,8 @@ def require_teacher(recipe: Recipe, training: Mapping[str, Any]) -> None:
 
 def count_parameters(recipe: Recipe, configs: Mapping[str, PreTrainedConfig | None]) -> int:
     """Parameters of the base model, which is built without memory for its weights."""
-    config = configs.get("encoder" if recipe.model.model == RUN_ENCODER else "model")
+    base = "encoder" if recipe.model.model == RUN_ENCODER else "model"
+    config = configs.get(base)
     if config is None:
         return PARAMETERS
     with loading(f"model {config.name_or_path}"), torch.device("meta"):
@@ -302,8 +359,16 @@ def free_space(recipe: Recipe, needs: Mapping[str, int]) -> int:
     needed = sum(needs.values())
     concepts = recipe.concepts
     # How much a filter leaves is not known.
-    filters = [concepts.concept_types, concepts.semantic_groups, concepts.sources]
-    if (needs["checkpoints"] if any([*filters, concepts.identifiers]) else needed) > free + held:
+    is_filtered = any(
+        [
+            concepts.concept_types,
+            concepts.semantic_groups,
+            concepts.sources,
+            concepts.identifiers,
+        ]
+    )
+    least_needed = needs["checkpoints"] if is_filtered else needed
+    if least_needed > free + held:
         raise UserError(
             f"output_dir: {recipe.run.output_dir} has {_gb(free)} free, "
             f"and the run needs {_gb(needed)}"

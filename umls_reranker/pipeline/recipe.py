@@ -14,7 +14,7 @@ import sys
 import types
 import typing
 from collections import ChainMap
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from itertools import chain
 from pathlib import Path
@@ -239,7 +239,8 @@ class Key:
         if isinstance(value, dict) or (isinstance(value, list) and not self.is_list):
             raise argparse.ArgumentTypeError(f"takes a single value, not {value}")
         if self.is_list:
-            return [self.read(item) for item in (value if isinstance(value, list) else [value])]
+            items = value if isinstance(value, list) else [value]
+            return [self.read(item) for item in items]
         return self.read(value)
 
 
@@ -255,11 +256,17 @@ def keys_of(section: type) -> dict[str, Key]:
             # X | None
             kind = typing.get_args(kind)[0]
         is_list = typing.get_origin(kind) is list
+        if is_list:
+            # All lists are of text.
+            kind = str
+        default = entry.default
+        if entry.default_factory is not MISSING:
+            default = entry.default_factory()
         keys[entry.name] = Key(
             name=entry.name,
-            kind=str if is_list else kind,
+            kind=kind,
             is_list=is_list,
-            default=entry.default if entry.default_factory is MISSING else entry.default_factory(),
+            default=default,
             help=entry.metadata["help"],
             choices=REGISTRIES.get(entry.name, entry.metadata.get("choices")),
             limits=entry.metadata.get("range", ()),
@@ -403,7 +410,9 @@ def parse_recipe(
     """
     own_keys = keys_of(extra) if extra else {}
     keys = KEYS | own_keys
-    words, training = divide_words(recipe_first(sys.argv[1:] if argv is None else argv), keys)
+    if argv is None:
+        argv = sys.argv[1:]
+    words, training = divide_words(recipe_first(argv), keys)
     parser = recipe_parser(description, sections, extra, needs_recipe=needs_recipe)
     stated = vars(parser.parse_args(words))
     require_known(training, keys, "", "--")
@@ -485,11 +494,14 @@ def divide_words(
         else:
             values = [value] if mark else []
             others[name] = values
-    # A flag has no value.
-    return own, {
-        name: values if len(values) > 1 else next(iter(values), "true")
-        for name, values in others.items()
-    }
+    return own, {name: _value_of_words(values) for name, values in others.items()}
+
+
+def _value_of_words(words: list[str]) -> str | list[str]:
+    """The value of a key by the words after it; a flag has none."""
+    if not words:
+        return "true"
+    return words[0] if len(words) == 1 else words
 
 
 def require_known(names: Iterable[str], keys: Collection[str], place: str, prefix: str) -> None:
@@ -526,29 +538,27 @@ def training_names() -> frozenset[str]:
     }
     names: set[str] = set()
     for name, path in sources.items():
-        names |= field_names(name, path.read_text(encoding="utf-8"))
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                names.update(_field_names(node))
     return frozenset(names)
 
 
-def field_names(class_name: str, text: str) -> set[str]:
-    """Names of the annotated fields of a class, by the text of its module."""
-    names = set()
-    for node in ast.parse(text).body:
-        if not isinstance(node, ast.ClassDef) or node.name != class_name:
-            continue
-        for entry in node.body:
-            if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name):
-                names.add(entry.target.id)
-    return names
+def _field_names(node: ast.ClassDef) -> Iterator[str]:
+    """The names of the fields of a dataclass."""
+    for entry in node.body:
+        if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name):
+            yield entry.target.id
 
 
 def recipe_first(argv: Iterable[str]) -> list[str]:
     """The command line with ``--config RECIPE``, which other trainers have, as first argument."""
-    words = [
-        part
-        for word in argv
-        for part in (word.split("=", 1) if word.startswith("--config=") else [word])
-    ]
+    words: list[str] = []
+    for word in argv:
+        if word.startswith("--config="):
+            words += word.split("=", 1)
+        else:
+            words.append(word)
     if "--config" not in words:
         return words
     position = words.index("--config")
@@ -615,7 +625,8 @@ def lists_parser(description: str, names: Collection[str], **model_options: Any)
     """
     parser = CommandParser(description, usage="%(prog)s --output FOLDER [--OPTION VALUE ...]")
     # Errors refer to the help of this form.
-    parser.prog += f" {'[MODEL]' if 'nargs' in model_options else 'MODEL'} --lists FILE"
+    model = "[MODEL]" if "nargs" in model_options else "MODEL"
+    parser.prog += f" {model} --lists FILE"
     parser.add_argument("model", metavar="MODEL", **model_options)
     parser.add_argument("--lists", type=Path, required=True, help=LISTS_HELP)
     parser.add_argument(
@@ -662,7 +673,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise UserError(f"recipe {path} must consist of `key: value` lines")
         mappings = [name for name, value in content.items() if isinstance(value, dict)]
-        return content | pick(yaml.safe_load(text) if mappings else {}, mappings)
+        if not mappings:
+            return content
+        return content | pick(yaml.safe_load(text), mappings)
     except FileNotFoundError:
         raise UserError(
             f"recipe {path} does not exist; in the package: {', '.join(shipped_recipes())}"

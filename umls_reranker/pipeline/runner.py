@@ -82,15 +82,14 @@ def run_recipe(recipe: Recipe, words: Sequence[str], options: LaunchOptions) -> 
     print(f"Output goes to {folder}, the log of the stages to {path}", file=sys.stderr)
     for number, name in enumerate(steps, 1):
         title = f"{number}/{len(steps)}  {TITLES[name]:<40}"
+        title_of_bars = title if on_terminal else ""
         print(title, end="", file=sys.stderr, flush=True)
         started = time.monotonic()
         python = launch if name in LAUNCHED else [sys.executable]
         module = [name] if "." in name else ["umls_reranker", name]
         with path.open("a", encoding="utf-8") as log:
             log.write(f"== {name.rpartition('.')[2]}\n")
-            code, lines = run_process(
-                [*python, "-m", *module, *words], log, title if on_terminal else ""
-            )
+            code, lines = run_process([*python, "-m", *module, *words], log, title_of_bars)
         minutes, seconds = divmod(round(time.monotonic() - started), 60)
         print(f"{minutes:>4}:{seconds:02}", file=sys.stderr)
         if code != MISSED_TARGET and show_end(code, lines, path):
@@ -188,4 +187,7 @@ def run_process(
             raise
         if title:
             print(f"\r{title}", end=CLEARED, file=sys.stderr, flush=True)
-    return code if code >= 0 else 128 - code, lines
+    if code < 0:
+        # As a shell says of a process that a signal ended.
+        code = 128 - code
+    return code, lines

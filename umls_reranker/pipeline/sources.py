@@ -114,13 +114,16 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
     files: dict[str, tuple[Path, ...]] = {}
     faults = CollectedErrors()
     left_out = () if from_corpus else ("MRCUI",)
-    files |= faults.result(files, dictionary_files, concepts, cache, left_out)
+    with faults.collecting():
+        files |= dictionary_files(concepts, cache, left_out)
     if from_corpus:
-        files["corpus"] = faults.result((), corpus)
+        with faults.collecting():
+            files["corpus"] = corpus()
         for key in ("train_documents", "dev_documents", "test_documents"):
             locator = getattr(mentions, key)
             if locator or key != "test_documents":
-                files[key] = faults.result((), _fetched, key, locator, cache)
+                with faults.collecting():
+                    files[key] = _fetched(key, locator, cache)
     faults.raise_any()
     return files
 
@@ -157,8 +160,10 @@ def dictionary_files(
 def _fetched(
     key: str, locators: str | list[str] | None, cache: Path, *, folder: bool = False
 ) -> tuple[Path, ...]:
-    each = _required(key, [locators] if isinstance(locators, str) and locators else locators)
-    return tuple(fetch(locator, cache, CONTENT_CHECKS[key], folder=folder) for locator in each)
+    required = _required(key, locators)
+    if isinstance(required, str):
+        required = [required]
+    return tuple(fetch(locator, cache, CONTENT_CHECKS[key], folder=folder) for locator in required)
 
 
 def _required(key: str, value: Any) -> Any:
@@ -212,10 +217,8 @@ def fetch(
     else:
         path = Path(expanduser(locator))
         if not path.is_file() and not (folder and path.is_dir()):
-            raise UserError(
-                f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; "
-                "the recipe needs a file"
-            )
+            reason = "is a folder" if path.is_dir() else "does not exist"
+            raise UserError(f"{path} {reason}; the recipe needs a file")
     if sha256 is not None:
         if path.is_dir():
             raise UserError(f"{locator}: a folder has no SHA-256; remove #sha256=")
@@ -232,9 +235,9 @@ def _dataset_folder(locator: str) -> Path:
     repo = match["repo"]
     inner = (match["inner"] or "").strip("/")
     with hub_calls(repo):
-        patterns = [f"{inner}/*.parquet" if inner else "*.parquet"]
+        pattern = f"{inner}/*.parquet" if inner else "*.parquet"
         snapshot = snapshot_download(
-            repo, repo_type="dataset", revision=match["revision"], allow_patterns=patterns
+            repo, repo_type="dataset", revision=match["revision"], allow_patterns=[pattern]
         )
     folder = Path(snapshot, inner)
     if next(folder.rglob("*.parquet"), None) is None:
@@ -302,7 +305,7 @@ def _download(
 
 def _require_content(path: Path, length: str | None, sha256: str | None) -> None:
     size = path.stat().st_size
-    if size != int(length or size):
+    if length and size != int(length):
         raise UserError(f"the download stopped after {size} of {length} bytes")
     if sha256 is not None:
         actual = file_sha256(path)
@@ -369,7 +372,9 @@ def listed_documents(mentions: MentionArguments, files: Files, seed: int) -> dic
     }
     split_of: dict[str, str] = {}
     for name, shares in shares_of.items():
-        for doc_id in read_documents(files[name][0]) if name in files else ():
+        if name not in files:
+            continue
+        for doc_id in read_documents(files[name][0]):
             if doc_id in split_of:
                 raise UserError(
                     f"document {doc_id} is in two document lists; splits must not share documents"
@@ -501,12 +506,12 @@ def make_mentions(
         )
         summary["corpus"] = corpus_report
         # A recipe may name files without their hashes.
-        summary["sha256"] = {
-            f"{name} {path.name}": file_sha256(path)
-            for name, paths in files.items()
-            if name in MENTION_FILES
-            for path in paths
-        }
+        summary["sha256"] = {}
+        for name, paths in files.items():
+            if name not in MENTION_FILES:
+                continue
+            for path in paths:
+                summary["sha256"][f"{name} {path.name}"] = file_sha256(path)
         summary["in_dictionary"] = known_mentions(folder, table)
         write_json(folder / "read_report.json", summary)
 
@@ -515,6 +520,7 @@ def show_counts(run: RunFolder) -> None:
     """Print what was read and what was left out."""
     reports = [read_json(run.path / name / "read_report.json") for name in ("concepts", "mentions")]
     # As wide as the terminal, and wide enough in a log.
-    Console(width=None if Console().is_terminal else 120).print(reading_table(*reports))
+    width = None if Console().is_terminal else 120
+    Console(width=width).print(reading_table(*reports))
     for name, sha256 in reports[1].get("sha256", {}).items():
         print(f"{name}: SHA-256 {sha256}", file=sys.stderr)

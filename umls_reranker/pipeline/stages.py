@@ -122,14 +122,16 @@ def stage_table(recipe: Recipe) -> dict[str, StageInputs]:
     concept_keys = keys["concepts"]
     if recipe.mentions.concepts_of_mentions:
         concept_keys += mention_keys
+    concept_values = {}
     # Held-out synonyms leave the dictionary.
-    holds_out = recipe.mentions.mention_source == "held_out_synonyms"
+    if recipe.mentions.mention_source == "held_out_synonyms":
+        concept_values["seed"] = recipe.run.seed
     table = {
         "concepts": StageInputs(
             "prepare_data",
             concept_keys,
             version=2,
-            values={"seed": recipe.run.seed} if holds_out else {},
+            values=concept_values,
         ),
         "mentions": StageInputs("prepare_data", mention_keys, ("concepts",)),
     }
@@ -143,12 +145,16 @@ def stage_table(recipe: Recipe) -> dict[str, StageInputs]:
     elif Dense.name not in recipe.index.retrievers:
         raise UserError("min_nearest_cosine: needs the retriever dense; add it to retrievers")
     table["pairs"] = StageInputs("mine_negatives", pair_keys, ("lists",))
+    of_training: tuple[str, ...] = ("pairs", "lists")
+    if recipe.starts_from_trained_encoder:
+        of_training += ("encoder",)
+    # A batch of bce had whole lists before.
+    version = 2 if recipe.training.get("loss", "bce") == "bce" else 1
     table["checkpoints"] = StageInputs(
         "train",
         (*keys["model"], *(recipe.training.keys() - NEUTRAL), "seed"),
-        ("pairs", "lists", "encoder") if recipe.starts_from_trained_encoder else ("pairs", "lists"),
-        # A batch of bce had whole lists before.
-        version=2 if recipe.training.get("loss", "bce") == "bce" else 1,
+        of_training,
+        version=version,
         resumes=True,
         # A key that recipes had before, so that finished trainings stay up to date.
         values={FORMER_KEY: recipe.starts_from_trained_encoder},
@@ -210,12 +216,12 @@ def index_stages(recipe: Recipe) -> dict[str, StageInputs]:
         )
     for retriever in chosen:
         if retriever.folder is not None:
-            encodes = "encoder" in retriever.inputs and "vectors" not in retriever.inputs
+            retriever_keys = [*retriever.keys]
+            # It embeds names by itself.
+            if "encoder" in retriever.inputs and "vectors" not in retriever.inputs:
+                retriever_keys += ENCODER_KEYS
             table[retriever.folder] = StageInputs(
-                "build_index",
-                (*retriever.keys, *(ENCODER_KEYS if encodes else ())),
-                retriever.inputs,
-                values=retriever.values,
+                "build_index", retriever_keys, retriever.inputs, values=retriever.values
             )
     table["lists"] = StageInputs(
         "build_index",
@@ -247,18 +253,20 @@ def make_stage(
     """
     table = stage_table(recipe)
     stage = table[name]
-    inputs = {
-        need: planned[need].key if need in planned else run.key_of(need, table[need].command)
-        for need in stage.needs
-        if need in table
-    }
+    inputs = {}
+    for need in stage.needs:
+        if need not in table:
+            continue
+        if need in planned:
+            inputs[need] = planned[need].key
+        else:
+            inputs[need] = run.key_of(need, table[need].command)
     if name in ("concepts", "mentions"):
-        inputs |= {
-            file: sha256
-            for file, sha256 in (files or {}).items()
-            if (file.split()[0] in MENTION_FILES) == (name == "mentions")
-            or recipe.mentions.concepts_of_mentions
-        }
+        reads_all = recipe.mentions.concepts_of_mentions
+        for file, sha256 in (files or {}).items():
+            is_of_mentions = file.split()[0] in MENTION_FILES
+            if reads_all or is_of_mentions == (name == "mentions"):
+                inputs[file] = sha256
     settings = stage_settings(stage, recipe)
     return Stage(run.path / name, settings, inputs, stage.version, stage.resumes)
 
@@ -496,7 +504,8 @@ def _plan_of(stage: Stage, run: RunArguments) -> str:
     changed = None if run.overwrite else stage.outdated(stage.folder)
     plan = f"-> {stage.folder}"
     if run.dry_run:
-        plan = f"would be {f'rebuilt ({changed}) in' if changed else 'written to'} {stage.folder}"
+        how = f"rebuilt ({changed}) in" if changed else "written to"
+        plan = f"would be {how} {stage.folder}"
     if run.overwrite or not stage.resumes or not stage.partials():
         return plan
     if stage.partial.exists():
@@ -517,7 +526,8 @@ class RunFolder:
         stage = make_stage(name, recipe, self)
         tell_other_settings(recipe, self, stage_table(recipe)[name].needs)
         with self.locked(dry_run=recipe.run.dry_run):
-            yield stage if should_run(stage, recipe.run) else None
+            due = stage if should_run(stage, recipe.run) else None
+            yield due
 
     def has(self, stage: str) -> bool:
         """Whether a stage is finished, with whatever settings."""

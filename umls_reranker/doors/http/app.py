@@ -341,7 +341,8 @@ class Service:
         # Clients expect text and numbers here. Without a cross-encoder, only the length of a
         # request limits texts.
         dtype = "float64"
-        most_tokens = tokens_of_batch = MAX_BODY_BYTES
+        most_tokens = MAX_BODY_BYTES
+        tokens_of_batch = MAX_BODY_BYTES
         if cross_encoder is not None:
             dtype = cross_encoder.dtype
             most_tokens = cross_encoder.template.max_length
