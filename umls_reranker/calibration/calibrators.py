@@ -441,12 +441,11 @@ def cross_validated_losses(
     Raises:
         TooLittleData: fewer than two documents, or no method that can be fitted on every fold.
     """
-    has_lists = sample.offsets is not None
-    losses = {
-        name: 0.0
-        for name, kind in CALIBRATORS.items()
-        if (kind.fits_lists if has_lists else kind.fits_logits)
-    }
+    if sample.offsets is None:
+        methods = [name for name, kind in CALIBRATORS.items() if kind.fits_logits]
+    else:
+        methods = [name for name, kind in CALIBRATORS.items() if kind.fits_lists]
+    losses = dict.fromkeys(methods, 0.0)
     fold = document_folds(groups, seed)
     if not fold.any():
         raise TooLittleData(

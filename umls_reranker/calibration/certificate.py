@@ -43,7 +43,8 @@ LATER_SHARE = 0.05
 # Halvings of the interval that holds the saddlepoint.
 HALVINGS = 45
 # Thresholds to test, fixed in advance: log-odds from 9.2 to 0 in steps of 0.05 (0.9999 to 0.5).
-GRID = np.round(1.0 / (1.0 + np.exp(-0.05 * np.arange(184, -1, -1))), 6)
+GRID_LOG_ODDS = 0.05 * np.arange(184, -1, -1)
+GRID = np.round(1.0 / (1.0 + np.exp(-GRID_LOG_ODDS)), 6)
 # Ratio of the largest document to the mean above which documents differ too much to trust one
 # certificate for all.
 SIMILAR_SIZES = 4.0
@@ -259,8 +260,10 @@ def _tail(
         is_above = np.einsum("dk,dk->d", counts, ratio) + added / (1.0 - s * added) > 0
         low = np.where(is_above, low, s)
         high = np.where(is_above, s, high)
-    logs = np.einsum("dk,dk->d", counts, np.log1p(-s[:, None] * surplus)) + np.log1p(-s * added)
-    spread = np.einsum("dk,dk->d", counts, ratio**2) + (added / (1.0 - s * added)) ** 2
+    logs = np.einsum("dk,dk->d", counts, np.log1p(-s[:, None] * surplus))
+    logs += np.log1p(-s * added)
+    spread = np.einsum("dk,dk->d", counts, ratio**2)
+    spread += (added / (1.0 - s * added)) ** 2
     w = -np.sqrt(np.maximum(2.0 * logs, 0.0))
     u = s * np.sqrt(spread)
     # Near the target precision, the formula divides 0 by 0.
@@ -337,11 +340,12 @@ class Certificate:
                 "and more with errors: label more documents"
             )
         precision = 1.0 - self.errors / self.answers
+        effect = "help" if precision > self.target else "not help"
         shortfall = (
             f"{self.errors:,} of the {self.answers:,} most certain answers are incorrect: "
             f"{precision:.1%} are correct, not {100 * self.target:.4g}% for certain, "
             f"in documents worth {int(self.documents)} of equal size; "
-            f"more documents like these would {'help' if precision > self.target else 'not help'}"
+            f"more documents like these would {effect}"
         )
         if self.reachable_target is not None:
             shortfall += (
@@ -379,22 +383,24 @@ def find_certificate(
     )
     widest = next(sizes, np.empty(0))
     test = test.for_sizes(widest)
+    size_ratio = float(widest.max() / widest.mean()) if len(widest) else 1.0
     effective = [test.effective(tier.size) for tier in tiers]
     certificate = Certificate(
         threshold=None,
         documents=max(effective, default=0.0),
         documents_needed=test.needed,
         size_power=test.size_power,
-        size_ratio=float(widest.max() / widest.mean()) if len(widest) else 1.0,
+        size_ratio=size_ratio,
         most_wrong=test.most_wrong,
         attempt=test.attempt,
         target=test.target,
     )
-    power = [
-        test.expected_z(tier.size, tier.expected) if worth >= test.needed else -np.inf
-        for tier, worth in zip(tiers, effective, strict=True)
-    ]
-    start = int(np.argmax([*power, -np.inf]))
+    # The last is that of no tier.
+    power = np.full(len(tiers) + 1, -np.inf)
+    for number, tier in enumerate(tiers):
+        if effective[number] >= test.needed:
+            power[number] = test.expected_z(tier.size, tier.expected)
+    start = int(np.argmax(power))
     tested = tiers[start:] if certificate.documents >= test.needed else []
     for tier in tested:
         if test.p_value(tier.size, tier.correct) > test.level:
@@ -420,11 +426,12 @@ def _with_shortfall(certificate: Certificate, test: PrecisionTest, tier: _Tier) 
     lowest = max(LOWEST_PERCENT, int(round(100 * (1.0 - test.most_wrong), 9)) + 1)
     targets = range(lowest, int(np.ceil(100 * test.target)))
     certified = bisect_left(targets, True, key=fails)
+    reachable_target = targets[certified - 1] / 100 if certified else None
     return replace(
         certificate,
         answers=int(tier.size.sum()),
         errors=int(tier.size.sum() - tier.correct.sum()),
-        reachable_target=targets[certified - 1] / 100 if certified else None,
+        reachable_target=reachable_target,
     )
 
 
@@ -535,7 +542,7 @@ def certify(  # noqa: PLR0913 (one call without a model has all of its options)
             "those of certified_before"
         )
     test = PrecisionTest(target_precision, confidence, most_wrong=most_wrong, attempt=attempt)
-    sample, names = _checked(scores, correct, documents, calibrate)
+    sample, names = _checked_answers(scores, correct, documents, calibrate)
     former = {*map(str, certified_before)}
     is_new = np.array([name not in former for name in names], bool)
     if mentions is not None:
@@ -563,7 +570,7 @@ def certify(  # noqa: PLR0913 (one call without a model has all of its options)
     return replace(certificate, threshold=float(score))
 
 
-def _checked(
+def _checked_answers(
     scores: Any, correct: Any, documents: Any, calibrate: bool
 ) -> tuple[LabelledScores, np.ndarray]:
     """The arguments of `certify`: scores with labels, and names of documents, (n,)."""
@@ -603,13 +610,10 @@ def _checked(
             f"{found}, which says nothing about other documents; give labelled mentions of two or "
             "more, and the id of each one's document"
         )
-    return (
-        LabelledScores(
-            scores=numbers if calibrate else np.clip(numbers, 0.0, 1.0),
-            labels=np.array(columns["correct"], np.float64),
-        ),
-        np.array(list(map(str, columns["documents"])), object),
-    )
+    scores = numbers if calibrate else np.clip(numbers, 0.0, 1.0)
+    labels = np.array(columns["correct"], np.float64)
+    documents = np.array(list(map(str, columns["documents"])), object)
+    return LabelledScores(scores=scores, labels=labels), documents
 
 
 def _cross_fitted(sample: LabelledScores, documents: np.ndarray) -> np.ndarray:

@@ -101,7 +101,9 @@ class CrossFits:
         """
         every = range(self.folds.max() + 1)
         sizes = (1, 2) if len(every) > 1 else ()
-        left_out = [(), *(folds for size in sizes for folds in combinations(every, size))]
+        left_out: list[LeftOut] = [()]
+        for size in sizes:
+            left_out += combinations(every, size)
         # Threads of matrix products next to those of the fits would mostly wait for each other.
         with threadpool_limits(1, "blas"):
             list_fits = self._fit_list_fusions(names, left_out)
@@ -187,10 +189,10 @@ class CrossFits:
             utility[scores.rows] = scores.utilities
         inside = self.inside(left_out)
         rows = inside[self.lists.owner]
-        offsets = list_offsets(np.diff(self.lists.offsets)[inside])
-        return LabelledScores(
-            utility[rows], self.lists.labels[rows], offsets if self.served.fusion else None
-        )
+        offsets = None
+        if self.served.fusion:
+            offsets = list_offsets(np.diff(self.lists.offsets)[inside])
+        return LabelledScores(utility[rows], self.lists.labels[rows], offsets)
 
     def cross_encoder_gain(self) -> tuple[float, float]:
         """By how many nats the cross-encoder lowers the mean log loss of held-out lists.

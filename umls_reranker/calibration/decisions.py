@@ -61,7 +61,8 @@ class TypeThreshold:
     @property
     def edges(self) -> tuple[float, float, float]:
         """The lowest probabilities of all tiers but "reject", the lowest tier first."""
-        return self.low, self.accept, np.inf if self.high is None else self.high
+        high = np.inf if self.high is None else self.high
+        return self.low, self.accept, high
 
     def tier(self, p: float) -> str:
         """Tier of a calibrated probability, one of `TIERS`."""
@@ -119,7 +120,8 @@ def _halfway(p: np.ndarray, last: int) -> float:
     below = p[min(last + 1, len(p) - 1)]
     middle = (p[last] + below) / 2
     # Rounding may leave nothing between the two.
-    return float(middle if middle > below else p[last])
+    threshold = middle if middle > below else p[last]
+    return float(threshold)
 
 
 @dataclass(eq=False)
@@ -159,10 +161,13 @@ class ThresholdTable:
     def row_of_type(self) -> dict[str, TypeThreshold]:
         """The row of each type and group of the hierarchy: its own, or its nearest ancestor's."""
         chains = map(self.hierarchy.chain, self.hierarchy)
-        return {
-            node: next(self.rows[one] for one in lineage(node, self.hierarchy) if one in self.rows)
-            for node in {*self.rows, *chain.from_iterable(chains)}
-        }
+        nodes = {*self.rows, *chain.from_iterable(chains)}
+        return {node: self._nearest_row(node) for node in nodes}
+
+    def _nearest_row(self, node: str) -> TypeThreshold:
+        """The row of a type or group, or of its nearest ancestor that has one."""
+        ancestors = lineage(node, self.hierarchy)
+        return next(self.rows[ancestor] for ancestor in ancestors if ancestor in self.rows)
 
     def for_type(self, types: str | Sequence[str] | None = None) -> TypeThreshold:
         """Thresholds of a semantic type given by id or name; of several, the first that is known.
@@ -326,7 +331,8 @@ def _type_thresholds(
     rows: dict[str, TypeThreshold] = {}
     # From the root down, so that parents exist when their children need them.
     for node, inside in memberships(lists.types, lists.hierarchy).items():
-        parent = next(map(rows.get, lineage(node, lists.hierarchy)[1:]), None)
+        ancestors = lineage(node, lists.hierarchy)[1:]
+        parent = rows.get(ancestors[0]) if ancestors else None
         in_node = inside[pair_code]
         accept = _accept_threshold(probabilities[in_node], lists.labels[in_node], parent)
         low = _low_threshold(top_p[inside[code] & has_correct_top], accept, parent)
@@ -591,7 +597,8 @@ def margins(probabilities: np.ndarray, concepts: np.ndarray, offsets: np.ndarray
     owner = np.repeat(np.arange(len(starts)), sizes[sizes > 0])
     best = np.maximum.reduceat(probabilities, starts)
     leading = np.flatnonzero(probabilities == best[owner])
-    leader = concepts[leading[np.unique(owner[leading], return_index=True)[1]]]
+    _, first_of_list = np.unique(owner[leading], return_index=True)
+    leader = concepts[leading[first_of_list]]
     leads = concepts == leader[owner]
     second = np.maximum.reduceat(np.where(leads, 0.0, probabilities), starts)
     return probabilities - np.where(leads, second[owner], best[owner])

@@ -233,8 +233,13 @@ def _lowest(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 def concept_age(sources: FeatureSources) -> np.ndarray:
     lists = sources.lists
-    numbers = [int(cui[1:]) / CUI_UNIT if CUI.fullmatch(cui) else 1.0 for cui in lists.ids]
-    return -np.array(numbers, np.float64)[lists.cuis.codes]
+    numbers = np.array(list(map(_cui_number, lists.ids)), np.float64)
+    return -numbers[lists.cuis.codes]
+
+
+def _cui_number(concept_id: str) -> float:
+    """The number in a CUI, in `CUI_UNIT`; that of other ids is one."""
+    return int(concept_id[1:]) / CUI_UNIT if CUI.fullmatch(concept_id) else 1.0
 
 
 def mention_in_name(sources: FeatureSources) -> np.ndarray:
@@ -482,8 +487,10 @@ class FeatureTable:
 
     def take(self, mentions: np.ndarray, rows: np.ndarray | None = None) -> FeatureTable:
         """Some of the lists, (n,) bool, and their candidates in `rows`, (m,) bool; None: all."""
-        whole = mentions[self.owner]
-        chosen = np.flatnonzero(whole if rows is None else whole & rows)
+        is_chosen = mentions[self.owner]
+        if rows is not None:
+            is_chosen = is_chosen & rows
+        chosen = np.flatnonzero(is_chosen)
         sizes = np.bincount(self.owner[chosen], minlength=len(mentions))[mentions]
         return FeatureTable(
             {name: column[chosen] for name, column in self.candidates.items()},
@@ -505,7 +512,8 @@ def feature_table(
     """
     sources = FeatureSources(lists, counts)
     candidates = dict(lists.scores)
-    for name in FEATURES if names is None else names:
+    wanted = FEATURES if names is None else names
+    for name in wanted:
         feature = FEATURES.get(name)
         if feature is not None and feature.column is not None:
             candidates[name] = feature.column(sources)
@@ -562,10 +570,10 @@ def without_inputs(lists: Lists, missing: Sequence[str]) -> Lists:
         },
     }
     blanks |= {name: {f"{name}s": pa.nulls(size, pa.string())} for name in FIELDS}
-    scores = {
-        name: np.full(size, np.nan) if f"{name}{SUFFIX}" in missing else column
-        for name, column in lists.scores.items()
-    }
+    scores = dict(lists.scores)
+    for name in scores:
+        if f"{name}{SUFFIX}" in missing:
+            scores[name] = np.full(size, np.nan)
     columns = [blanks[name] for name in missing if name in blanks]
     return lists.with_columns(**ChainMap({"scores": scores}, *columns))
 

@@ -284,12 +284,11 @@ def _decide_about_cross_encoder(
     fits = data.cross_fits()
     nats, error = fits.cross_encoder_gain()
     is_known = bool(np.isfinite(nats))
-    reasons = {
-        "kept": not may_drop or (is_known and nats - STANDARD_ERRORS * error > MOST_NATS_LOST),
-        "nats_gained": nats if is_known else None,
-        "standard_error": error if is_known else None,
-    }
-    if not reasons["kept"]:
+    is_kept = not may_drop or (is_known and nats - STANDARD_ERRORS * error > MOST_NATS_LOST)
+    reasons: dict[str, Any] = {"kept": is_kept, "nats_gained": None, "standard_error": None}
+    if is_known:
+        reasons |= {"nats_gained": nats, "standard_error": error}
+    if not is_kept:
         return data.list_fusion_alone, data, {"cross_encoder": reasons}
     cost = fits.pruning_cost()
     return data, data.list_fusion_alone, {"cross_encoder": reasons, "pruning": cost}
@@ -325,10 +324,11 @@ def _fit(data: CalibrationData, *, has_fallbacks: bool) -> Fitted:
         edges=edges,
         has_tiers=np.ones(len(lists), bool),
     )
+    facts = {"cross_validated_losses": losses} if losses else {}
     return Fitted(
         calibration,
         decisions,
-        facts={"cross_validated_losses": losses} if losses else {},
+        facts=facts,
         is_held_out=all(fitted.is_held_out for fitted in models),
     )
 
@@ -425,11 +425,10 @@ def _has_all_inputs(
     names = {*model.reads(data.cross_encoder.reads)}
     if model.name != ALL_INPUTS and lists.types.is_known.any():
         names.add("entity_type")
-    ranges = data.score_ranges()
-    scores = {
-        name: ranges[name].inside(column) if name in ranges else column
-        for name, column in lists.scores.items()
-    }
+    scores = dict(lists.scores)
+    for name, score_range in data.score_ranges().items():
+        if name in scores:
+            scores[name] = score_range.inside(scores[name])
     lists = replace(lists, scores=scores)
     missing = (is_missing(lists, name, data.unfitted.counts) for name in names)
     return ~reduce(np.logical_or, missing, np.zeros(len(lists), bool))

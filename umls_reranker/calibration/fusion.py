@@ -111,6 +111,7 @@ class FeatureFusion:
         labels[(table.offsets[:-1] + gold)[gold >= 0]] = 1.0
         # Additional candidates lower the probabilities of others, as a higher utility of NIL does.
         fixed = 0.0 if pruned is None else -np.log1p(pruned)[table.owner]
+        first_coefficients = None if start is None else start._standardized
         coefficients = fit_logistic(
             design,
             labels,
@@ -118,7 +119,7 @@ class FeatureFusion:
             np.full(len(lower), np.inf),
             offsets=table.offsets,
             ridge=_ridge(len(names), len(lower), len(gold)),
-            start=None if start is None else start._standardized,
+            start=first_coefficients,
             fixed=fixed,
         )
         fusion = _in_units(coefficients, candidates, lists)

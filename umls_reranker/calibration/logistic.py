@@ -108,9 +108,10 @@ def fit_logistic(  # noqa: PLR0913 (the problem, its bounds and its start)
         value = normalizers.sum() - labels @ utility + 0.5 * theta @ pull
         return value / total, (features.T @ (p - labels) + pull) / total
 
+    theta = np.zeros(k) if start is None else start
     theta = minimize(
         loss,
-        np.clip(np.zeros(k) if start is None else start, lower, upper),
+        np.clip(theta, lower, upper),
         jac=True,
         method="L-BFGS-B",
         bounds=Bounds(lower, upper),

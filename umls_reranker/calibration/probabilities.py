@@ -111,7 +111,8 @@ class CalibratedModel:
     @cached_property
     def _fusion_inputs(self) -> list[str]:
         """Inputs of the features with a weight."""
-        return inputs_of(self.fusion.read if self.fusion else ())
+        features_read = self.fusion.read if self.fusion else ()
+        return inputs_of(features_read)
 
     def list_utilities(self, table: FeatureTable) -> np.ndarray | None:
         """(m,) utilities of the candidates by the list fusion; None without one."""
@@ -206,10 +207,10 @@ class CalibratedModel:
             KeyError: another key is missing.
             TypeError: another value is damaged.
         """
-        fusions = {
-            key: None if state[key] is None else FeatureFusion.from_dict(state[key], scores)
-            for key in ("fusion", "list_fusion")
-        }
+        fusions = {}
+        for key in ("fusion", "list_fusion"):
+            if state[key] is not None:
+                fusions[key] = FeatureFusion.from_dict(state[key], scores)
         return cls(
             calibrator=Calibrator.from_dict(state),
             thresholds=thresholds,
@@ -506,7 +507,8 @@ def rank(
         model = calibration.models[number]
         mentions = choice.models == number
         rows = mentions[lists.owner]
-        read = without_inputs(lists if mentions.all() else lists.take(mentions), model.missing)
+        own_lists = lists if mentions.all() else lists.take(mentions)
+        read = without_inputs(own_lists, model.missing)
         table = calibration.feature_table(read, model)
         list_utilities = model.list_utilities(table)
         retained = model.keep_candidates(table, list_utilities)

@@ -17,7 +17,7 @@ EPSILON = np.finfo(np.float64).eps
 
 def brier(p: np.ndarray, y: np.ndarray) -> float:
     """Mean squared distance between probability and label (Brier 1950), in [0, 1]."""
-    p, y = _checked(p, y)
+    p, y = _checked_probabilities(p, y)
     return float(np.mean((p - y) ** 2))
 
 
@@ -30,7 +30,7 @@ def brier_decomposition(p: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """
     from sklearn.isotonic import isotonic_regression
 
-    p, y = _checked(p, y)
+    p, y = _checked_probabilities(p, y)
     # Equal probabilities share one value of the regression.
     _, index, count = np.unique(p, return_inverse=True, return_counts=True)
     rate = np.bincount(index, weights=y) / count
@@ -47,7 +47,7 @@ def brier_decomposition(p: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 def log_loss(p: np.ndarray, y: np.ndarray, eps: float = EPSILON) -> float:
     """Mean negative log-likelihood in nats; `p` is kept in [eps, 1 - eps]."""
-    p, y = _checked(p, y)
+    p, y = _checked_probabilities(p, y)
     return float(np.mean(_negative_log_likelihood(p, y, eps)))
 
 
@@ -57,7 +57,7 @@ def ece(p: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
     The plug-in estimate is biased upward: noise inside a bin counts as miscalibration.
     ``debiased_ece`` of `calibration_report` is corrected for it.
     """
-    p, y = _checked(p, y)
+    p, y = _checked_probabilities(p, y)
     return float(_absolute_gap(_bin_sums(p, y, equal_width(p, bins), bins)))
 
 
@@ -94,7 +94,7 @@ def calibration_report(
         ``brier_discrimination`` and ``brier_uncertainty`` have a ``value`` alone (see
         `brier_decomposition`).
     """
-    p, y = _checked(p, y)
+    p, y = _checked_probabilities(p, y)
     index, documents = document_index(groups)
     mass = _equal_mass(p, bins)
     mass_bins = mass.max() + 1
@@ -151,7 +151,7 @@ def _perfect(values: np.ndarray) -> dict[str, float]:
     return {"perfect": float(values.mean()), "perfect_high": float(np.quantile(values, 0.95))}
 
 
-def _checked(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _checked_probabilities(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     p = np.asarray(p, dtype=np.float64)
     y = np.asarray(y, dtype=np.float64)
     if p.ndim != 1 or p.shape != y.shape or not len(p):

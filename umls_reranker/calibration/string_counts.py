@@ -240,8 +240,11 @@ class StringCounts:
         from safetensors.numpy import save_file
 
         arrays: dict[str, np.ndarray] = {}
-        for prefix, counts in (("", self), (TRAINING, training_counts)):
-            for name, (hashes, numbers) in counts._tables.items() if counts is not None else ():
+        stored = {"": self}
+        if training_counts is not None:
+            stored[TRAINING] = training_counts
+        for prefix, counts in stored.items():
+            for name, (hashes, numbers) in counts._tables.items():
                 arrays |= {f"{prefix}{name}.hash": hashes, f"{prefix}{name}.count": numbers}
         if len(self._names):
             arrays[NAMES] = self._names

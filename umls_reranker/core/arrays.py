@@ -264,6 +264,8 @@ def progress(
     from tqdm.auto import tqdm
 
     on_terminal = sys.stderr.isatty()
+    interval = 0.2 if on_terminal else SECONDS_BETWEEN_LINES
+    delay = 0 if on_terminal else SECONDS_BETWEEN_LINES
     return tqdm(
         iterable,
         total=total,
@@ -272,7 +274,7 @@ def progress(
         unit_scale=True,
         dynamic_ncols=on_terminal,
         leave=not on_terminal,
-        mininterval=0.2 if on_terminal else SECONDS_BETWEEN_LINES,
-        delay=0 if on_terminal else SECONDS_BETWEEN_LINES,
+        mininterval=interval,
+        delay=delay,
         disable=desc is None or os.environ.get("UMLS_RERANKER_PROGRESS") == "0",
     )

@@ -236,10 +236,14 @@ class _InThreads(torch.autograd.Function):
             repeat(ctx.weights),
             gradients,
         )
-        # A weight that no output depends on has none.
-        of_weights = zip(*of_parts, strict=True)
-        sums = (each[0] if each[0] is None else reduce(torch.add, each) for each in of_weights)
-        return (None, None, *sums)
+        return (None, None, *map(_sum_of_gradients, zip(*of_parts, strict=True)))
+
+
+def _sum_of_gradients(of_parts: tuple) -> torch.Tensor | None:
+    """The gradient of a weight from that of each part; None if no output depends on the weight."""
+    if of_parts[0] is None:
+        return None
+    return reduce(torch.add, of_parts)
 
 
 def worker_pool() -> ThreadPoolExecutor | None:

@@ -52,11 +52,14 @@ def printable(text: str) -> str:
 
     Names of files may have such, and messages name files.
     """
-    characters = (
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
-    return "".join(characters)
+    return "".join(map(_printable_character, text))
+
+
+def _printable_character(character: str) -> str:
+    """The character, or its escape."""
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode("ascii")
 
 
 class Malformed(Exception):

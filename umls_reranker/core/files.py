@@ -75,11 +75,27 @@ def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
     if path.is_symlink():
         # The link stays, also one such as /dev/stdout.
         path = path.resolve()
-    own = f"{path.name}.{platform.node()}"
-    partial = partial_path(path.with_name(f"{own}.{os.getpid()}") if shared else path)
+    partial = partial_path(path)
+    if shared:
+        of_machine = path.with_name(f"{path.name}.{platform.node()}")
+        partial = partial_path(path.with_name(f"{of_machine.name}.{os.getpid()}"))
+        _remove_left(of_machine)
     remove(partial)
-    # Others have one name, which was removed above.
-    for left in path.parent.glob(f".{glob.escape(own)}.[0-9]*.partial") if shared else ():
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        remove(partial)
+        raise
+
+
+def _remove_left(of_machine: Path) -> None:
+    """Remove what killed processes of this machine left of a file or folder that they shared.
+
+    Args:
+        of_machine: the path with the machine's name, before the number of a process.
+    """
+    for left in of_machine.parent.glob(f".{glob.escape(of_machine.name)}.[0-9]*.partial"):
         try:
             # On Windows such a signal is no question.
             if os.name == "posix":
@@ -87,12 +103,6 @@ def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
         except OSError as error:
             if error.errno == errno.ESRCH:
                 remove(left)
-    try:
-        yield partial
-        partial.replace(path)
-    except BaseException:
-        remove(partial)
-        raise
 
 
 def remove(path: Path) -> None:
@@ -306,11 +316,11 @@ def remembered(hashed: Callable[[Path], str], path: Path, cache: Path) -> str:
         path: file or folder.
         cache: folder that remembers the hashes.
     """
-    state: list[list[Any]] = [
-        [str(file.relative_to(path)), info.st_size, info.st_ino, info.st_mtime_ns, info.st_ctime_ns]
-        for file in _files(path)
-        for info in [file.stat()]
-    ]
+    state: list[list[Any]] = []
+    for file in _files(path):
+        info = file.stat()
+        times = [info.st_mtime_ns, info.st_ctime_ns]
+        state.append([str(file.relative_to(path)), info.st_size, info.st_ino, *times])
     memory = cache / "fingerprints" / f"{json_sha256([hashed.__name__, str(path.resolve())])}.json"
     with suppress(OSError, ValueError, TypeError, KeyError):
         known = json.loads(memory.read_text(encoding="utf-8"))
@@ -517,4 +527,6 @@ def is_finite(number: float) -> bool:
 
 def excerpt(text: str) -> str:
     """A piece of the input for messages: short, printable, one line."""
-    return ascii(text if len(text) <= 60 else text[:57] + "...")
+    if len(text) > 60:
+        text = text[:57] + "..."
+    return ascii(text)

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import compress, islice, pairwise
+from itertools import chain, compress, islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -194,10 +194,9 @@ def read_all_concepts(settings: ConceptArguments, files: Files) -> ConceptSource
         identifiers=settings.identifiers,
     )
     report["release"] = read_release(release)
-    has_relations = "MRREL" in release and not settings.identifiers
-    return ConceptSource(
-        table, hierarchy, read_relations(release["MRREL"]) if has_relations else (), report
-    )
+    if "MRREL" in release and not settings.identifiers:
+        return ConceptSource(table, hierarchy, read_relations(release["MRREL"]), report)
+    return ConceptSource(table, hierarchy, (), report)
 
 
 def join_sources(sources: Sequence[ConceptSource]) -> ConceptSource:
@@ -484,7 +483,7 @@ def map_ids(
     mentions = iter(mentions)
     # Each search costs as much as hundreds of ids in it.
     while batch := list(islice(mentions, BATCH_ROWS)):
-        gold_ids = [{cui for part in mention.cuis for cui in part} for _, mention in batch]
+        gold_ids = [set(chain.from_iterable(mention.cuis)) for _, mention in batch]
         new = [*set().union(*gold_ids).difference(current)]
         known_ids, form = find_ids(new, concepts)
         for cui, known in zip(new, known_ids, strict=True):
@@ -564,21 +563,17 @@ def reading_table(*reports: Mapping[str, Any]) -> Table:
     table.add_column("how many", justify="right", overflow="fold")
     for report in reports:
         for name, value in _flat(report):
-            table.add_row(
-                name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value)
-            )
+            shown = f"{value:,}" if isinstance(value, int) else str(value)
+            table.add_row(name.replace("_", " "), shown)
         table.add_section()
     return table
 
 
 def _flat(report: Mapping[str, Any] | list[Any], *path: str) -> Iterator[tuple[str, Any]]:
     """Names and values that are neither 0 nor empty."""
-    items = (
-        report.items()
-        if isinstance(report, Mapping)
-        else ((str(n + 1), value) for n, value in enumerate(report))
-    )
-    for key, value in items:
+    if not isinstance(report, Mapping):
+        report = {str(number): value for number, value in enumerate(report, start=1)}
+    for key, value in report.items():
         if isinstance(value, Mapping | list):
             yield from _flat(value, *path, key)
         elif value:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -241,7 +242,8 @@ class CorpusReader(ABC):
     ) -> Iterator[Document]:
         """The documents with an id of their own; the others are counted."""
         seen: set[str] = set()
-        for document in (document for path in paths for document in self.documents(path, faults)):
+        documents = chain.from_iterable(self.documents(path, faults) for path in paths)
+        for document in documents:
             if not document.doc_id:
                 faults.add(document.where, Malformed("document without an id"))
             elif document.doc_id in seen:
@@ -261,8 +263,13 @@ def parts_of(identifier: str) -> tuple[tuple[str, ...], ...]:
     ((('D007674',), ()), ())
     """
     ids = dict.fromkeys(word.removeprefix("UMLS:") for word in SEPARATORS.split(identifier.strip()))
-    parts = tuple(() if word in NO_ID else (word,) for word in ids)
+    parts = tuple(map(_part_of, ids))
     return parts if any(parts) else ()
+
+
+def _part_of(word: str) -> tuple[str, ...]:
+    """The concept that a word names; none if it is no id."""
+    return () if word in NO_ID else (word,)
 
 
 def type_ids(types: Sequence[str]) -> tuple[str, ...]:
@@ -276,12 +283,12 @@ def annotated_types(text: str) -> tuple[str, ...]:
     >>> annotated_types("T047,T184"), annotated_types("Sequence Variant")
     (('T047', 'T184'), ('Sequence Variant',))
     """
-    words = SEPARATORS.split(text.strip())
-    return (
-        type_ids(words)
-        if len(type_ids(words)) == len(words)
-        else tuple(filter(None, [text.strip()]))
-    )
+    text = text.strip()
+    words = SEPARATORS.split(text)
+    ids = type_ids(words)
+    if len(ids) == len(words):
+        return ids
+    return (text,) if text else ()
 
 
 def join_passages(passages: Iterable[tuple[int, str]]) -> str:
@@ -344,7 +351,8 @@ def read_pmids(path: str | Path) -> list[str]:
 
 def name_files(paths: Sequence[Path]) -> str:
     """The files of a corpus in messages."""
-    return f"{paths[0]}" + (f" (and {len(paths) - 1} more)" if len(paths) > 1 else "")
+    further = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+    return f"{paths[0]}{further}"
 
 
 def _mention(document: Document, long_forms: dict[str, str], annotation: Annotation) -> Mention:
@@ -424,7 +432,12 @@ def conjuncts(text: str) -> list[str]:
     words = last.split()
     if len(words) == 1:
         return parts
-    return [*(part if HEAD.search(part) else f"{part} {words[-1]}" for part in parts[:-1]), last]
+    return [*(_with_head(part, words[-1]) for part in parts[:-1]), last]
+
+
+def _with_head(part: str, head: str) -> str:
+    """A part of a coordination with the head that all share, unless it has one of its own."""
+    return part if HEAD.search(part) else f"{part} {head}"
 
 
 PARENTHESES = re.compile(r"[(\[]([^()\[\]]{1,200})[)\]]")
@@ -467,7 +480,9 @@ def _definition(before: str, inside: str) -> tuple[str, str | None]:
     short = before.rsplit(maxsplit=1)[-1] if before else ""
     if not re.search(r"[A-Z0-9]", short[1:]) or not _is_short_form(short):
         return short, None
-    return short, inside if _long_form(short, inside) == inside else None
+    if _long_form(short, inside) != inside:
+        return short, None
+    return short, inside
 
 
 def _is_short_form(text: str) -> bool:

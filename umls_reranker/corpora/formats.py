@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -175,12 +175,10 @@ class BigBio(CorpusReader):
 
         try:
             batches = pq.ParquetFile(path).iter_batches(64, columns=list(COLUMNS))
-            for row in (row for batch in batches for row in batch.to_pylist()):
+            for row in chain.from_iterable(batch.to_pylist() for batch in batches):
                 where = f"{path}: document {excerpt(str(row['document_id']))}"
                 try:
-                    passages = [
-                        pieces for passage in row["passages"] or () for pieces in _pieces(passage)
-                    ]
+                    passages = list(chain.from_iterable(map(_pieces, row["passages"] or ())))
                     text = join_passages((start, text) for (start, _), text in passages)
                 except Malformed as problem:
                     faults.add(where, problem)
@@ -247,15 +245,17 @@ class BioC(CorpusReader):
         return bool(XML_START.search(start) or JSON_START.match(start))
 
     def documents(self, path: Path, faults: Faults) -> Iterator[Document]:
-        for document in _load(path).documents:
+        for document in _collection(path).documents:
             where = f"{path}: document {excerpt(str(document.id))}"
-            sentences = [
-                sentence for passage in document.passages for sentence in passage.sentences
-            ]
+            annotated: list[Any] = [document, *document.passages]
             texts: list[Any] = []
             for passage in document.passages:
+                annotated += passage.sentences
                 # Sentences repeat the text of a passage that has one.
-                texts += [passage] if passage.text else passage.sentences
+                if passage.text:
+                    texts.append(passage)
+                else:
+                    texts += passage.sentences
             try:
                 text = join_passages((int(part.offset), str(part.text or "")) for part in texts)
             except (TypeError, ValueError):
@@ -264,17 +264,15 @@ class BioC(CorpusReader):
             except Malformed as problem:
                 faults.add(where, problem)
                 continue
-            annotations = (
-                (where, annotation)
-                for part in (document, *document.passages, *sentences)
-                for annotation in part.annotations
-            )
+            annotations = chain.from_iterable(part.annotations for part in annotated)
+            placed = ((where, annotation) for annotation in annotations)
             yield Document(
-                where, str(document.id or ""), text, faults.parsed(annotations, _bioc_annotation)
+                where, str(document.id or ""), text, faults.parsed(placed, _bioc_annotation)
             )
 
 
-def _load(path: Path) -> Any:
+def _collection(path: Path) -> Any:
+    """The collection in a file, as the package bioc reads it."""
     try:
         from bioc import biocjson, biocxml
     except ImportError:
@@ -285,10 +283,9 @@ def _load(path: Path) -> Any:
         raise UserError(
             f"{path} declares XML entities, or is not UTF-8; replace the entities by their text"
         )
+    reader = biocxml if content.lstrip().startswith(b"<") else biocjson
     try:
-        return (biocxml if content.lstrip().startswith(b"<") else biocjson).loads(
-            content.decode("utf-8-sig")
-        )
+        return reader.loads(content.decode("utf-8-sig"))
     # A SyntaxError is what lxml raises.
     except (
         SyntaxError,
@@ -325,15 +322,15 @@ def _bioc_annotation(content: Any) -> Annotation:
     texts = [value for value in (infons.get("type"), *infons.values()) if isinstance(value, str)]
     types = list(map(annotated_types, texts))
     # Type ids go before other types.
-    annotation_types = next(filter(type_ids, types), types[0] if "type" in infons else ())
+    without_ids = types[0] if "type" in infons else ()
+    annotation_types = next(filter(type_ids, types), without_ids)
     return Annotation(spans, str(content.text or ""), cuis, annotation_types)
 
 
 def _identifiers(value: Any) -> str:
     """The identifiers in an infon: a text, or in JSON also a list of texts."""
-    return "|".join(
-        text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)
-    )
+    values = value if isinstance(value, list) else [value]
+    return "|".join(text for text in values if isinstance(text, str))
 
 
 CORPUS_READERS: list[CorpusReader] = [PubTator(), Brat(), BioC(), BigBio()]
@@ -418,4 +415,6 @@ def read_corpus(
     Raises:
         UserError: as for `reader_of`, or while reading as for `CorpusReader.read`.
     """
-    return reader_of(paths).read(paths, {} if report is None else report, **options)
+    if report is None:
+        report = {}
+    return reader_of(paths).read(paths, report, **options)

@@ -42,7 +42,8 @@ def term_of(row: Mapping[str, Any]) -> Term:
 
 def first_of(row: Mapping[str, Any], keys: Sequence[str]) -> str:
     """The value of the first of some keys that a row has, as `columns.id_text`, or ""."""
-    return next(filter(None, (id_text(row.get(key)) for key in keys)), "")
+    texts = (id_text(row.get(key)) for key in keys)
+    return next(filter(None, texts), "")
 
 
 class Answer(NamedTuple):
@@ -133,7 +134,9 @@ def has_context(row: Mapping[str, Any]) -> bool:
 def _mention_key(row: Mapping[str, Any], term: Term) -> tuple[str | None, str | None]:
     """The ids of document and mention; a term that is its own document has none."""
     document = id_text(row.get("doc_id"))
-    return None if document == term.text else document, id_text(row.get("mention_id"))
+    if document == term.text:
+        document = None
+    return document, id_text(row.get("mention_id"))
 
 
 def _key(term: Term) -> tuple[str, str]:

@@ -196,6 +196,7 @@ class CandidateLists:
             for key in score_keys
         }
         unread = (key for key in candidates.score_keys if key not in numbers)
+        index_keys = [""] * count if columns.index_keys is None else columns.index_keys
         return cls(
             mentions=checker.mention_texts("entity", columns.mentions),
             lefts=checker.texts_or_empty("left", columns.lefts),
@@ -210,7 +211,7 @@ class CandidateLists:
             scores={key.removesuffix(SUFFIX): column for key, column in numbers.items()},
             hierarchy=hierarchy,
             are_scored=candidates.are_scored,
-            index_keys=[""] * count if columns.index_keys is None else columns.index_keys,
+            index_keys=index_keys,
             unknown_types=unknown_types,
             unread_scores={key: candidates.lists_with(key) for key in unread},
         )

@@ -43,7 +43,8 @@ class InvalidRow(TypeError, ValueError):
     """
 
     def __init__(self, row: int, reason: str, mentions: int) -> None:
-        super().__init__(f"mention {row}: {reason}" if mentions > 1 else reason)
+        message = f"mention {row}: {reason}" if mentions > 1 else reason
+        super().__init__(message)
         self.row = row
         self.reason = reason
 
@@ -106,10 +107,13 @@ def row_column(rows: Sequence[Mapping[str, Any]] | pa.Table, key: str) -> list[A
 
 def first_values(rows: Sequence[Mapping[str, Any]] | pa.Table, *keys: str) -> list[Any]:
     """The value of the first of some keys that each of n rows has, else None."""
-    return [
-        next((value for value in values if value is not None), None)
-        for values in zip(*(listed(row_column(rows, key)) for key in keys), strict=True)
-    ]
+    columns = [listed(row_column(rows, key)) for key in keys]
+    return list(map(_first_given, *columns))
+
+
+def _first_given(*values: Any) -> Any:
+    """The first value that is not None, if there is any."""
+    return next((value for value in values if value is not None), None)
 
 
 class Kind(NamedTuple):
@@ -313,7 +317,7 @@ def candidate_columns(
     score_keys = [key for key in keys if key.endswith(SUFFIX)]
     wanted = [*CANDIDATE_KEYS]
     wanted += dict.fromkeys([*score_keys, *(name + SUFFIX for name in scores or ())])
-    read: Callable[[Any, str], Any] = _value
+    read: Callable[[Any, str], Any] = _value_under
     if set(map(type, items)) == {dict}:
         read = dict.get
         wanted = [key for key in wanted if key in keys]
@@ -337,13 +341,16 @@ def _require_lists(candidates: Sequence[Any]) -> None:
             ColumnChecker(len(candidates)).refuse("candidates", row, reason)
 
 
+def _own_key(name: str, names: Collection[str]) -> str:
+    """Our name of a key of some candidates; where they have both, our own key counts."""
+    own_name = FOREIGN_KEYS.get(name, name)
+    return name if own_name in names else own_name
+
+
 def _columns_of_structs(candidates: pa.ListArray) -> CandidateColumns:
     items = candidates.flatten()
     names = items.type.names
-    # Where there are both, our own key counts.
-    keys = [
-        name if FOREIGN_KEYS.get(name) in names else FOREIGN_KEYS.get(name, name) for name in names
-    ]
+    keys = [_own_key(name, names) for name in names]
     values = dict(zip(keys, items.flatten(), strict=True))
     if "id" in values:
         values.setdefault("cui", values["id"])
@@ -392,11 +399,12 @@ def bare_id(cui: str) -> str:
 
 def concept_id(item: Any) -> Any:
     """The value under ``cui`` of a candidate or row, or else under ``id``."""
-    cui = _value(item, "cui")
+    cui = _value_under(item, "cui")
     return item.get("id") if cui is None and isinstance(item, Mapping) else cui
 
 
-def _value(item: Any, key: str) -> Any:
+def _value_under(item: Any, key: str) -> Any:
+    """The value of a key of a candidate, which may be a name, a mapping or an object."""
     if isinstance(item, str):
         return item if key == "name" else None
     return item.get(key) if isinstance(item, Mapping) else getattr(item, key, None)
@@ -423,11 +431,14 @@ def gold_parts(value: Any) -> tuple[tuple[str, ...], ...] | None:
     parts = value if isinstance(value, list) else [[value]]
     if parts and not any(isinstance(part, list) for part in parts):
         parts = [parts]
-    texts = [
-        [_gold_id(item) for item in part] if isinstance(part, list) else [None] for part in parts
-    ]
+    texts = list(map(_ids_of_part, parts))
     ids = tuple(tuple(text for text in part if text) for part in texts)
     return None if None in chain(*texts) else ids
+
+
+def _ids_of_part(part: Any) -> list[str | None]:
+    """The ids of a part; None for what is no id, and of what is no list."""
+    return list(map(_gold_id, part)) if isinstance(part, list) else [None]
 
 
 def _gold_id(value: Any) -> str | None:
@@ -440,7 +451,14 @@ def trainable(gold: Iterable[Sequence[Sequence[str]]]) -> list[str]:
 
     So nothing learns from mentions with several gold concepts or none.
     """
-    return [parts[0][0] if list(map(len, parts or ())) == [1] else "" for parts in gold]
+    return list(map(_sole_id, gold))
+
+
+def _sole_id(parts: Sequence[Sequence[str]] | None) -> str:
+    """The id of one part with one id, else ""."""
+    if not parts or len(parts) > 1 or len(parts[0]) != 1:
+        return ""
+    return parts[0][0]
 
 
 def id_text(value: Any) -> str | None:

@@ -137,10 +137,7 @@ class Dictionary:
         mentions: list[str] = []
         for row in new_rows:
             if isinstance(row.get("candidates"), list | tuple):
-                row["candidates"] = [
-                    dict(item) if isinstance(item, Mapping) else item
-                    for item in map(standard_candidate, row["candidates"])
-                ]
+                row["candidates"] = list(map(_own_candidate, row["candidates"]))
                 with_cui = [item for item in row["candidates"] if _cui(item)]
                 items += with_cui
                 mentions += [_text(row.get("entity", row.get("mention")))] * len(with_cui)
@@ -216,6 +213,12 @@ class Dictionary:
             dice = 2 * mention_share * name_share / np.where(total > 0, total, 1)
             np.maximum.at(similarities, owner, dice)
         return similarities
+
+
+def _own_candidate(item: Any) -> Any:
+    """A candidate in our form; a mapping is copied, since it will be changed."""
+    standard = standard_candidate(item)
+    return dict(standard) if isinstance(standard, Mapping) else standard
 
 
 def _cui(item: Any) -> str:

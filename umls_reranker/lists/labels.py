@@ -85,17 +85,20 @@ def read_labelled_lists(  # noqa: PLR0913 (the options of a command)
         UserError: a file cannot be read, a row is invalid (it is named), a mention_id is repeated
             in a document, there are too few documents, or no list contains its gold concept.
     """
-    rows = _with_added(path, list(read_rows(path)), [] if add is None else list(read_rows(add)))
+    batches = list(read_rows(path))
+    added = [] if add is None else list(read_rows(add))
+    rows = _with_added(path, batches, added)
     gold_places = None
     if answers is not None:
         rows, gold_places = answered(rows, answers)
+    completing = None
+    if dictionary is not None:
+        completing = Dictionary.load(dictionary, candidate_cuis(rows.mappings()))
     return usable_lists(
         rows,
         path,
         hierarchy,
-        None
-        if dictionary is None
-        else Dictionary.load(dictionary, candidate_cuis(rows.mappings())),
+        completing,
         concepts=concepts,
         fitted_on=fitted_on,
         each_row_is_a_document=each_row_is_a_document,
@@ -153,10 +156,11 @@ def usable_lists(  # noqa: PLR0913 (the options of a command)
         )
     if lists.not_in_list == len(lists):
         row = next(iter(lists.owner.tolist()), 0)
+        top_cui = next(iter(lists.cuis.to_list()), None)
         raise UserError(
             f"{source}: no list contains its gold concept "
             f"(first: {lists.annotations.cuis[row]} of {lists.annotations.positions[row]}, "
-            f"whose top candidate is {next(iter(lists.cuis.to_list()), None)}); "
+            f"whose top candidate is {top_cui}); "
             "use one vocabulary for the ids of candidates and cui"
         )
     return lists
@@ -248,11 +252,13 @@ def labelled_lists(
 def _spans(content: Any) -> tuple[list[int], list[int]]:
     """Where the n mentions start and end; a row without numbers gets its own, and one character."""
     starts = []
-    for row, start in enumerate(first_values(content, "start")):
-        starts.append(start if isinstance(start, int) else row)
+    for row, given in enumerate(first_values(content, "start")):
+        start = given if isinstance(given, int) else row
+        starts.append(start)
     ends = []
-    for start, end in zip(starts, first_values(content, "end"), strict=True):
-        ends.append(end if isinstance(end, int) else start + 1)
+    for start, given in zip(starts, first_values(content, "end"), strict=True):
+        end = given if isinstance(given, int) else start + 1
+        ends.append(end)
     return starts, ends
 
 

@@ -261,10 +261,13 @@ def _tables(path: Path, batch_rows: int) -> Iterator[pa.Table]:
 
 def _decoded(table: pa.Table) -> pa.Table:
     """The table without dictionaries: each file has its own, and one output cannot hold them."""
-    kinds = [
-        kind.value_type if pa.types.is_dictionary(kind) else kind for kind in table.schema.types
-    ]
+    kinds = map(_decoded_type, table.schema.types)
     return table.cast(pa.schema(zip(table.column_names, kinds, strict=True)))
+
+
+def _decoded_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the values of a dictionary; any other type as it is."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _candidate_rows(
@@ -361,7 +364,7 @@ def _cells(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield (
             number,
             {
-                keys.get(column, column): _value(RowPosition(path, number), column, cell)
+                keys.get(column, column): _cell_value(RowPosition(path, number), column, cell)
                 for column, cell in row.items()
                 if cell.strip() or column == "gold_cui"
             },
@@ -395,16 +398,18 @@ def gold_of_cell(position: RowPosition, column: str, cell: str) -> Any:
     )
 
 
-def _value(position: RowPosition, column: str, cell: str) -> Any:
+def _cell_value(position: RowPosition, column: str, cell: str) -> Any:
+    """What a row in JSON would have in place of a cell."""
     if column in ("entity_type", "semantic_types"):
         return [part.strip() for part in cell.split("|") if part.strip()]
     if column in MARK_COLUMNS:
         mark = MARKS.get(cell.strip().lower())
         if mark is None:
-            words = [[word for word, value in MARKS.items() if value is of] for of in (True, False)]
+            true_words = ", ".join(word for word, value in MARKS.items() if value is True)
+            false_words = ", ".join(word for word, value in MARKS.items() if value is False)
             raise UserError(
-                f"{position}: {column} is {reprlib.repr(cell)}; write {', '.join(words[0])}, "
-                f"or {', '.join(words[1])}, or leave the cell blank"
+                f"{position}: {column} is {reprlib.repr(cell)}; write {true_words}, "
+                f"or {false_words}, or leave the cell blank"
             )
         return mark
     if column == "gold_cui":

@@ -119,7 +119,8 @@ class PairScorer:
         self.encoder = encoder
         self.template = encoder.template
         # Contexts rarely recur.
-        self.remembered = RememberedLogits(0 if self.template.context_tokens else remembered_pairs)
+        most_remembered = 0 if self.template.context_tokens else remembered_pairs
+        self.remembered = RememberedLogits(most_remembered)
         self.token_budget = network.token_budget if token_budget is None else token_budget
         if not isinstance(self.token_budget, int | np.integer) or self.token_budget < 1:
             raise UserError(
@@ -315,7 +316,7 @@ def legible_pairs(
     Arguments are those of `score_lists`; of candidates that are not retained, none is.
     """
     is_legible = np.zeros(len(lists.owner), bool)
-    rows = np.flatnonzero(np.ones(len(lists.owner), bool) if retained is None else retained)
+    rows = np.arange(len(lists.owner)) if retained is None else np.flatnonzero(retained)
     is_legible[rows] = cross_encoder.encoder.are_legible(
         [lists.mentions[number] for number in lists.owner[rows].tolist()],
         lists.names[rows].to_list(),

@@ -110,7 +110,10 @@ def hub_api(token: str | bool | None) -> HfApi:
 
 def signed_in(token: str | bool | None) -> bool:
     """Whether the Hub client will send a token: the given one, the environment's, or a login's."""
-    return token is not False and bool(token if isinstance(token, str) else get_token())
+    if token is False:
+        return False
+    sent_token = token if isinstance(token, str) else get_token()
+    return bool(sent_token)
 
 
 # Weights at the top of the repo and in safetensors only; nothing that could run code.
@@ -242,5 +245,12 @@ def model_identity(model: str, cache: Path) -> str:
 
 def model_sha256(folder: Path) -> str:
     """SHA-256 of the files that make up a model: its weights, tokenizer and configurations."""
-    files = {path for pattern in MODEL_PATTERNS for path in folder.glob(pattern)}
-    return json_sha256({path.name: file_sha256(path) for path in files})
+    return json_sha256({path.name: file_sha256(path) for path in content_files(folder)})
+
+
+def content_files(folder: Path) -> set[Path]:
+    """The files that make up a model: its weights, tokenizer and configurations."""
+    files: set[Path] = set()
+    for pattern in MODEL_PATTERNS:
+        files.update(folder.glob(pattern))
+    return files

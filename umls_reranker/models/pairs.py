@@ -307,7 +307,8 @@ class PairTemplate:
 
     def mention_text(self, mention: str, types: Sequence[str]) -> str:
         """The text of a mention for the model, with the names of its semantic types."""
-        return SEPARATOR.join([mention, *(types if self.mention_types else ())])
+        types_read = types if self.mention_types else ()
+        return SEPARATOR.join([mention, *types_read])
 
     def candidate_text(
         self, name: str, preferred_name: str | None = None, definition: str | None = None

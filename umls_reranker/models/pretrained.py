@@ -152,12 +152,10 @@ class PackedLayers:
     def _through(self, layers: list[_Layer], batch: PackedTexts) -> Tensor:
         hidden = functional.embedding(to_device(batch.ids, self.device), self.words)
         hidden += functional.embedding(to_device(batch.positions, self.device), self.positions)
-        types = batch.types
-        hidden += (
-            self.types[0]
-            if types is None
-            else functional.embedding(to_device(types, self.device), self.types)
-        )
+        if batch.types is None:
+            hidden += self.types[0]
+        else:
+            hidden += functional.embedding(to_device(batch.types, self.device), self.types)
         hidden = functional.layer_norm(hidden, self.words.shape[1:], *self.embedding_norm, self.eps)
         for layer in layers:
             attended = self._of_groups(functional.linear(hidden, *layer.qkv), batch.groups)
@@ -218,7 +216,8 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
                 query.float(), key.float(), value.float()
             )
     # On a CPU in bfloat16, the fused kernel takes twice as long as its two matrix products.
-    scores = torch.matmul(query, key.transpose(-1, -2)).mul_(query.shape[-1] ** -0.5)
+    scale = query.shape[-1] ** -0.5
+    scores = torch.matmul(query, key.transpose(-1, -2)).mul_(scale)
     return torch.matmul(scores.softmax(-1), value)
 
 

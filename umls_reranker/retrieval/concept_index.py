@@ -209,21 +209,19 @@ class NameGrouping:
         tie = np.cumsum((np.diff(values, prepend=np.inf) != 0) | (np.diff(query, prepend=-1) != 0))
         order = np.argsort(tie * len(self.rows) + name_ids, kind="stable")
         # The first name of each concept of a query.
-        first = order[
-            np.sort(np.unique((query * len(self.offsets) + rows)[order], return_index=True)[1])
-        ]
-        rank = (
-            np.arange(len(first))
-            - np.searchsorted(query[first], np.arange(len(queries)))[query[first]]
-        )
-        top = first[rank < nearest.rows.shape[1]]
-        target = queries[query[top]], rank[rank < nearest.rows.shape[1]]
+        first = order[_first_of_each((query * len(self.offsets) + rows)[order])]
+        query_of_first = query[first]
+        starts = np.searchsorted(query_of_first, np.arange(len(queries)))
+        rank = np.arange(len(first)) - starts[query_of_first]
+        is_kept = rank < nearest.rows.shape[1]
+        top = first[is_kept]
+        target = queries[query[top]], rank[is_kept]
         nearest.rows[target] = rows[top]
         nearest.name_ids[target] = name_ids[top]
         nearest.scores[target] = values[top]
         # Strings that were not returned score at most as high as the last one returned, so
         # everything above it is certain.
-        certain = query[first][values[first] > scores[query[first], -1]]
+        certain = query_of_first[values[first] > scores[query_of_first, -1]]
         is_full = np.bincount(certain, minlength=len(queries)) >= nearest.rows.shape[1]
         return is_full | (strings[:, -1] < 0) | (strings.shape[1] == self.distinct)
 
@@ -252,16 +250,16 @@ class NameGrouping:
         best = Candidates.padding(*rows.shape)
         hashes = self._hashes(documents)
         query, rank = np.nonzero(rows >= 0)
-        starts = self.offsets[rows[query, rank]]
-        stops = self.offsets[rows[query, rank] + 1]
+        concept = rows[query, rank]
+        starts = self.offsets[concept]
+        stops = self.offsets[concept + 1]
         shifts = np.zeros_like(starts)
         if dictionary is not None:
-            shifts = dictionary.offsets[rows[query, rank]] - starts
-            stops = dictionary.offsets[rows[query, rank] + 1] - shifts
-        before = np.cumsum(stops - starts) - (stops - starts)
-        edges = np.flatnonzero(
-            np.diff(before // names_at_once, prepend=-1, append=len(rows) * len(self.rows))
-        )
+            shifts = dictionary.offsets[concept] - starts
+            stops = dictionary.offsets[concept + 1] - shifts
+        sizes = stops - starts
+        call = (np.cumsum(sizes) - sizes) // names_at_once
+        edges = np.flatnonzero(np.diff(call, prepend=-1, append=len(rows) * len(self.rows)))
         for start, stop in pairwise(edges):
             owners, names = expand_ranges(starts[start:stop], stops[start:stop])
             queries = query[start:stop][owners]
@@ -279,6 +277,12 @@ class NameGrouping:
             best.name_ids[target] = name_ids[first]
             best.scores[target] = values[first]
         return best.name_ids, best.scores
+
+
+def _first_of_each(values: np.ndarray) -> np.ndarray:
+    """Where each distinct value comes first, in order, (k,) int64."""
+    _, positions = np.unique(values, return_index=True)
+    return np.sort(positions)
 
 
 def sole_documents(entries: np.ndarray, documents: Sequence[str], size: int) -> np.ndarray:
@@ -310,11 +314,11 @@ def distinct_queries(
         (n,) int64, number of each row's query, and the queries, with these columns; those of a
         string are adjacent.
     """
-    columns = [
-        "mention",
-        *(("left", "right") if reads_context else ()),
-        *(("doc_id",) if by_document else ()),
-    ]
+    columns = ["mention"]
+    if reads_context:
+        columns += ["left", "right"]
+    if by_document:
+        columns.append("doc_id")
     numbered = mentions.select(columns).append_column("row", pa.array(np.arange(mentions.num_rows)))
     groups = numbered.group_by(columns, use_threads=False).aggregate([("row", "list")])
     group_of = np.empty(mentions.num_rows, np.int64)
@@ -337,8 +341,10 @@ def query_blocks(queries: pa.Table, size: int) -> list[tuple[int, int]]:
     """
     numbers = _string_numbers(queries)
     starts = np.append(np.flatnonzero(np.diff(numbers, prepend=-1)), len(numbers))
-    edges = starts[np.searchsorted(starts, np.arange(0, len(numbers), size))]
-    return list(pairwise(np.unique(np.append(edges, len(numbers))).tolist()))
+    # Each block ends where a string does.
+    after = np.searchsorted(starts, np.arange(0, len(numbers), size))
+    edges = np.unique(np.append(starts[after], len(numbers)))
+    return list(pairwise(edges.tolist()))
 
 
 def _string_numbers(queries: pa.Table) -> np.ndarray:
@@ -446,7 +452,8 @@ def write_names(
     names = []
     for batch_rows, batch in concepts.iter_names():
         rows.append(np.asarray(batch_rows, dtype=np.int32))
-        names.append(pa.array(forms(batch) if forms else batch, pa.string()))
+        texts = forms(batch) if forms else batch
+        names.append(pa.array(texts, pa.string()))
     if forms and mentions is not None:
         gold = concepts.rows(trainable(mentions["cui"].to_pylist()))
         known = mentions.filter(pa.array(gold >= 0))

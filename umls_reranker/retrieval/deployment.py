@@ -28,7 +28,7 @@ from ..core.files import (
     write_json,
     written,
 )
-from ..models.model_files import MODEL_PATTERNS, commit_of, resolve_model
+from ..models.model_files import commit_of, content_files, resolve_model
 from ..vocab.rrf import RELATIONS_FILE
 from .arguments import ENCODER_FOLDER, IndexArguments
 
@@ -133,8 +133,12 @@ class IndexSettings(IndexArguments):
 
     def own_files(self, folder: Path) -> list[Path]:
         """The files of a run or index folder that a deployment needs."""
-        names = {*self.folders, *([ENCODER_FOLDER] if self.has_encoder else [])}
-        files = (file for name in sorted(names) for file in sorted((folder / name).rglob("*")))
+        names = {*self.folders}
+        if self.has_encoder:
+            names.add(ENCODER_FOLDER)
+        files: list[Path] = []
+        for name in sorted(names):
+            files += sorted((folder / name).rglob("*"))
         return [file for file in files if file.is_file() and file.name not in TRAINING_FILES]
 
     def save(self, folder: Path) -> None:
@@ -158,9 +162,11 @@ class IndexSettings(IndexArguments):
         """
         from ..models.bi_encoder import BiEncoder
 
+        model = str(folder / ENCODER_FOLDER) if self.has_encoder else self.encoder
+        revision = None if self.has_encoder else self.encoder_revision
         encoder = BiEncoder.from_pretrained(
-            str(folder / ENCODER_FOLDER) if self.has_encoder else self.encoder,
-            None if self.has_encoder else self.encoder_revision,
+            model,
+            revision,
             pooling=self.encoder_pooling,
             max_length=self.encoder_max_length,
             device=device,
@@ -206,7 +212,7 @@ def export_index(run: Path, target: Path, *, dry_run: bool = False) -> None:
         if settings.encoder and not settings.has_encoder:
             source = Path(resolve_model(settings.encoder, settings.encoder_revision))
             (partial / ENCODER_FOLDER).mkdir()
-            for file in {file for pattern in MODEL_PATTERNS for file in source.glob(pattern)}:
+            for file in content_files(source):
                 shutil.copyfile(file, partial / ENCODER_FOLDER / file.name)
             settings = replace(
                 settings,

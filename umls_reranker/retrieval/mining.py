@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -149,11 +150,9 @@ class TypePools:
     def __init__(self, concepts: ConceptTable, gold: np.ndarray) -> None:
         distinct, self._gold = np.unique(gold, return_inverse=True)
         types = [concepts.semantic_types(row) for row in distinct.tolist()]
-        numbers = {
-            kind: number
-            for number, kind in enumerate(sorted({kind for kinds in types for kind in kinds}))
-        }
-        self._types = np.array([numbers[kind] for kinds in types for kind in kinds], np.int64)
+        types_in_turn = list(chain.from_iterable(types))
+        numbers = {kind: number for number, kind in enumerate(sorted({*types_in_turn}))}
+        self._types = np.array([numbers[kind] for kind in types_in_turn], np.int64)
         self._type_starts = list_offsets([len(kinds) for kinds in types])
         members = [concepts.type_rows(kind) for kind in numbers]
         self._rows = np.concatenate([*members, [-1]])
@@ -256,12 +255,11 @@ def _draw(
 
 def _counted(source: int, reasons: np.ndarray, filters: ConceptFilters) -> Counter[str]:
     counts = np.bincount(reasons[reasons >= 0], minlength=len(FILTERS)).tolist()
-    return Counter(
-        {
-            f"{'dropped' if is_dropped else 'retained'}_{name}_{SOURCES[source]}": count
-            for name, count, is_dropped in zip(FILTERS, counts, filters.drops, strict=False)
-        }
-    )
+    counted: Counter[str] = Counter()
+    for name, count, is_dropped in zip(FILTERS, counts, filters.drops, strict=False):
+        outcome = "dropped" if is_dropped else "retained"
+        counted[f"{outcome}_{name}_{SOURCES[source]}"] = count
+    return counted
 
 
 @dataclass(frozen=True)

@@ -270,10 +270,11 @@ def read_ahead(path: Path) -> None:
 
 def _reserve(index: faiss.Index, total: int) -> None:
     """Reserve memory for all codes; a vector that doubles needs up to twice as much for a time."""
-    part = next(
-        (getattr(index, name) for name in ("storage", "refine_index") if hasattr(index, name)),
-        index,
-    )
+    part = index
+    if hasattr(index, "storage"):
+        part = index.storage
+    elif hasattr(index, "refine_index"):
+        part = index.refine_index
     storage = faiss.downcast_index(part)
     if hasattr(storage, "codes") and hasattr(storage, "code_size"):
         storage.codes.resize(total * storage.code_size)

@@ -77,7 +77,9 @@ class Retriever:
         by_name = {method.name: method for method in methods}
         ordering = [by_name[name] for name in ORDERING if name in by_name]
         # Those whose scores order candidates, one after the other.
-        self._ordering = cast(list[IndexRetriever], ordering[:1] if concepts is None else ordering)
+        if concepts is None:
+            ordering = ordering[:1]
+        self._ordering = cast(list[IndexRetriever], ordering)
         self._index = self._ordering[0].index
 
     def require(self, concepts: ConceptTable) -> None:
@@ -126,12 +128,12 @@ class Retriever:
             vectors = vectors[string_of]
         mentions = self._mention_queries(Queries(texts, contexts, vectors, documents))
         depth = max(2 * k, self.recall_depth)
-        lists = {
-            method.name: method.search(mentions[method.name], depth)
-            if method.name in mentions
-            else method.search(strings, depth)[string_of]
-            for method in self.methods
-        }
+        lists: dict[str, np.ndarray] = {}
+        for method in self.methods:
+            if method.name in mentions:
+                lists[method.name] = method.search(mentions[method.name], depth)
+            else:
+                lists[method.name] = method.search(strings, depth)[string_of]
         union = fuse(list(lists.values()), depth)
         pairs = StringConcepts(np.ascontiguousarray(union[:, :k]), string_of)
         candidates = self._scored(pairs, strings, mentions)
@@ -283,9 +285,11 @@ def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
     keys, first, key_of = np.unique(
         query * stride + rows[query, column], return_index=True, return_inverse=True
     )
-    order = np.lexsort((column[first], -np.bincount(key_of, gains[column]), query[first]))
+    gain = np.bincount(key_of, gains[column])
+    order = np.lexsort((column[first], -gain, query[first]))
     query = query[first][order]
-    rank = np.arange(len(order)) - np.searchsorted(query, np.arange(len(rows)))[query]
+    starts = np.searchsorted(query, np.arange(len(rows)))
+    rank = np.arange(len(order)) - starts[query]
     is_retained = rank < k
     fused = np.full((len(rows), k), -1, np.int64)
     fused[query[is_retained], rank[is_retained]] = (keys % stride)[order[is_retained]]

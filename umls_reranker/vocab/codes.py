@@ -191,7 +191,9 @@ Code(source='MSH', code='D003924'))
     if mark:
         source = SOURCE_OF_PREFIX.get(prefix.upper(), prefix)
         is_whole = source not in SYSTEMS or SYSTEMS[source].has_prefixed_codes
-        return Code(source, concept_id if is_whole else code)
+        if is_whole:
+            code = concept_id
+        return Code(source, code)
     for source in (UMLS, *sources):
         if re.fullmatch(system_of(source).form, concept_id):
             return Code(source, concept_id)
@@ -248,7 +250,8 @@ def read_obo_codes(paths: Sequence[Path]) -> dict[str, list[Code]]:
     for path in paths:
         for term in read_ontology(path).terms.values():
             of_term = cuis_of(term)
-            for cui in of_term[:1]:
+            if of_term:
+                cui = of_term[0]
                 ids.setdefault(cui, []).append(code_of(term.id))
                 cuis.setdefault(cui, []).extend(Code(UMLS, each) for each in of_term)
     return {cui: list(dict.fromkeys([*terms, *cuis[cui]])) for cui, terms in ids.items()}

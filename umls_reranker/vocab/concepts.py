@@ -305,7 +305,9 @@ class ConceptColumns:
     def rows(self, cuis: Sequence[str] | np.ndarray | pa.StringArray) -> np.ndarray:
         """Rows of n CUIs or alternates of them, (n,) int64; -1 for unknown ones."""
         rows, offsets = self._by_cui.find(_texts("CUIs", cuis))
-        return np.where(np.diff(offsets) > 0, np.append(rows, -1)[offsets[:-1]], -1)
+        is_found = np.diff(offsets) > 0
+        first = np.append(rows, -1)[offsets[:-1]]
+        return np.where(is_found, first, -1)
 
     def has(self, cuis: Sequence[str]) -> np.ndarray:
         """Whether there is a concept with each of n ids, (n,) bool."""
@@ -366,7 +368,8 @@ def join_concepts(tables: Sequence[pa.Table]) -> tuple[pa.Table, dict[str, int]]
 
     def filled(name: str) -> pa.Array:
         """The column of each concept's first row where it is not empty."""
-        lengths = (pc.binary_length if name == "definition" else pc.list_value_length)(whole[name])
+        length_of = pc.binary_length if name == "definition" else pc.list_value_length
+        lengths = length_of(whole[name])
         has_value = np.flatnonzero(lengths.to_numpy() > 0)
         concepts, positions = np.unique(concept_of[has_value], return_index=True)
         rows = heads.copy()
@@ -606,7 +609,8 @@ def read_name_rows(path: Path) -> NameRows:
             separator = "|"
             table, lines = _biosyn_table(path)
         else:
-            table, lines = _text_table(path, "\t" if b"\t" in header else ",")
+            delimiter = "\t" if b"\t" in header else ","
+            table, lines = _text_table(path, delimiter)
         if "id" not in table.column_names:
             table = table.rename_columns({"ids": "id"})
         columns = {}
@@ -649,7 +653,9 @@ def _text_table(path: Path, delimiter: str) -> tuple[pa.Table, np.ndarray]:
                 f"{path}:1: the column {repeated[0]!r} is named more than once; remove one of them"
             )
         table, lines = _table_of_rows(header, _bounded_rows(path, rows))
-    return table if is_csv else pa.table(list(map(_unquoted, table.columns)), header), lines
+    if not is_csv:
+        table = pa.table(list(map(_unquoted, table.columns)), header)
+    return table, lines
 
 
 def _unquoted(column: pa.ChunkedArray) -> pa.ChunkedArray:

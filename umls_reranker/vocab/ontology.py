@@ -141,7 +141,9 @@ def _read_line(text: str, values: defaultdict[str, list[Any]], *, is_term: bool)
     match = LINE.fullmatch(text)
     if match is not None:
         tag, value = match.groups()
-        values[tag].append(READERS[tag](tag, value) if tag in READERS else value)
+        if tag in READERS:
+            value = READERS[tag](tag, value)
+        values[tag].append(value)
     elif is_term:
         raise Malformed("expected `tag: value`", f", found {excerpt(text)}")
 
@@ -169,15 +171,17 @@ def _term(values: Mapping[str, list[Any]]) -> Term:
         entity = UMLS_ENTITY.fullmatch(value)
         if entity and predicate.endswith("exactMatch"):
             exact.append(entity[1])
+    synonyms = []
+    for name, given_scope in values["synonym"]:
+        # OBO 1.2: a synonym without scope is RELATED.
+        scope = given_scope if given_scope in SCOPES else "RELATED"
+        synonyms.append((name, scope))
     references = filter(None, map(CROSS_REFERENCE.match, values["xref"]))
     return Term(
         id=_last(values["id"]),
         name=_last(values["name"]),
         definition=_last(values["def"]),
-        # OBO 1.2: a synonym without scope is RELATED.
-        synonyms=[
-            (name, scope if scope in SCOPES else "RELATED") for name, scope in values["synonym"]
-        ],
+        synonyms=synonyms,
         exact=exact,
         references=[reference[1] for reference in references],
         parents=values["is_a"],
@@ -389,7 +393,9 @@ def _parents(terms: Iterable[Term], cuis: Iterable[str]) -> list[tuple[str, str]
         parents.setdefault(term.id, []).extend(term.parents)
     pairs: dict[tuple[str, str], None] = {}
     for term_id, cui in cui_of.items():
-        for ancestor in _reachable(term_id, parents, cui_of.get)[1:] if cui else ():
+        if not cui:
+            continue
+        for ancestor in _reachable(term_id, parents, cui_of.get)[1:]:
             if cui_of.get(ancestor):
                 pairs[cui, cui_of[ancestor]] = None
     return list(pairs)

@@ -259,7 +259,8 @@ def read_names(
         UserError: as `read_rrf_concepts`.
     """
     filters = {"LAT": languages, "SAB": sources, "SUPPRESS": ["N"]}
-    preferences = {"LAT": languages} | (CODE_PREFERENCES if by_code else PREFERENCES)
+    further_preferences = CODE_PREFERENCES if by_code else PREFERENCES
+    preferences = {"LAT": languages} | further_preferences
     used = ["CODE", "STR", "CUI"] if by_code else ["CUI", "STR"]
     names, counts = filtered_lines("MRCONSO", path, used, filters, preferences, wanted)
     dropped = {field: counts[field] for field in filters}
@@ -336,10 +337,8 @@ def release_files(
     files = {name: next(filter(Path.is_file, some), None) for name, some in paths.items()}
     for name in required:
         if files[name] is None:
-            meta = next(
-                (inner for inner in (umls_dir / "META", umls_dir / "umls/META") if inner.is_dir()),
-                None,
-            )
+            inner_folders = (umls_dir / "META", umls_dir / "umls/META")
+            meta = next(filter(Path.is_dir, inner_folders), None)
             hint = f"did you mean {meta}?" if meta else "give the folder META of a release"
             raise UserError(f"{umls_dir / name}.RRF does not exist; {hint}")
     return {name: path for name, path in files.items() if path is not None}
@@ -347,8 +346,10 @@ def release_files(
 
 def read_release(files: Mapping[str, Path]) -> dict[str, str]:
     """``name``, such as 2017AA, and ``date`` of the release, as far as they are stated."""
-    release = {}
-    for _, line in read_lines(files["release.dat"]) if "release.dat" in files else ():
+    release: dict[str, str] = {}
+    if "release.dat" not in files:
+        return release
+    for _, line in read_lines(files["release.dat"]):
         key, _, value = line.decode("utf-8", errors="replace").partition("=")
         if value and key.strip() in ("umls.release.name", "umls.release.date"):
             release[key.strip().rpartition(".")[2]] = value.strip()

@@ -14,7 +14,7 @@ PIECE = 256
 FEW_TEXTS = 128
 # Maps each ASCII byte to lower case, and to a space unless it is a letter or digit.
 LOWERED = bytes(range(128)).lower()
-FOLDED = bytes(byte if chr(byte).isalnum() else ord(" ") for byte in LOWERED).ljust(256, b" ")
+FOLDED = re.sub(rb"[^a-z0-9]", b" ", LOWERED).ljust(256, b" ")
 
 
 def normalize_name(text: str) -> str:

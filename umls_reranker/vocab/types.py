@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -70,11 +71,10 @@ class TypeHierarchy:
         """The 127 types and 15 groups of the UMLS Semantic Network."""
         content = read_json(NETWORK_FILE)
         ids = {tree_number: type_id for type_id, _, tree_number, _ in content["types"]}
-        # The nearest broader type of A1.4.1 is A1.4, then A1, then A.
-        types = (
-            SemanticType(id, name, ids.get(number.rpartition(".")[0] or number[:-1]), group)
-            for id, name, number, group in content["types"]
-        )
+        types = []
+        for type_id, name, tree_number, group in content["types"]:
+            parent = ids.get(_broader_number(tree_number))
+            types.append(SemanticType(type_id, name, parent, group))
         return cls(types, content["groups"])
 
     def resolve(self, id_or_name: str | None) -> str | None:
@@ -103,13 +103,12 @@ class TypeHierarchy:
         (True, False)
         """
         others = list(others)
-        return any(
-            kind == other
-            or kind in self._chains.get(other, ())
-            or other in self._chains.get(kind, ())
-            for kind in types
-            for other in others
-        )
+        for kind in types:
+            broader = self._chains.get(kind, ())
+            for other in others:
+                if kind == other or other in broader or kind in self._chains.get(other, ()):
+                    return True
+        return False
 
     def names(self, types: Iterable[str]) -> list[str]:
         """Names of types given by id or name; unknown types are left out."""
@@ -179,16 +178,29 @@ class TypeHierarchy:
                 chain.append(current)
                 group = group or self._types[current].group
                 current = self._types[current].parent
-            chains[type_id] = chain + ([GROUP_PREFIX + group] if group else [])
+            if group:
+                chain.append(GROUP_PREFIX + group)
+            chains[type_id] = chain
         return chains
 
     def _make_forms(self) -> dict[str, str]:
         """The id of each `_form` of names and ids, the least preferred first."""
-        groups = {GROUP_PREFIX + group: name for group, name in self._group_names.items()}
-        types = {kind.id: kind.name for kind in reversed(self._types.values())}
-        ids = [*groups, *groups, *types, *self._types]
-        texts = [*groups.values(), *groups, *types.values(), *self._types]
-        return dict(zip(map(_form, texts), ids, strict=True))
+        ids_by_form = {}
+        for group, name in self._group_names.items():
+            ids_by_form[_form(name)] = GROUP_PREFIX + group
+        for group in self._group_names:
+            ids_by_form[_form(GROUP_PREFIX + group)] = GROUP_PREFIX + group
+        # Of types with one name the first counts.
+        for kind in reversed(self._types.values()):
+            ids_by_form[_form(kind.name)] = kind.id
+        for type_id in self._types:
+            ids_by_form[_form(type_id)] = type_id
+        return ids_by_form
+
+
+def _broader_number(tree_number: str) -> str:
+    """The number of the nearest broader type: A1.4 for A1.4.1, then A1, then A."""
+    return tree_number.rpartition(".")[0] or tree_number[:-1]
 
 
 def _form(text: str) -> str:
@@ -218,9 +230,7 @@ class TypeSets:
         import pyarrow.compute as pc
 
         encoded = pc.binary_join(lists, SEPARATOR).dictionary_encode()
-        sets = [
-            tuple(text.split(SEPARATOR)) if text else () for text in encoded.dictionary.to_pylist()
-        ]
+        sets = list(map(_parted, encoded.dictionary.to_pylist()))
         codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
         return cls(sets, codes.astype(np.int64))
 
@@ -231,7 +241,9 @@ class TypeSets:
         return self.sets[self.codes[row]] if self.codes[row] >= 0 else ()
 
     def __iter__(self) -> Iterator[tuple[str, ...]]:
-        return (self.sets[code] if code >= 0 else () for code in self.codes.tolist())
+        # The code of missing ones, -1, is that of the last.
+        sets = [*self.sets, ()]
+        return (sets[code] for code in self.codes.tolist())
 
     def take(self, rows: np.ndarray) -> TypeSets:
         """The sets of some rows, given as indices or (n,) bool."""
@@ -240,13 +252,9 @@ class TypeSets:
     def resolved(self, hierarchy: TypeHierarchy) -> tuple[TypeSets, list[str]]:
         """The sets as distinct ids of the hierarchy, and the names that it does not know."""
         # What MedMentions writes for "no type" is not a mistake.
-        ids = {
-            name: hierarchy.resolve(name)
-            for names in self.sets
-            for name in names
-            if name != UNKNOWN_TYPE
-        }
-        sets = [tuple(dict.fromkeys(filter(None, map(ids.get, names)))) for names in self.sets]
+        names = dict.fromkeys(itertools.chain.from_iterable(self.sets))
+        ids = {name: hierarchy.resolve(name) for name in names if name != UNKNOWN_TYPE}
+        sets = [tuple(dict.fromkeys(filter(None, map(ids.get, each)))) for each in self.sets]
         return replace(self, sets=sets), [name for name, known in ids.items() if known is None]
 
     @property
@@ -255,12 +263,22 @@ class TypeSets:
         return np.array([*map(bool, self.sets), False])[self.codes]
 
 
+def _parted(joined: str) -> tuple[str, ...]:
+    """The types that `SEPARATOR` joins in a text."""
+    return tuple(joined.split(SEPARATOR)) if joined else ()
+
+
 def type_lists(values: Sequence[str | Iterable[str] | None]) -> pa.ListArray:
     """One type, several, or None for each row as lists of strings; others raise TypeError."""
-    lists = [
-        [value] if isinstance(value, str) else None if value is None else [*value]
-        for value in values
-    ]
-    if not all(isinstance(name, str) for names in lists for name in names or ()):
+    lists = list(map(_listed, values))
+    names = itertools.chain.from_iterable(filter(None, lists))
+    if not all(isinstance(name, str) for name in names):
         raise TypeError("types must be strings or lists of strings")
     return pa.array(lists, TYPE_LISTS)
+
+
+def _listed(value: str | Iterable[str] | None) -> list[str] | None:
+    """One type, several, or None as `TypeSets.of_lists` reads them."""
+    if isinstance(value, str):
+        return [value]
+    return None if value is None else [*value]
