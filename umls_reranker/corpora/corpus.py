@@ -502,15 +502,19 @@ def _last_words(text: str, short: str) -> str:
     return text[first:].strip()
 
 
+def _is_letter_at(position: int, text: str, letter: str, *, is_first: bool) -> bool:
+    """Whether a text has a letter of a short form there; the first letter begins a word."""
+    if text[position].lower() != letter:
+        return False
+    return not is_first or position == 0 or not text[position - 1].isalnum()
+
+
 def _long_form(short: str, text: str) -> str | None:
     """The shortest end of `text` that holds the letters of `short` in order, or None."""
     position = len(text)
     for number, letter in reversed([*enumerate(filter(str.isalnum, short.lower()))]):
         position -= 1
-        while position >= 0 and not (
-            text[position].lower() == letter
-            and (number or position == 0 or not text[position - 1].isalnum())
-        ):
+        while position >= 0 and not _is_letter_at(position, text, letter, is_first=number == 0):
             position -= 1
         if position < 0:
             return None

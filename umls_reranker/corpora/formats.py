@@ -303,13 +303,14 @@ def _collection(path: Path) -> Any:
 def _bioc_annotation(content: Any) -> Annotation:
     infons = content.infons if isinstance(content.infons, dict) else {}
     ids_by_infon = {key: parts_of(_identifiers(infons.get(key))) for key in ("identifier", *infons)}
+    umls_ids = []
+    foreign_ids = []
+    for key, parts in ids_by_infon.items():
+        umls_ids.append(tuple(part for part in parts if part and CUI.fullmatch(part[0])))
+        if key.lower() in ID_INFONS:
+            foreign_ids.append(parts)
     # Ids of the UMLS go before those of other vocabularies.
-    umls_ids = (
-        tuple(part for part in parts if part and CUI.fullmatch(part[0]))
-        for parts in ids_by_infon.values()
-    )
-    foreign_ids = (parts for key, parts in ids_by_infon.items() if key.lower() in ID_INFONS)
-    cuis = next(filter(None, (*umls_ids, *foreign_ids)), ())
+    cuis = next(filter(None, [*umls_ids, *foreign_ids]), ())
     try:
         spans = tuple(
             (int(place.offset), int(place.offset) + int(place.length))

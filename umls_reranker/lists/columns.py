@@ -432,7 +432,7 @@ def gold_parts(value: Any) -> tuple[tuple[str, ...], ...] | None:
     if parts and not any(isinstance(part, list) for part in parts):
         parts = [parts]
     texts = list(map(_ids_of_part, parts))
-    ids = tuple(tuple(text for text in part if text) for part in texts)
+    ids = tuple(tuple(filter(None, part)) for part in texts)
     return None if None in chain(*texts) else ids
 
 

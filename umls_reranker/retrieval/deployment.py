@@ -93,7 +93,8 @@ class IndexSettings(IndexArguments):
         del content["schema_version"]
         # Older versions made no index without a run.
         content = {"made_of": {}, "files": None} | content
-        if content.keys() != asdict(cls()).keys() or not isinstance(content["files"], dict | None):
+        has_all_keys = content.keys() == asdict(cls()).keys()
+        if not has_all_keys or not isinstance(content["files"], dict | None):
             raise UserError(f"{path} is not as it was written; run umls-reranker build_index again")
         settings = cls(**content)
         if settings.made_of.get("added"):

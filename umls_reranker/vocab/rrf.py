@@ -157,11 +157,8 @@ def _malformed(path: Path, table: RrfTable, reason: str) -> UserError:
             *row, closing = decode(line).split("|")
         except Malformed as problem:
             return UserError(f"{path}:{number}: {problem}; fix the line or download the file again")
-        if line and (
-            len(row) != len(table.fields)
-            or closing
-            or not all(row[position] for position in required)
-        ):
+        is_closed = len(row) == len(table.fields) and not closing
+        if line and not (is_closed and all(row[position] for position in required)):
             return UserError(
                 f"{path}:{number}: expected {len(table.fields)} fields, "
                 f"each closed by |, of which {', '.join(table.required)} are not empty; "

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -257,10 +257,13 @@ def normal_forms(texts: Sequence[str]) -> list[str]:
     names = normalize_texts(texts)
     words = {word for name in names for word in name.split()} - FUNCTION_WORDS
     classes = {word: _word_class(word) for word in words}
-    return [
-        " ".join(sorted({classes[word] for word in name.split() if word in classes})) or name
-        for name in names
-    ]
+    return [_joined_classes(name, classes) for name in names]
+
+
+def _joined_classes(name: str, classes: Mapping[str, str]) -> str:
+    """The distinct classes of a name's words in alphabetical order; the name if it has none."""
+    found = {classes[word] for word in name.split() if word in classes}
+    return " ".join(sorted(found)) or name
 
 
 def _word_class(word: str) -> str:
