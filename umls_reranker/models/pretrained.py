@@ -117,14 +117,10 @@ class PackedLayers:
     def supports(config: Mapping[str, Any]) -> bool:
         """Whether this class computes the BERT of a configuration."""
         # What a configuration does not say is as here.
-        computed = {
-            "hidden_act": "gelu",
-            "position_embedding_type": "absolute",
-            "is_decoder": False,
-        }
+        computed = {"hidden_act": "gelu", "position_embedding_type": "absolute"}
         is_computed = all(config.get(key, value) == value for key, value in computed.items())
-        is_bert = config.get("model_type") == "bert"
-        return is_bert and is_computed and "quantization_config" not in config
+        is_encoder = config.get("model_type") == "bert" and not config.get("is_decoder")
+        return is_encoder and is_computed and "quantization_config" not in config
 
     def pooled(self, batch: PackedTexts, pooling: str) -> Tensor:
         """Vectors of texts, (n, h) float32: the first token's (``cls``) or the sum (``mean``)."""

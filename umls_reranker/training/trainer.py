@@ -115,9 +115,7 @@ class RerankerTrainer(Trainer):
         if options.get("model_init") is not None:
             raise ValueError("model_init is not supported; make the model, and give it as model")
         require_read(args)
-        if loss is None:
-            loss = str(getattr(args, "loss", "bce"))
-        self.loss = loss_of(loss)
+        self.loss = loss_of(loss or str(getattr(args, "loss", "bce")))
         template = template or PairTemplate()
         if isinstance(model, str):
             model, processing_class = load_base_model(model, None, template)
