@@ -29,7 +29,7 @@ from umls_reranker.core.arrays import open_arrow
 from umls_reranker.core.files import read_json
 from umls_reranker.evaluation.comparison import figure_difference
 from umls_reranker.evaluation.metrics import FIGURES, Outcomes
-from umls_reranker.evaluation.render import markdown_table
+from umls_reranker.evaluation.render import interval, markdown_table, number, with_ends
 from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.pipeline.recipe import Recipe, load_recipe
 from umls_reranker.pipeline.stages import RunFolder
@@ -153,17 +153,12 @@ def print_figures(runs: Mapping[str, RunFolder]) -> None:
         design: read_json(run.path / "report" / "metrics.json")["figures"]
         for design, run in runs.items()
     }
-    rows = [(name, *(told(figures[design].get(name)) for design in runs)) for name in SHOWN]
+    rows = []
+    for name in SHOWN:
+        of_designs = [figures[design].get(name) for design in runs]
+        cells = [with_ends(number(each), interval(each, 3, 1.0)) for each in of_designs]
+        rows.append((name, *cells))
     print(markdown_table(("figure", *runs), rows))
-
-
-def told(figure: Mapping[str, Any] | None) -> str:
-    """A figure with its interval."""
-    if figure is None or figure["value"] is None:
-        return "-"
-    if figure.get("low") is None:
-        return f"{figure['value']:.3f}"
-    return f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})"
 
 
 def print_differences(runs: Mapping[str, RunFolder]) -> None:
