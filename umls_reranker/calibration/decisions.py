@@ -16,9 +16,8 @@ A type falls back along its `lineage`: itself, the ancestors in its semantic gro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from itertools import chain
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -141,6 +140,8 @@ class ThresholdTable:
     target_precision: float = 0.95
     confidence: float = 0.95
     certificate: Certificate | None = None
+    # What was looked up: a hierarchy has more types than are asked for.
+    _row_of_node: dict[str, TypeThreshold] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def uncertified(cls) -> ThresholdTable:
@@ -157,13 +158,6 @@ class ThresholdTable:
         """Whether any type, ancestor or group has its own thresholds."""
         return len(self.rows) > 1
 
-    @cached_property
-    def row_of_type(self) -> dict[str, TypeThreshold]:
-        """The row of each type and group of the hierarchy: its own, or its nearest ancestor's."""
-        chains = map(self.hierarchy.chain, self.hierarchy)
-        nodes = {*self.rows, *chain.from_iterable(chains)}
-        return {node: self._nearest_row(node) for node in nodes}
-
     def _nearest_row(self, node: str) -> TypeThreshold:
         """The row of a type or group, or of its nearest ancestor that has one."""
         ancestors = lineage(node, self.hierarchy)
@@ -177,7 +171,10 @@ class ThresholdTable:
         """
         names = [types] if isinstance(types, str) else types or ()
         known = filter(None, map(self.hierarchy.resolve, names))
-        return self.row_of_type.get(next(known, DEFAULT), self.rows[DEFAULT])
+        node = next(known, DEFAULT)
+        if node not in self._row_of_node:
+            self._row_of_node[node] = self._nearest_row(node)
+        return self._row_of_node[node]
 
     def edges(self, types: TypeSets) -> np.ndarray:
         """`TypeThreshold.edges` by the types of n mentions, (n, 3)."""
