@@ -96,7 +96,7 @@ def make_metrics(
         | compared
         | of_slices
     )
-    points = reliability_points(top.score, top.correct, top.document)
+    points = reliability_points(top.score, top.correct)
     return {
         "schema_version": SCHEMA_VERSION,
         "split": "test",

@@ -254,14 +254,14 @@ def measure(
     probabilities = decisions.probabilities
     figures |= _pair_figures(probabilities, lists, documents)
     whole = _whole_lists(lists, logits)
-    points = {"calibrated": _pair_points(probabilities, lists, documents)}
+    points = {"calibrated": reliability_points(probabilities, lists.labels)}
     if whole.any():
         whole_lists = lists.take(whole)
         pairs = whole[lists.owner]
         raw = sigmoid(logits[pairs])
         of_whole = documents.take(whole)
         figures |= _raw_figures(raw, probabilities[pairs], whole_lists, of_whole)
-        points = {"raw": _pair_points(raw, whole_lists, of_whole)} | points
+        points = {"raw": reliability_points(raw, whole_lists.labels)} | points
     figures |= {
         f"top1_{name}": figure for name, figure in top_calibration(outcomes, documents).items()
     }
@@ -349,11 +349,6 @@ def _ece_reduction(gaps: np.ndarray) -> np.ndarray:
     return 1.0 - np.abs(gaps[..., BINS:]).sum(axis=-1) / np.where(before > 0, before, np.nan)
 
 
-def _pair_points(p: np.ndarray, lists: AnnotatedLists, documents: Documents) -> Any:
-    """The reliability curve of the m pairs of n lists, by probabilities (m,)."""
-    return reliability_points(p, lists.labels, documents.index[lists.owner])
-
-
 def _curves(
     outcomes: Outcomes, points: Mapping[str, Any], systems: Mapping[str, System]
 ) -> dict[str, Any]:
@@ -367,7 +362,7 @@ def _curves(
     return {
         "reliability": {
             **points,
-            "top1": reliability_points(top.score, top.correct, top.document),
+            "top1": reliability_points(top.score, top.correct),
         },
         "risk_coverage": risk_curves,
         "score": histogram(outcomes.score, outcomes.correct),
