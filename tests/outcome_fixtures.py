@@ -46,7 +46,6 @@ def make_outcomes(
         "tier": np.where(score >= 0.9, "high", np.where(score >= 0.4, "medium", "reject")),
         "accepted": score >= 0.4,
         "decided_by": np.zeros(mentions, int),
-        "relation": np.full(mentions, None),
     }
     return Outcomes(**drawn | columns)
 

@@ -1,7 +1,6 @@
 """Figures of a model's answers, over all mentions and parts of them."""
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,22 +86,6 @@ def test_figures_by_hand():
     assert figures["high_confidence_precision"]["n"] == 2
     known = figures["acc@1_in_dictionary"]
     assert (known["n"], known["population"]) == (3, "mentions with gold in the dictionary")
-
-
-def test_parents_and_children_are_told_from_other_errors():
-    outcomes = make_outcomes(
-        5,
-        rank=np.array([0, -1, -1, -1, 0]),
-        relation=np.array(["", "parent", "child", "other", ""], object),
-        tier=np.array(["high", "medium", "high", "medium", "low"]),
-    )
-    figures = metrics.measure_figures(outcomes, Documents.of(outcomes.document, 50))
-    names = ("parent_answers", "child_answers")
-    assert [figures[name]["value"] for name in names] == pytest.approx([0.2, 0.2])
-    of_slices, _ = measured(outcomes)
-    assert of_slices["tiers/high/child_answers"]["value"] == 0.5
-    without = metrics.measure_figures(make_outcomes(5), Documents.of(["d"] * 5, 50))
-    assert without.keys().isdisjoint(names)
 
 
 def test_a_model_that_never_answers_has_no_precision():
@@ -230,7 +213,6 @@ def test_outcomes_are_the_decisions_about_top_candidates():
     given = make_lists(
         ["x", "y", "z"], items, ["T047", None, "T121"], gold=[0, -1, 1], documents=["d", "d", "e"]
     )
-    given = replace(given, parents={("C1", "Cb")})
     decided = Decisions(
         offsets=given.offsets,
         concepts=given.concepts,
@@ -256,7 +238,6 @@ def test_outcomes_are_the_decisions_about_top_candidates():
         False,
         True,
     ]
-    assert found.relation.tolist() == ["parent", "", ""]
     assert found.document.tolist() == ["d", "d", "e"] and list(found.types) == [
         ("T047",),
         (),

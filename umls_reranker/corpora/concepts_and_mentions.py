@@ -39,7 +39,7 @@ from ..vocab.concepts import (
     write_concepts,
 )
 from ..vocab.ontology import read_obo_concepts
-from ..vocab.rrf import PAIRS, read_relations, read_release, read_rrf_concepts, read_table
+from ..vocab.rrf import read_relations, read_release, read_rrf_concepts, read_table
 from ..vocab.text import normal_forms, normalize_name, normalize_names, visible
 from ..vocab.types import GROUP_PREFIX, TypeHierarchy
 from .arguments import ConceptArguments
@@ -176,11 +176,8 @@ def read_all_concepts(settings: ConceptArguments, files: Files) -> ConceptSource
             type_roots=settings.obo_type_roots,
             synonym_scopes=settings.obo_synonym_scopes,
         )
-        children = [child for child, _ in merged.parents]
-        parents = [parent for _, parent in merged.parents]
-        relations = [pa.table([children, ["PAR"] * len(parents), parents], schema=PAIRS)]
         report = merged.report | {"vocabularies": merged.vocabularies}
-        return ConceptSource(concept_table(merged.concepts), merged.hierarchy, relations, report)
+        return ConceptSource(concept_table(merged.concepts), merged.hierarchy, (), report)
     if settings.concept_source == "names":
         (path,) = files["names"]
         table, report = read_name_concepts(path, hierarchy)

@@ -105,8 +105,6 @@ TIER_COLUMNS = [
     MENTIONS,
     TableColumn("coverage", "coverage"),
     TableColumn("precision", "acc@1"),
-    TableColumn("parents of gold", "parent_answers"),
-    TableColumn("children of gold", "child_answers"),
 ]
 
 

@@ -34,7 +34,6 @@ from ..lists.labels import (
     have_own_documents,
     read_labelled_lists,
     with_joined_documents,
-    with_parents,
 )
 from ..models.arguments import RUN_ENCODER
 from ..models.cross_encoder import PairScorer
@@ -182,7 +181,7 @@ def evaluate_run(recipe: Recipe) -> UMLSReranker | None:
 def make_report(recipe: Recipe, run: RunFolder, stage: Stage, reranker: UMLSReranker) -> None:
     """Evaluate the model on the test split and write the report."""
     mentions = run.splits("mentions")
-    lists = with_parents(run.lists("test"), run.path / "concepts")
+    lists = run.lists("test")
     known = [
         row[:2]
         # Those that the model counts.
