@@ -106,7 +106,7 @@ def test_optional_files_are_used_where_they_are_there(prepare, tmp_path):
 
 
 def test_filters_of_the_recipe_reach_the_reader(prepare):
-    assert len(ConceptTable.load(prepare("--semantic_groups", "DISO") / "concepts")) == 20
+    assert len(ConceptTable.load(prepare("--concept_types", "DISO") / "concepts")) == 20
     # A broader type stands for all narrower ones.
     assert len(ConceptTable.load(prepare("--concept_types", "T046") / "concepts")) == 12
 
@@ -120,7 +120,7 @@ def test_types_of_an_ontology_filter_its_concepts(prepare, tmp_path):
     assert 0 < len(rows) < len(table)
     kept = ConceptTable.load(prepare("--concept_types", kind, **keys) / "concepts")
     assert kept.cuis.to_pylist() == table.cuis_of(rows).to_pylist()
-    with pytest.raises(UserError, match=f"X:9 in concept_types .*{kind}"):
+    with pytest.raises(UserError, match=f"concept_types: X:9 .*{kind}"):
         prepare("--concept_types", "X:9", **keys)
 
 

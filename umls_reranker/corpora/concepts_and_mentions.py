@@ -248,18 +248,12 @@ def _names_of(path: Path, columns: ConceptColumns) -> Iterator[dict[str, Any]]:
 
 def _wanted_types(settings: ConceptArguments, hierarchy: TypeHierarchy) -> list[str]:
     """Ids of the recipe's types and groups, and of all narrower types."""
-    groups = [
-        f"{GROUP_PREFIX}{group.removeprefix(GROUP_PREFIX)}" for group in settings.semantic_groups
-    ]
     types: list[str] = []
-    for name in [*settings.concept_types, *groups]:
-        known = hierarchy.resolve(name)
+    for name in [*settings.concept_types, *settings.semantic_groups]:
+        known = hierarchy.resolve(name) or hierarchy.resolve(f"{GROUP_PREFIX}{name}")
         if known is None:
             names = sorted({*hierarchy, *(f"group:{hierarchy[kind].group}" for kind in hierarchy)})
-            raise UserError(
-                f"{name} in concept_types or semantic_groups is not known; "
-                f"the first are {names[:12]}"
-            )
+            raise UserError(f"concept_types: {name} is not known; the first are {names[:12]}")
         types += hierarchy.descendants(known)
     return types
 

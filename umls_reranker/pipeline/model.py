@@ -174,7 +174,7 @@ def evaluate_run(recipe: Recipe) -> UMLSReranker | None:
             reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
             make_report(recipe, run, stage, reranker)
         if not recipe.run.dry_run:
-            complete_model_folder(recipe, run)
+            complete_model_folder(run)
     return reranker
 
 
@@ -209,13 +209,13 @@ def make_report(recipe: Recipe, run: RunFolder, stage: Stage, reranker: UMLSRera
     print(evaluation_summary(metrics))
 
 
-def complete_model_folder(recipe: Recipe, run: RunFolder) -> None:
+def complete_model_folder(run: RunFolder) -> None:
     """Write the new version of the model folder, with its card and the files of the evaluation."""
     model = run.path / "model"
     with changing(model) as new:
         for name in EVALUATED:
             shutil.copyfile(run.path / "report" / name, new / name)
-        card = folder_card(model, recipe.publish.repo_id, recipe.publish.tag, evaluated=new).text()
+        card = folder_card(model, evaluated=new).text()
         (new / CARD).write_text(card, encoding="utf-8")
 
 

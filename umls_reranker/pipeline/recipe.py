@@ -55,6 +55,8 @@ TRUTH = dict.fromkeys(("true", "yes", "t", "y", "1"), True) | dict.fromkeys(
 )
 # In YAML; an empty key keeps its default.
 EMPTY = ("", "null", "~")
+# Of every command that makes something; no recipe says them.
+ONLY_OPTIONS = ("overwrite", "dry_run")
 # A key that recipes had before `model` could name the run's encoder.
 FORMER_KEY = "start_from_encoder"
 DUMP_OPTIONS: dict[str, Any] = {"sort_keys": False, "allow_unicode": True}
@@ -68,21 +70,6 @@ class EvaluationArguments:
         [],
         'metrics that umls-reranker validate checks, e.g. "acc@1 >= 0.75"; '
         "a missed target fails the run",
-    )
-
-
-@dataclass
-class PublishArguments:
-    """Publishing: the Hub repo."""
-
-    repo_id: str | None = recipe_key(None, "Hub repo, e.g. org/sapbert-umls-reranker")
-    tag: str | None = recipe_key(
-        None, "tag of this version, e.g. v1.0.0; an existing tag is never overwritten"
-    )
-    private: bool = recipe_key(
-        True,
-        "create a new repo as private (the Hub's default is public), "
-        "and refuse an existing public one",
     )
 
 
@@ -103,7 +90,6 @@ class Recipe:
     model: ModelArguments
     calibration: CalibrationArguments
     evaluation: EvaluationArguments
-    publish: PublishArguments
     serving: ServingArguments
     training: dict[str, str | list[str]]
 
@@ -159,8 +145,11 @@ class Recipe:
 
     def _sections(self) -> list[dict[str, Any]]:
         """The keys of each section, that of training last."""
-        keys = [pick(vars(getattr(self, name)), keys_of(SECTIONS[name])) for name in SECTIONS]
-        return [*keys, self.training]
+        sections = []
+        for name, section in SECTIONS.items():
+            names = [key for key in keys_of(section) if key not in ONLY_OPTIONS]
+            sections.append(pick(vars(getattr(self, name)), names))
+        return [*sections, self.training]
 
 
 class TextLoader(yaml.BaseLoader):
@@ -437,6 +426,9 @@ def parse_recipe(
 def read_recipe(path: Path, keys: Mapping[str, Key]) -> dict[str, Any]:
     """The values that a recipe sets, typed by the keys; those of training are text."""
     content = without_former_key(read_yaml(path), path)
+    for name in ONLY_OPTIONS:
+        if name in content:
+            raise UserError(f"{path}: {name} is no key, but an option of commands: --{name}")
     require_known(content, keys, f"{path}: ", "")
     values = {}
     for name, value in content.items():
