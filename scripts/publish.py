@@ -48,7 +48,9 @@ class PublishOptions:
 
 
 def main() -> None:
-    recipe, options = parse_recipe(__doc__, ("run",), PublishOptions, or_model="model_folder")
+    recipe, options = parse_recipe(
+        __doc__, ("run_name", "output_dir", "dry_run"), PublishOptions, or_model="model_folder"
+    )
     if not options.repo_id:
         raise UserError("--repo_id is required: the Hub repo, NAMESPACE/NAME")
     from umls_reranker.hub.model_folder import local_folder

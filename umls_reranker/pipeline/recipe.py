@@ -297,8 +297,8 @@ def recipe_parser(
 
     Args:
         description: what the script does.
-        sections: names of the sections that ``--help`` explains; of training, only the keys with
-            defaults of our own, whose import takes seconds.
+        sections: names of the sections and single keys that ``--help`` explains; of training, only
+            the keys with help of our own, whose import takes seconds.
         extra: a dataclass of the script's own options, which are not recipe keys.
         needs_recipe: whether a recipe must be named.
     """
@@ -316,7 +316,8 @@ def recipe_parser(
     if extra is not None:
         add_section(parser, extra)
     for name, section in SECTIONS.items():
-        add_section(parser, section, is_shown=name in sections)
+        hidden = () if name in sections else keys_of(section).keys() - {*sections}
+        add_section(parser, section, hidden)
     if "training" in sections:
         add_options(parser, "Training", training_keys().values())
     return parser
@@ -329,15 +330,13 @@ def training_keys() -> dict[str, Key]:
     return pick(keys_of(RerankerTrainingArguments), OWN_FIELDS)
 
 
-def add_section(parser: CommandParser, section: type, *, is_shown: bool = True) -> None:
+def add_section(parser: CommandParser, section: type, hidden: Collection[str] = ()) -> None:
     """Add an option for each key of a section, as for `add_options`."""
-    add_options(
-        parser, (section.__doc__ or "").rstrip("."), keys_of(section).values(), is_shown=is_shown
-    )
+    add_options(parser, (section.__doc__ or "").rstrip("."), keys_of(section).values(), hidden)
 
 
 def add_options(
-    parser: CommandParser, title: str, keys: Iterable[Key], *, is_shown: bool = True
+    parser: CommandParser, title: str, keys: Iterable[Key], hidden: Collection[str] = ()
 ) -> None:
     """Add an option for each key.
 
@@ -345,7 +344,7 @@ def add_options(
         parser: the command line.
         title: heading of the options in ``--help``.
         keys: the keys.
-        is_shown: whether they are in ``--help``.
+        hidden: names of those that are not in ``--help``.
     """
     group = parser.add_argument_group(title)
     for key in keys:
@@ -356,7 +355,7 @@ def add_options(
             options["nargs"] = "*"
         elif key.kind is bool:
             options |= {"nargs": "?", "const": True}
-        if is_shown:
+        if key.name not in hidden:
             texts = [key.help, NOTES.get(key.name, str)(), explained(key.choices)]
             ending = "" if key.default in (None, []) else f" (default: {key.default})"
             options["help"] = ("; ".join(filter(None, texts)) + ending).replace("%", "%%")
