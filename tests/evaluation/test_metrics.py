@@ -15,6 +15,7 @@ from umls_reranker.calibration.reliability import ece
 from umls_reranker.core.arrays import best_candidates, list_offsets
 from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation import metrics
+from umls_reranker.evaluation.baselines import baselines, free_baselines
 from umls_reranker.evaluation.metrics import (
     SCHEMA,
     SMALLEST_SLICE,
@@ -36,10 +37,8 @@ from umls_reranker.evaluation.render import (
 from umls_reranker.evaluation.report import (
     System,
     at_same_coverage,
-    baselines,
     best_row,
     compare_systems,
-    free_baselines,
     measure,
     measure_model,
     verdict,

@@ -39,6 +39,7 @@ from ..calibration.string_counts import StringCounts
 from ..core.arrays import lists_with_any
 from ..core.errors import TooLittleData, UserError, warn_caller
 from ..core.files import portable_locator, write_json, written
+from ..evaluation.baselines import baselines, free_baselines
 from ..evaluation.metrics import OUTCOMES_FILE, Documents, Outcomes
 from ..evaluation.render import (
     card_charts,
@@ -51,9 +52,7 @@ from ..evaluation.render import (
 from ..evaluation.report import (
     System,
     at_same_coverage,
-    baselines,
     best_row,
-    free_baselines,
     measure,
     measure_model,
     verdict,
