@@ -17,14 +17,10 @@ from tiny_reranker import refused, tiny_reranker, tiny_reranker_without_cross_en
 
 from umls_reranker import UMLSReranker
 from umls_reranker.hub import publish as publishing
+from umls_reranker.hub.card import EVAL_RESULTS
 from umls_reranker.hub.model_folder import changing, download, model_files, verify_model
-from umls_reranker.hub.publish import (
-    EVAL_RESULTS,
-    find_outcomes,
-    operations,
-    publish,
-    version_contents,
-)
+from umls_reranker.hub.publish import operations, publish, version_contents
+from umls_reranker.hub.versions import find_outcomes
 from umls_reranker.pipeline.recipe import Recipe, load_recipe
 from umls_reranker.serving.model_source import ModelSource
 

@@ -25,8 +25,9 @@ from ..evaluation.comparison import (
     verdict,
 )
 from ..evaluation.metrics import read_metrics
+from ..hub.card import folder_card
 from ..hub.model_folder import CARD, EVALUATED, METRICS, REFERENCE, Origin, changing, verify_files
-from ..hub.publish import compare_versions, folder_card
+from ..hub.versions import compare_versions
 from ..linking.mentions import read_answers
 from ..lists.answers import Answers
 from ..lists.candidate_lists import AnnotatedLists

@@ -57,6 +57,7 @@ from ..evaluation.report import (
     measure_model,
     verdict,
 )
+from ..hub.card import folder_card
 from ..hub.model_folder import (
     CARD,
     METRICS,
@@ -66,7 +67,6 @@ from ..hub.model_folder import (
     copy_cross_encoder,
     write_model_files,
 )
-from ..hub.publish import folder_card
 from ..lists.candidate_lists import AnnotatedLists, CandidateLists
 from ..lists.columns import FOUND
 from ..lists.dictionary import Dictionary
