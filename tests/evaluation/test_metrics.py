@@ -369,7 +369,7 @@ def test_figures_of_systems_by_hand():
         {
             "acc@1": 3 / 8,
             "acc@1_in_dictionary": 3 / 7,
-            "mrr": (3 + 1 / 2 + 1 / 3 + 1 / 2 + 1 / 4) / 8,
+            "mrr": sum(1 / rank for rank in (1, 1, 1, 2, 3, 2, 4)) / 8,
             "recall@5": 7 / 8,
             "recall": 7 / 8,
         }

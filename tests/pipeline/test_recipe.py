@@ -128,7 +128,7 @@ def test_what_only_a_command_line_says_is_no_key(write, name):
 
 
 def test_an_unknown_key_is_refused_with_the_nearest(write):
-    with pytest.raises(UserError, match="config.yaml: .*'lerning_rate'.*'learning_rate'"):
+    with pytest.raises(UserError, match="'lerning_rate'.*'learning_rate'"):
         load_recipe(write("seed: 1\nlerning_rate: 2\n"))
     with pytest.raises(UserError, match="'--max_lenght'.*'max_length'"):
         parse(write(""), "--max_lenght", "2")
