@@ -3,6 +3,8 @@
 import re
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from list_fixtures import ReadsEverything, make_lists
 from outcome_fixtures import make_metrics, make_outcomes
@@ -251,6 +253,15 @@ def test_what_is_saved_comes_back(tmp_path):
     outcomes.save(tmp_path / "outcomes.parquet")
     assert_equal(Outcomes.load(tmp_path / "outcomes.parquet"), outcomes)
     assert [path.name for path in tmp_path.iterdir()] == ["outcomes.parquet"]
+
+
+def test_a_file_of_an_earlier_version_may_have_relations(tmp_path):
+    path = tmp_path / "outcomes.parquet"
+    outcomes = make_outcomes(3)
+    outcomes.save(path)
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("relation", pa.array(["", "parent", None])), path)
+    assert_equal(Outcomes.load(path), outcomes)
 
 
 def test_the_file_holds_no_text_of_a_vocabulary():

@@ -123,6 +123,20 @@ def test_figures_that_could_not_be_measured_are_dashes(tmp_path):
     assert "nan" not in words.lower() and "–" in words and "None" not in words
 
 
+def test_figures_and_bands_of_an_earlier_version_do_no_harm(metrics):
+    earlier = {
+        "brier_miscalibration": {"value": 0.01},
+        "parent_answers": metrics["figures"]["acc@1"],
+    }
+    points = metrics["curves"]["reliability"]["calibrated"]
+    bands = points | {"band_low": points["lower"], "band_high": points["upper"]}
+    curves = metrics["curves"] | {"reliability": dict.fromkeys(("calibrated", "top1"), bands)}
+    content = metrics | {"figures": metrics["figures"] | earlier, "curves": curves}
+    words = Page(report_page(content, "run", fit_thresholds())).words
+    assert "parent answers" in words and "band" not in words
+    assert all("band" not in chart for chart in card_charts(content, 0.95))
+
+
 # Points of charts by hand; charts as separate files: complete, well-formed SVG that names its
 
 
