@@ -19,13 +19,10 @@ from umls_reranker.lists.labels import (
     read_labelled_lists,
     read_run_lists,
     usable_lists,
-    with_parents,
     write_list_rows,
 )
 from umls_reranker.lists.read import Rows, read_rows
 from umls_reranker.serving.list_description import describe_lists
-from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, write_concepts
-from umls_reranker.vocab.rrf import read_relations, write_relations
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 HIERARCHY = TypeHierarchy([SemanticType("T1", "One"), SemanticType("T2", "Two")])
@@ -347,30 +344,6 @@ def test_another_candidate_of_the_gold_concept_takes_the_place_of_one_that_goes(
     kept = lists.with_candidates(np.array([2, 1, 4]))
     assert kept.names.to_list() == ["r", "q", "q"] and kept.annotations.gold.tolist() == [0, -1]
     assert kept.offsets.tolist() == [0, 2, 3]
-
-
-COLD = "C0000001"
-INFECTION = "C0000002"
-DISEASE = "C0000003"
-
-
-def test_a_run_knows_the_parents_of_the_concepts_of_lists(tmp_path):
-    items = [[{"name": cui, "cui": cui} for cui in (INFECTION, COLD)], [{"name": "c", "cui": COLD}]]
-    lists = make_lists(["m", "n"], items, gold=[1, -1], cuis=[COLD, INFECTION])
-    # One parent is told by PAR, one by CHD, and a synonym is none.
-    lines = [(COLD, "PAR", INFECTION), (DISEASE, "CHD", INFECTION), (COLD, "SY", DISEASE)]
-    text = "".join(f"{a}|A1|AUI|{rel}|{b}|A2|AUI||R1||X|X|||N||\n" for a, rel, b in lines)
-    (tmp_path / "MRREL.RRF").write_text(text, encoding="utf-8")
-    folder = tmp_path / "concepts"
-    concepts = [Concept(cui, cui) for cui in (COLD, INFECTION, DISEASE)]
-    write_concepts(concept_table(concepts), TypeHierarchy([]), folder)
-    write_relations(read_relations(tmp_path / "MRREL.RRF"), ConceptTable.load(folder).cuis, folder)
-    known = with_parents(lists, folder)
-    # The disease is in no list.
-    assert known.parents == {(COLD, INFECTION)}
-    assert known.parents_of_gold.tolist() == [True, False, False]
-    assert known.children_of_gold.tolist() == [False, False, True]
-    assert known.take(np.array([1])).children_of_gold.tolist() == [True]
 
 
 # Documents of nearly equal content count as one

@@ -371,10 +371,7 @@ def test_training_takes_the_first_gpu(two_gpus, device):
 
 
 def test_another_gpu_is_chosen_by_the_environment(two_gpus):
-    with pytest.raises(
-        UserError,
-        match="device: cuda:1 cannot be selected .* set CUDA_VISIBLE_DEVICES=1 and device: cu",
-    ):
+    with pytest.raises(UserError, match="device: cuda:1 .*CUDA_VISIBLE_DEVICES=1"):
         training_device(RunArguments(device="cuda:1"))
 
 

@@ -6,7 +6,7 @@ null, NaN, or -1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -414,13 +414,10 @@ class AnnotatedLists(CandidateLists):
     Attributes:
         annotations: annotations of the n mentions.
         dictionary: the dictionary that completed the candidates of a user's file, if any did.
-        parents: pairs ``(child, parent)`` of concept ids, at least those of gold concepts and
-            candidates; None if no dictionary has relations.
     """
 
     annotations: Annotations = field(kw_only=True)
     dictionary: Dictionary | None = field(default=None, kw_only=True)
-    parents: Collection[tuple[str, str]] | None = field(default=None, kw_only=True)
 
     @property
     def not_in_list(self) -> int:
@@ -446,27 +443,6 @@ class AnnotatedLists(CandidateLists):
     def is_gold(self, positions: np.ndarray) -> np.ndarray:
         """Whether the candidate at each flat position (n,) is correct, (n,) bool; -1 is not."""
         return values_at(self.correct, positions, False)
-
-    @cached_property
-    def parents_of_gold(self) -> np.ndarray:
-        """Whether each candidate is a parent of a gold concept, and not correct, (m,) bool."""
-        return self._related(lambda gold, cui: (gold, cui))
-
-    @cached_property
-    def children_of_gold(self) -> np.ndarray:
-        """Whether each candidate is a child of a gold concept, and not correct, (m,) bool."""
-        return self._related(lambda gold, cui: (cui, gold))
-
-    def _related(self, pair: Callable[[str, str], tuple[str, str]]) -> np.ndarray:
-        """Whether `parents` holds the pair of any gold concept and each candidate, (m,) bool."""
-        parents = self.parents or ()
-        golds = self.annotations.alternatives[self.owner].tolist()
-        ids = RepeatedTexts(self.ids, self.cuis.codes).to_list()
-        is_related = [
-            any(pair(gold, cui) in parents for gold in of_mention)
-            for of_mention, cui in zip(golds, ids, strict=True)
-        ]
-        return np.array(is_related, bool) & ~self.correct
 
     def take(self, rows: np.ndarray) -> Self:
         """The lists of some mentions, given as ascending indices or (n,) bool."""

@@ -18,7 +18,6 @@ import pyarrow as pa
 from ..core.arrays import RepeatedTexts, arrow_writer, number_distinct
 from ..core.errors import UserError
 from ..vocab.concepts import ConceptTable
-from ..vocab.rrf import RelationTable
 from ..vocab.text import normalize_name
 from ..vocab.types import TypeHierarchy
 from .answers import Answers, answered, refuse_ids
@@ -171,19 +170,6 @@ def read_run_lists(run: Path, split: str, concepts: ConceptTable) -> AnnotatedLi
     return read_labelled_lists(
         run / "lists" / f"{split}.arrow", concepts.hierarchy, concepts=concepts, fitted_on=False
     )
-
-
-def with_parents(lists: AnnotatedLists, folder: Path) -> AnnotatedLists:
-    """The lists with the parents that a concept folder knows; unchanged if it has no relations."""
-    relations = RelationTable.load(folder)
-    if not len(relations):
-        return lists
-    concepts = ConceptTable.load(folder)
-    ids = {*lists.ids, *chain.from_iterable(lists.annotations.alternatives)}
-    rows = np.unique(concepts.rows([*ids]))
-    pairs = relations.parents(rows[rows >= 0])
-    columns = (concepts.cuis_of(rows).to_pylist() for rows in pairs.T)
-    return replace(lists, parents=frozenset(zip(*columns, strict=True)))
 
 
 def labelled_lists(

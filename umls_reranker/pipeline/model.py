@@ -25,8 +25,9 @@ from ..evaluation.comparison import (
     verdict,
 )
 from ..evaluation.metrics import read_metrics
+from ..hub.card import folder_card
 from ..hub.model_folder import CARD, EVALUATED, METRICS, REFERENCE, Origin, changing, verify_files
-from ..hub.publish import compare_versions, folder_card
+from ..hub.versions import compare_versions
 from ..linking.mentions import read_answers
 from ..lists.answers import Answers
 from ..lists.candidate_lists import AnnotatedLists
@@ -34,7 +35,6 @@ from ..lists.labels import (
     have_own_documents,
     read_labelled_lists,
     with_joined_documents,
-    with_parents,
 )
 from ..models.arguments import RUN_ENCODER
 from ..models.cross_encoder import PairScorer
@@ -175,14 +175,14 @@ def evaluate_run(recipe: Recipe) -> UMLSReranker | None:
             reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
             make_report(recipe, run, stage, reranker)
         if not recipe.run.dry_run:
-            complete_model_folder(recipe, run)
+            complete_model_folder(run)
     return reranker
 
 
 def make_report(recipe: Recipe, run: RunFolder, stage: Stage, reranker: UMLSReranker) -> None:
     """Evaluate the model on the test split and write the report."""
     mentions = run.splits("mentions")
-    lists = with_parents(run.lists("test"), run.path / "concepts")
+    lists = run.lists("test")
     known = [
         row[:2]
         # Those that the model counts.
@@ -210,13 +210,13 @@ def make_report(recipe: Recipe, run: RunFolder, stage: Stage, reranker: UMLSRera
     print(evaluation_summary(metrics))
 
 
-def complete_model_folder(recipe: Recipe, run: RunFolder) -> None:
+def complete_model_folder(run: RunFolder) -> None:
     """Write the new version of the model folder, with its card and the files of the evaluation."""
     model = run.path / "model"
     with changing(model) as new:
         for name in EVALUATED:
             shutil.copyfile(run.path / "report" / name, new / name)
-        card = folder_card(model, recipe.publish.repo_id, recipe.publish.tag, evaluated=new).text()
+        card = folder_card(model, evaluated=new).text()
         (new / CARD).write_text(card, encoding="utf-8")
 
 

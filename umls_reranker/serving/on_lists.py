@@ -39,6 +39,7 @@ from ..calibration.string_counts import StringCounts
 from ..core.arrays import lists_with_any
 from ..core.errors import TooLittleData, UserError, warn_caller
 from ..core.files import portable_locator, write_json, written
+from ..evaluation.baselines import baselines, free_baselines
 from ..evaluation.metrics import OUTCOMES_FILE, Documents, Outcomes
 from ..evaluation.render import (
     card_charts,
@@ -51,13 +52,12 @@ from ..evaluation.render import (
 from ..evaluation.report import (
     System,
     at_same_coverage,
-    baselines,
     best_row,
-    free_baselines,
     measure,
     measure_model,
     verdict,
 )
+from ..hub.card import folder_card
 from ..hub.model_folder import (
     CARD,
     METRICS,
@@ -67,7 +67,6 @@ from ..hub.model_folder import (
     copy_cross_encoder,
     write_model_files,
 )
-from ..hub.publish import folder_card
 from ..lists.candidate_lists import AnnotatedLists, CandidateLists
 from ..lists.columns import FOUND
 from ..lists.dictionary import Dictionary
