@@ -37,9 +37,9 @@ from umls_reranker.calibration.probabilities import rank
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.evaluation.metrics import Outcomes
 from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
-from umls_reranker.lists.columns import MentionColumns
 from umls_reranker.lists.labels import labelled_lists, with_joined_documents
 from umls_reranker.lists.read import RowPosition, Rows
+from umls_reranker.lists.table import mention_table
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.vocab.types import TypeHierarchy
 
@@ -285,8 +285,8 @@ def drawn_lists(
     names = [{"name": f"name {position}", "cui": f"C{position:07d}"} for position in range(size)]
     # No string is seen twice, so counts say nothing.
     strings = [f"mention {number}" for number in rng.integers(1 << 62, size=n)]
-    columns = MentionColumns(strings, [names] * n)
-    lists = CandidateLists.from_columns(TypeHierarchy.built_in(), columns)
+    columns = mention_table(strings, [names] * n)
+    lists = CandidateLists.from_table(TypeHierarchy.built_in(), columns)
     every = np.ones(n, bool)
     ids = [item["cui"] for item in names]
     alternatives = np.empty(n, object)

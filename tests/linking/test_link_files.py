@@ -265,8 +265,8 @@ def test_lists_of_an_index_are_those_that_it_links_with(tmp_path, linker, ending
     assert read.annotations.cuis.tolist() == [cui for *_, cui in MENTIONS]
     assert read.index_keys == ["key"] * 3 and [*read.scores] == ["forms", "lexical"]
     assert len(set(read.annotations.mention_ids)) == 3 and read.lefts[1].endswith("(CP) and ")
-    queries = linker.read(["chest pain", "asthma", "CP"], [TEXT] * 3)
-    linked = linker.lists(queries, [None] * 3)
+    table = linker.read(["chest pain", "asthma", "CP"], [TEXT] * 3)
+    linked = linker.reranker.read_table(linker.with_candidates(table))
     assert read.names.to_list() == linked.names.to_list()
     assert list(read.candidate_types) == list(linked.candidate_types)
 

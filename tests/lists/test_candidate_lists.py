@@ -11,7 +11,7 @@ from trigram_encoder import make_concepts
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists, row_errors
-from umls_reranker.lists.columns import InvalidRow, MentionColumns
+from umls_reranker.lists.columns import InvalidRow
 from umls_reranker.lists.dictionary import Dictionary
 from umls_reranker.lists.labels import (
     candidate_cuis,
@@ -23,6 +23,7 @@ from umls_reranker.lists.labels import (
     write_list_rows,
 )
 from umls_reranker.lists.read import Rows, read_rows
+from umls_reranker.lists.table import mention_table
 from umls_reranker.serving.list_description import describe_lists
 from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, write_concepts
 from umls_reranker.vocab.rrf import read_relations, write_relations
@@ -191,9 +192,7 @@ OURS = {"name": "cold", "cui": "C1", "list_score": 0.5}
 )
 def test_candidates_of_other_tools_are_read_as_ours(theirs):
     rows = [{"entity": "m", "candidates": [theirs]}]
-    expected = content(
-        CandidateLists.from_columns(HIERARCHY, MentionColumns(["m"], [[OURS]]), None)
-    )
+    expected = content(CandidateLists.from_table(HIERARCHY, mention_table(["m"], [[OURS]]), None))
     assert content(CandidateLists.from_rows(HIERARCHY, rows, scores=None)) == expected
     if "_source" not in theirs:
         table = pa.Table.from_pylist(rows)
@@ -397,7 +396,7 @@ def notes(copies, changed=0.0, mentions=3, seed=0, has_text=True):
 
 
 def documents(rows):
-    lists = usable_lists(Rows.of_mappings(rows), "rows", TypeHierarchy([]))
+    lists = usable_lists(Rows.of(rows), "rows", TypeHierarchy([]))
     assert lists.annotations.doc_ids.tolist() == [row["doc_id"] for row in rows]
     return lists.annotations.documents
 

@@ -15,8 +15,9 @@ from ..core.errors import UserError
 from ..vocab.concepts import ConceptColumns, NameLists, read_name_lists, table_of_lists
 from ..vocab.rrf import read_names, read_types, release_files
 from ..vocab.text import normal_forms, normalize_texts, shared_trigrams
-from .columns import SYNONYM_SCORE, bare_id, concept_id, standard_candidate
-from .read import Rows
+from .candidates import concept_id, standard_candidate
+from .columns import SYNONYM_SCORE, bare_id
+from .table import mapping_rows
 
 TEXT_LISTS = pa.list_(pa.string())
 
@@ -131,7 +132,7 @@ class Dictionary:
         Raises:
             UserError: a row is no mapping (it is named).
         """
-        new_rows = Rows.of_mappings(rows).mappings()
+        new_rows = mapping_rows(rows)
         # The candidates with a CUI, and the mention of each.
         items: list[dict[str, Any]] = []
         mentions: list[str] = []

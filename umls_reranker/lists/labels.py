@@ -23,21 +23,19 @@ from ..vocab.text import normalize_name
 from ..vocab.types import TypeHierarchy
 from .answers import Answers, answered, refuse_ids
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists, row_errors
+from .candidates import concept_id, keys_found, standard_candidate
 from .columns import (
     CUI_LESS,
     GOLD_KEYS,
     InvalidRow,
     bare_id,
-    concept_id,
-    first_values,
     gold_parts,
     id_text,
-    keys_found,
-    standard_candidate,
 )
 from .dictionary import Dictionary
 from .index_scores import TEACHER
 from .read import DELIMITERS, RowPosition, Rows, read_rows
+from .table import first_values, has_lines, mappings_of, table_of_mappings
 
 # With fewer documents, too little is left to fit on when a fifth is held out.
 FEWEST_DOCUMENTS = 10
@@ -130,7 +128,8 @@ def usable_lists(  # noqa: PLR0913 (the options of a command)
         gold_places: as for `labelled_lists`.
     """
     if dictionary is not None:
-        rows = Rows(rows.positions, dictionary.add_to(rows.mappings()))
+        completed = table_of_mappings(dictionary.add_to(rows.mappings()))
+        rows = Rows(rows.positions, completed)
     lists = labelled_lists(
         rows, hierarchy, each_row_is_a_document=each_row_is_a_document, gold_places=gold_places
     )
@@ -265,9 +264,9 @@ def _spans(content: Any) -> tuple[list[int], list[int]]:
 def _readable(rows: Rows, hierarchy: TypeHierarchy) -> CandidateLists:
     """The lists of rows; an error names the first row that is none, and how many more there are."""
     try:
-        return CandidateLists.from_rows(hierarchy, rows.content, scores=None)
+        return CandidateLists.from_table(hierarchy, rows.content, scores=None)
     except InvalidRow as fault:
-        read = partial(CandidateLists.from_rows, hierarchy, scores=None)
+        read = partial(CandidateLists.from_table, hierarchy, scores=None)
         errors = row_errors(read, rows.content)
         raise UserError(
             f"{rows.positions[fault.row]}: {fault.reason}"
@@ -484,22 +483,35 @@ def _with_added(path: Path, batches: Sequence[Rows], added: Sequence[Rows]) -> R
     if not any(batch.positions for batch in batches):
         raise UserError(f"{path} holds no mentions")
     positions = [position for batch in (*batches, *added) for position in batch.positions]
-    tables = [batch.content for batch in batches if isinstance(batch.content, pa.Table)]
-    if len(tables) == len(batches) and not added:
-        try:
-            return Rows(positions, pa.concat_tables(tables, promote_options="permissive"))
-        except pa.ArrowException as error:
-            raise UserError(
-                f"{path}: the files have columns of different types ({error})"
-            ) from None
+    if not added:
+        return Rows(positions, _joined_tables(path, [batch.content for batch in batches]))
     rows = [row for batch in batches for row in batch.mappings()]
     further = [row for batch in added for row in batch.mappings()]
     replaced = {_identity(row) for row in further} - {None}
     retained = [at for at, row in enumerate(rows) if _identity(row) not in replaced]
     return Rows(
         [*(positions[at] for at in retained), *positions[len(rows) :]],
-        [*(rows[at] for at in retained), *further],
+        table_of_mappings([*(rows[at] for at in retained), *further]),
     )
+
+
+def _joined_tables(path: Path, tables: Sequence[pa.Table]) -> pa.Table:
+    """The rows of all tables.
+
+    Raises:
+        UserError: the tables of files have columns of different types.
+    """
+    are_mappings = {has_lines(table) for table in tables}
+    if len(are_mappings) == 1:
+        try:
+            return pa.concat_tables(tables, promote_options="permissive")
+        except pa.ArrowException as error:
+            if are_mappings == {False}:
+                raise UserError(
+                    f"{path}: the files have columns of different types ({error})"
+                ) from None
+    # Values of one key may have one type in each of several batches, and none in all.
+    return table_of_mappings([row for table in tables for row in mappings_of(table)])
 
 
 def _identity(row: dict[str, Any]) -> tuple[str | None, str] | None:

@@ -37,10 +37,10 @@ from ..core.files import (
 )
 from ..core.version import __version__
 from ..lists.candidate_lists import CandidateLists, row_errors
-from ..lists.columns import first_values
 from ..lists.dictionary import Dictionary
 from ..lists.labels import candidate_cuis, gold_ids
 from ..lists.read import STDIN, Rows, mention_files, naming, read_rows
+from ..lists.table import first_values, mappings_of, rows_at, table_of_mappings
 from ..vocab.rrf import release_files
 from ..vocab.text import normalize_texts
 from .outputs import OUTPUT_FORMATS, format_of
@@ -331,13 +331,10 @@ class BulkJob(FileJob):
             counts, worker.calibration, f"umls-reranker calibrate {model} --lists FILE"
         )
 
-    def _lists(
-        self, reranker: UMLSReranker, rows: list[dict[str, Any]] | pa.Table
-    ) -> CandidateLists:
+    def _lists(self, reranker: UMLSReranker, rows: pa.Table) -> CandidateLists:
         if self._dictionary is not None:
-            mappings = rows.to_pylist() if isinstance(rows, pa.Table) else rows
-            rows = self._dictionary.add_to(mappings)
-        return reranker.read_rows(rows)
+            rows = table_of_mappings(self._dictionary.add_to(mappings_of(rows)))
+        return reranker.read_table(rows)
 
 
 def read_valid(read: Callable[[list[int]], T], errors: list[str | None]) -> T:
@@ -354,18 +351,6 @@ def read_valid(read: Callable[[list[int]], T], errors: list[str | None]) -> T:
         for number, error in zip(numbers, row_errors(read, numbers), strict=True):
             errors[number] = error
     return read([number for number in numbers if errors[number] is None])
-
-
-def rows_at(
-    content: list[dict[str, Any]] | pa.Table, numbers: Sequence[int]
-) -> list[dict[str, Any]] | pa.Table:
-    """Some of the rows, by number."""
-    if len(numbers) == len(content):
-        return content
-    if isinstance(content, pa.Table):
-        # Slices, because not every column type can be filtered.
-        return pa.concat_tables([content[:0], *(content[row : row + 1] for row in numbers)])
-    return [content[number] for number in numbers]
 
 
 def ranked_rows(
@@ -587,7 +572,7 @@ class RerankPartitions:
 
 
 def _ranked_table(reranker: UMLSReranker, table: pa.Table) -> pa.ListArray:
-    lists = reranker.read_rows(table)
+    lists = reranker.read_table(table)
     return ranked_column(lists, reranker.decide(lists), reranker.model_names)
 
 

@@ -178,7 +178,7 @@ def calibrate(
     folder_or_repo = None if model is None else str(model)
     source = ModelSource.load(folder_or_repo)
     lists = usable_lists(
-        Rows.of_mappings(rows),
+        Rows.of(rows),
         Path("rows"),
         source.hierarchy,
         dictionary,
@@ -629,7 +629,7 @@ def evaluate(
         UserError: a row is invalid (it is named).
     """
     lists = usable_lists(
-        Rows.of_mappings(rows),
+        Rows.of(rows),
         Path("rows"),
         reranker.thresholds.hierarchy,
         dictionary,

@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from ..core.errors import UserError
-from ..lists.columns import listed, row_column
-from ..lists.read import ERROR
+from ..lists.table import CANDIDATES, ERROR, has_lines, row_column
 from ..vocab.codes import CODE_LISTS
 from .formats import Fhir, Omop, Sssom, Usagi
 from .rows import (
@@ -29,7 +28,6 @@ from .rows import (
     plain_text,
 )
 
-CANDIDATES = "candidates"
 # The key of a row with the codes of its answer; in tables, the beginning of columns.
 CODES = "codes"
 # Columns of text tables about the concepts after the second.
@@ -128,9 +126,8 @@ class Parquet(OutputFormat):
     def _table(self, rows: RankedRows, schema: pa.Schema, names: Mapping[str, str]) -> pa.Table:
         answers = rows.answers()
         codes = [self.codes(answer["answer"]) for answer in answers]
-        columns = {
-            names[field.name]: _column(rows.content, field.name, field.type) for field in schema
-        }
+        content = brought_table(rows)
+        columns = {names[field.name]: _column(content, field.name, field.type) for field in schema}
         columns[RANKED] = rows.ranked
         for name, kind in ANSWER_TYPES.items():
             columns[name] = pa.array([answer[name] for answer in answers], kind)
@@ -199,17 +196,29 @@ def brought(parts: Iterable[RankedRows]) -> pa.Schema:
     types: dict[str, pa.DataType] = {}
     metadata = None
     for rows in parts:
-        content = rows.content
-        if isinstance(content, pa.Table):
-            metadata = metadata or content.schema.metadata
-            kinds = dict(zip(content.column_names, content.schema.types, strict=True))
-        else:
-            keys = dict.fromkeys(chain.from_iterable(content))
-            keys.pop(CANDIDATES, None)
-            kinds = {key: _type_of([row.get(key) for row in content]) for key in keys}
-        for key, kind in kinds.items():
-            types[key] = _common_type(types.get(key, pa.null()), kind)
+        schema = brought_table(rows).schema
+        metadata = metadata or schema.metadata
+        for field in schema:
+            types[field.name] = _common_type(types.get(field.name, pa.null()), field.type)
     return pa.schema([field for field in types.items() if field[0] != ERROR], metadata)
+
+
+def brought_table(rows: RankedRows) -> pa.Table:
+    """What the input brought as a table that other programs read: a column for each key.
+
+    Of mappings it has all but the candidates; a column of several types is text.
+    """
+    if not has_lines(rows.content):
+        return rows.content
+    mappings = rows.mappings()
+    keys = dict.fromkeys(chain.from_iterable(mappings))
+    keys.pop(CANDIDATES, None)
+    columns = {}
+    for key in keys:
+        values = [row.get(key) for row in mappings]
+        kind = _type_of(values)
+        columns[key] = pa.array([_of_type(value, kind) for value in values], kind)
+    return pa.table(columns)
 
 
 def output_names(columns: Sequence[str], counts: Counter[str]) -> dict[str, str]:
@@ -245,12 +254,12 @@ def _type_of(values: Sequence[Any]) -> pa.DataType:
     return kind if is_plain else pa.string()
 
 
-def _column(content: list[dict[str, Any]] | pa.Table, key: str, kind: pa.DataType) -> pa.Array:
-    """The values of a key of some rows, as a column of a type that `brought` found."""
-    column = row_column(content, key)
-    if isinstance(column, pa.Array) and column.type == kind:
+def _column(table: pa.Table, key: str, kind: pa.DataType) -> pa.Array:
+    """The values of a column of some rows, as a column of a type that `brought` found."""
+    column = row_column(table, key)
+    if column.type == kind:
         return column
-    return pa.array([_of_type(value, kind) for value in listed(column)], kind)
+    return pa.array([_of_type(value, kind) for value in column.to_pylist()], kind)
 
 
 def _of_type(value: Any, kind: pa.DataType) -> Any:
