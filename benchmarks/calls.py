@@ -56,7 +56,7 @@ def rerank(folder: Path) -> Counter[tuple[str, str]]:
 def link(folder: Path) -> Counter[tuple[str, str]]:
     """Link the mentions of a file."""
     from umls_reranker.linking.link_files import LinkJob
-    from umls_reranker.serving.bulk import OneProcess
+    from umls_reranker.serving.file_jobs import OneProcess
 
     (folder / "names.csv").write_text(NAMES)
     (folder / "mentions.csv").write_text(MENTIONS)

@@ -37,7 +37,8 @@ from umls_reranker.calibration.probabilities import rank
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.evaluation.metrics import Outcomes
 from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
-from umls_reranker.lists.labels import labelled_lists, with_joined_documents
+from umls_reranker.lists.duplicates import with_joined_documents
+from umls_reranker.lists.labels import labelled_lists
 from umls_reranker.lists.read import RowPosition, Rows
 from umls_reranker.lists.table import mention_table
 from umls_reranker.models.cross_encoder import Scores

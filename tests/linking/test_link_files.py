@@ -36,7 +36,7 @@ from umls_reranker.lists.read import read_rows
 from umls_reranker.retrieval.deployment import IndexSettings
 from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex
 from umls_reranker.serving.arguments import ServingArguments
-from umls_reranker.serving.bulk import OneProcess
+from umls_reranker.serving.file_jobs import OneProcess
 from umls_reranker.serving.formats import cells
 from umls_reranker.serving.rows import FormatSettings, RankedRows
 

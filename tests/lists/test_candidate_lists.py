@@ -23,7 +23,7 @@ from umls_reranker.lists.labels import (
     write_list_rows,
 )
 from umls_reranker.lists.read import Rows, read_rows
-from umls_reranker.lists.table import mention_table
+from umls_reranker.lists.table import mappings_of, mention_table, row_table
 from umls_reranker.serving.list_description import describe_lists
 from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, write_concepts
 from umls_reranker.vocab.rrf import read_relations, write_relations
@@ -632,3 +632,21 @@ def test_a_row_in_error_is_found_without_reading_each_row_alone():
 
     assert row_errors(read, range(1_024)) == [None] * 700 + ["bad"] + [None] * 323
     assert len(sizes) == 21 and sum(sizes) < 4_096
+
+
+def test_a_value_of_no_one_type_is_refused_where_it_is_read_alone():
+    """By the row that has it; it comes back as it was."""
+    rows = [
+        {"entity": "cold", "x": 1, "candidates": [{"name": "a", "a_score": 0.5, "b_score": "x"}]},
+        {"entity": "cold", "x": {"y": [None]}, "candidates": ["b", {"name": "a", "a_score": []}]},
+    ]
+    table = row_table(rows)
+    assert mappings_of(table) == rows and mappings_of(table[1:]) == rows[1:]
+    assert CandidateLists.from_table(HIERARCHY, table, ["c"]).unread_scores.keys() == {
+        "a_score",
+        "b_score",
+    }
+    for score, row, candidate in (("a", 1, 1), ("b", 0, 0)):
+        with pytest.raises(InvalidRow, match=f"candidate {candidate}: {score}_score") as refused:
+            CandidateLists.from_table(HIERARCHY, table, [score])
+        assert refused.value.row == row

@@ -549,7 +549,7 @@ def certify(  # noqa: PLR0913 (one call without a model has all of its options)
         if len(mentions) != len(names):
             raise UserError(f"{len(mentions):,} mentions of {len(names):,} scores: give one each")
         # Loading a model needs none of this.
-        from ..lists.labels import joined_by_mentions
+        from ..lists.duplicates import joined_by_mentions
 
         joined = joined_by_mentions(names.tolist(), list(map(str, mentions)))
         is_new = ~np.isin(joined, joined[~is_new])

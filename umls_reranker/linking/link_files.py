@@ -18,14 +18,9 @@ from ..lists.labels import GOLD_KEYS, OWN_DOCUMENTS, gold_ids, with_document
 from ..lists.read import Rows
 from ..lists.table import ERROR, TEXT_KEYS, first_values, table_of_mappings
 from ..models.arguments import BUILT_IN
-from ..serving.bulk import (
-    FileJob,
-    first_error,
-    ranked_rows,
-    read_valid,
-    said_of_counts,
-    spark_schema,
-)
+from ..serving.bulk import ranked_frames, spark_schema
+from ..serving.counts import said_of_counts
+from ..serving.file_jobs import FileJob, first_error, ranked_rows, read_valid
 from ..serving.review_queue import LIST_FORMATS
 from ..serving.rows import RANKED, REVIEWED_KEYS, RankedRows
 from .linker import LINKED_TYPE, ConceptLinker
@@ -351,11 +346,7 @@ class LinkPartitions:
 
     def __call__(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Yield each frame with the column ``ranked``, None where a mention cannot be linked."""
-        link = LinkBatches(**self.arguments)
-        for frame in frames:
-            read = [name for name in MENTION_KEYS if name in frame]
-            table = pa.Table.from_pandas(frame[read], preserve_index=False)
-            yield frame.assign(ranked=link(table)[RANKED].to_pylist())
+        yield from ranked_frames(LinkBatches(**self.arguments), frames, MENTION_KEYS)
 
 
 _load_linker = cache(ConceptLinker.from_pretrained)

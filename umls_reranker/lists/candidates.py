@@ -1,6 +1,7 @@
 """Candidates as users and other tools give them, in one form: lists of structs in Arrow."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain, repeat
 from numbers import Real
 from typing import Any
@@ -17,6 +18,7 @@ from .columns import (
     TYPES,
     ColumnChecker,
     Kind,
+    arrow_column,
     is_list,
 )
 
@@ -50,9 +52,11 @@ def candidate_structs(
         candidates: of each mention: names, mappings or objects.
         scores: retrievers whose scores to read of objects, which do not name their attributes.
 
+    Values of a key that are not all of its kind are left in JSON, and refused if they are read.
+
     Raises:
-        InvalidRow: the candidates of a mention are not a list, a value is of the wrong type, or a
-            name is missing or blank.
+        InvalidRow: the candidates of a mention are not a list, a name is missing or blank, or a
+            value is neither of the kind of its key nor JSON.
     """
     _require_lists(candidates)
     items = list(chain.from_iterable(candidates))
@@ -66,7 +70,8 @@ def candidate_structs(
     for key, column in values.items():
         # Half of a surrogate pair would be no name of a field.
         field = key.encode(errors="backslashreplace").decode()
-        fields[field] = checker.converted(key, column, KINDS.get(key, NUMBER))
+        convert = partial(checker.converted, key, kind=KINDS.get(key, NUMBER))
+        fields[field] = arrow_column(column, convert)
     structs = pa.StructArray.from_arrays(list(fields.values()), list(fields))
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), structs)
 

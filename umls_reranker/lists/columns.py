@@ -7,6 +7,7 @@ several alternatives, or a composite of parts.
 import json
 import math
 import reprlib
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -172,6 +173,43 @@ def python_values(column: pa.Array) -> list[Any]:
         value = None if text is None else json.loads(text)
         values.append(value)
     return values
+
+
+def arrow_column(values: Sequence[Any], convert: Callable[[Sequence[Any]], pa.Array]) -> pa.Array:
+    """The column that a function makes of values, or these in JSON if it cannot.
+
+    Raises:
+        TypeError, ValueError: it cannot, and a value is no JSON; the error is that of the function.
+    """
+    try:
+        return convert(values)
+    except CONVERSION_ERRORS as fault:
+        try:
+            return json_column(values)
+        except TypeError:
+            raise fault from None
+
+
+def json_column(values: Iterable[Any], otherwise: Callable[[Any], Any] | None = None) -> pa.Array:
+    """Values in JSON, null where they are None.
+
+    Args:
+        values: the values.
+        otherwise: gets those of other types, and returns a value of JSON; None: they are refused.
+
+    Raises:
+        TypeError: a value is no JSON.
+    """
+    texts = []
+    for value in values:
+        text = None if value is None else json.dumps(value, default=otherwise)
+        texts.append(text)
+    return pa.array(texts, JSON)
+
+
+def as_text(value: Any) -> str:
+    """Text for values without a JSON type: bytes in base64, others as Python formats them."""
+    return b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def encoded_texts(texts: pa.StringArray) -> RepeatedTexts:

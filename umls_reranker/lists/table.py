@@ -7,8 +7,7 @@ where it is read, by row and key.
 """
 
 import json
-from base64 import b64encode
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,14 @@ from ..core.errors import UserError
 from ..vocab.types import type_lists
 from .candidates import candidate_structs
 from .columns import (
-    CONVERSION_ERRORS,
     GOLD_KEYS,
     JSON,
     TEXT,
     TYPES,
     ColumnChecker,
+    arrow_column,
+    as_text,
+    json_column,
     python_values,
 )
 
@@ -185,7 +186,7 @@ def table_of_mappings(rows: Sequence[Mapping[str, Any]], scores: Iterable[str] =
             columns[key] = _plain_column([row.get(key) for row in rows])
     if CANDIDATES in keys:
         candidates = [row.get(CANDIDATES) for row in rows]
-        columns[CANDIDATES] = _column(candidates, lambda each: candidate_structs(each, scores))
+        columns[CANDIDATES] = arrow_column(candidates, lambda each: candidate_structs(each, scores))
     return pa.table(columns)
 
 
@@ -201,45 +202,10 @@ def _plain_column(values: Sequence[Any]) -> pa.Array:
         return pa.nulls(len(values))
     kind = kinds.pop()
     if kinds or kind not in (*ARROW_TYPES, list):
-        return _json_column(values, as_text)
+        return json_column(values, as_text)
     if kind is list:
-        return _column(values, type_lists)
-    return _column(values, lambda each: pa.array(each, ARROW_TYPES[kind]))
-
-
-def _column(values: Sequence[Any], convert: Callable[[Sequence[Any]], pa.Array]) -> pa.Array:
-    """The column that a function makes of values, or these in JSON if it cannot.
-
-    Raises:
-        InvalidRow: it cannot, and a value is no JSON.
-    """
-    try:
-        return convert(values)
-    except CONVERSION_ERRORS as fault:
-        return _json_column(values, _refusing(fault))
-
-
-def _refusing(fault: Exception) -> Callable[[Any], Any]:
-    """A function that raises an error, for values that are no JSON."""
-
-    def refuse(value: Any) -> Any:
-        raise fault
-
-    return refuse
-
-
-def _json_column(values: Iterable[Any], otherwise: Callable[[Any], Any]) -> pa.Array:
-    """Values in JSON, null where they are None; `otherwise` gets those of other types."""
-    texts = []
-    for value in values:
-        text = None if value is None else json.dumps(value, default=otherwise)
-        texts.append(text)
-    return pa.array(texts, JSON)
-
-
-def as_text(value: Any) -> str:
-    """Text for values without a JSON type: bytes in base64, others as Python formats them."""
-    return b64encode(value).decode() if isinstance(value, bytes) else str(value)
+        return arrow_column(values, type_lists)
+    return arrow_column(values, lambda each: pa.array(each, ARROW_TYPES[kind]))
 
 
 def has_lines(table: pa.Table) -> bool:
