@@ -29,7 +29,7 @@ def model(tmp_path_factory):
 def calibrated(tmp_path_factory, model):
     """The same, calibrated on `unordered_rows`, with their score."""
     folder = tmp_path_factory.mktemp("models")
-    words = "--lists", write_lists(folder / "own.jsonl", unordered_rows()), "--keep_cross_encoder"
+    words = "--lists", write_lists(folder / "own.jsonl", unordered_rows())
     run_script("calibrate", model, *words, "--output", folder / "new")
     return folder / "new"
 
