@@ -23,6 +23,7 @@ from ..core.arrays import (
     list_owner,
     lists_with_any,
     number_distinct,
+    one_chunk,
     values_at,
 )
 from ..vocab.types import TypeHierarchy, TypeSets
@@ -37,13 +38,12 @@ from .columns import (
     TYPES,
     ColumnChecker,
     InvalidRow,
-    Kind,
     encoded_texts,
     python_values,
     trainable,
 )
 from .index_scores import INDEX_SCORES
-from .table import CANDIDATES, ERROR, first_values, mappings_of, row_column, row_table
+from .table import CANDIDATES, ERROR, mappings_of, row_table
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from ..vocab.concepts import ConceptTable
     from .dictionary import Dictionary
 
+# The columns of a table that are read.
+COLUMNS = ("entity", "mention", "entity_type", "left", "right", "index_key", CANDIDATES, ERROR)
 # The end of the message about a mention without a list.
 FINDS_CANDIDATES = "; umls-reranker link finds the candidates of mentions"
 
@@ -167,11 +169,13 @@ class CandidateLists:
         """
         count = len(table)
         checker = ColumnChecker(count)
-        _refuse_unreadable(table)
-        entities = _entities(table, checker)
-        types = TypeSets.of_lists(_column(table, "entity_type", checker, TYPES))
+        columns = _read_columns(table)
+        if ERROR in columns:
+            _refuse_unreadable(columns[ERROR])
+        entities = _entities(table, columns, checker)
+        types = TypeSets.of_lists(checker.column("entity_type", columns.get("entity_type"), TYPES))
         types, unknown_types = types.resolved(hierarchy)
-        candidates = _structs(table, scores)
+        candidates = _structs(table, columns, scores)
         offsets = list_offsets(candidates.value_lengths().to_numpy())
         structs = candidates.flatten()
         fields = fields_of(structs)
@@ -190,8 +194,8 @@ class CandidateLists:
         }
         return cls(
             mentions=checker.mention_texts("entity", entities),
-            lefts=_texts_or_empty(table, "left", checker),
-            rights=_texts_or_empty(table, "right", checker),
+            lefts=_texts_or_empty(checker.column("left", columns.get("left"), TEXT)),
+            rights=_texts_or_empty(checker.column("right", columns.get("right"), TEXT)),
             types=types,
             offsets=offsets,
             names=names,
@@ -202,7 +206,7 @@ class CandidateLists:
             scores={key.removesuffix(SUFFIX): column for key, column in numbers.items()},
             hierarchy=hierarchy,
             are_scored=_are_scored(with_score, count),
-            index_keys=_texts_or_empty(table, "index_key", checker),
+            index_keys=_texts_or_empty(checker.column("index_key", columns.get("index_key"), TEXT)),
             unknown_types=unknown_types,
             unread_scores={key: has for key, has in with_score.items() if key not in numbers},
         )
@@ -476,28 +480,35 @@ def _are_scored(with_score: Mapping[str, np.ndarray], mentions: int) -> np.ndarr
     return are_scored
 
 
-def _refuse_unreadable(table: pa.Table) -> None:
+def _read_columns(table: pa.Table) -> dict[str, pa.Array]:
+    """Those columns of a table that are read."""
+    return {key: one_chunk(table[key]) for key in COLUMNS if key in table.column_names}
+
+
+def _refuse_unreadable(errors: pa.Array) -> None:
     """Refuse a row that could not be read, which has ``error``."""
-    if ERROR not in table.column_names:
-        return
-    for row, reason in enumerate(first_values(table, ERROR)):
+    for row, reason in enumerate(python_values(errors)):
         if reason:
-            raise InvalidRow(row, str(reason), len(table))
+            raise InvalidRow(row, str(reason), len(errors))
 
 
-def _entities(table: pa.Table, checker: ColumnChecker) -> pa.StringArray:
+def _entities(
+    table: pa.Table, columns: Mapping[str, pa.Array], checker: ColumnChecker
+) -> pa.StringArray:
     """The text of each mention, under the first of its two keys."""
-    entities = _column(table, "entity", checker, TEXT)
-    if entities.null_count and "mention" in table.column_names:
-        entities = pc.coalesce(entities, _column(table, "mention", checker, TEXT))
+    entities = checker.column("entity", columns.get("entity"), TEXT)
+    if entities.null_count and "mention" in columns:
+        entities = pc.coalesce(entities, checker.column("mention", columns["mention"], TEXT))
     if entities.null_count:
         _refuse_missing(table, "entity", entities)
     return entities
 
 
-def _structs(table: pa.Table, scores: Iterable[str] | None) -> pa.ListArray:
+def _structs(
+    table: pa.Table, columns: Mapping[str, pa.Array], scores: Iterable[str] | None
+) -> pa.ListArray:
     """The candidates of each mention, a list of structs."""
-    candidates = row_column(table, CANDIDATES)
+    candidates = columns.get(CANDIDATES, pa.nulls(len(table)))
     if are_structs(candidates):
         return candidates
     if candidates.null_count:
@@ -514,17 +525,9 @@ def _refuse_missing(table: pa.Table, key: str, values: pa.Array) -> None:
     raise InvalidRow(row, f"{key} {lacks}{keys_found(given)}{way}", len(table))
 
 
-def _column(table: pa.Table, key: str, checker: ColumnChecker, kind: Kind) -> pa.Array:
-    """The values of a key in each of n rows, as an array of a kind."""
-    values = row_column(table, key) if key in table.column_names else None
-    return checker.column(key, values, kind)
-
-
-def _texts_or_empty(table: pa.Table, key: str, checker: ColumnChecker) -> list[str]:
-    """The values of a key in each of n rows as texts, "" where they are missing."""
-    if key not in table.column_names:
-        return [""] * len(table)
-    return [text or "" for text in _column(table, key, checker, TEXT).to_pylist()]
+def _texts_or_empty(texts: pa.StringArray) -> list[str]:
+    """The texts, "" where they are missing."""
+    return [text or "" for text in texts.to_pylist()]
 
 
 def _require_names(names: RepeatedTexts, structs: pa.StructArray, checker: ColumnChecker) -> None:

@@ -1,7 +1,6 @@
 """Candidates as users and other tools give them, in one form: lists of structs in Arrow."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
 from itertools import chain, repeat
 from numbers import Real
 from typing import Any
@@ -11,6 +10,7 @@ import pyarrow as pa
 from ..core.arrays import list_offsets
 from .columns import (
     CANDIDATE_KEYS,
+    CONVERSION_ERRORS,
     FIELDS,
     NUMBER,
     SUFFIX,
@@ -70,8 +70,11 @@ def candidate_structs(
     for key, column in values.items():
         # Half of a surrogate pair would be no name of a field.
         field = key.encode(errors="backslashreplace").decode()
-        convert = partial(checker.converted, key, kind=KINDS.get(key, NUMBER))
-        fields[field] = arrow_column(column, convert)
+        kind = KINDS.get(key, NUMBER)
+        try:
+            fields[field] = arrow_column(column, kind.convert)
+        except CONVERSION_ERRORS:
+            fields[field] = checker.converted(key, column, kind)
     structs = pa.StructArray.from_arrays(list(fields.values()), list(fields))
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), structs)
 

@@ -64,7 +64,7 @@ def read_labelled_lists(  # noqa: PLR0913 (the options of a command)
     Args:
         path: the file or folder, such as ``lists/test.arrow`` of a run.
         hierarchy: the types that the model knows.
-        dictionary: UMLS release or file of names that completes the candidates (`Dictionary`).
+        dictionary: index, release or file of names that completes the candidates (`Dictionary`).
         concepts: dictionary of a run, which completes the candidates and knows which gold concepts
             are in it.
         add: file or folder of further rows, such as corrected ones; one with the ``doc_id`` and

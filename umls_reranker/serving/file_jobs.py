@@ -37,6 +37,7 @@ from ..lists.dictionary import Dictionary
 from ..lists.labels import candidate_cuis, gold_ids
 from ..lists.read import STDIN, Rows, mention_files, naming, read_rows
 from ..lists.table import first_values, mappings_of, rows_at, table_of_mappings
+from ..vocab.concepts import CONCEPTS, is_index
 from ..vocab.rrf import release_files
 from .counts import counts_of, said_of_counts
 from .outputs import OUTPUT_FORMATS, format_of
@@ -267,7 +268,7 @@ class BulkJob(FileJob):
         source: mentions with their candidates (`lists.read.read_rows`).
         target: as for `FileJob`.
         batch_rows: as for `FileJob`.
-        dictionary: UMLS release or file of names that completes the candidates (`Dictionary`)
+        dictionary: index, release or file of names that completes the candidates (`Dictionary`)
             without changing the rows of the output.
         options: other arguments of `FileJob`.
     """
@@ -300,6 +301,8 @@ class BulkJob(FileJob):
         path = self._dictionary_path
         if path is None or not path.is_dir():
             return () if path is None else (path,)
+        if is_index(path):
+            return sorted((path / CONCEPTS).iterdir())
         tables = release_files(path, required=())
         return [tables[name] for name in ("MRCONSO", "MRSTY") if name in tables]
 
