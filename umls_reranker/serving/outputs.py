@@ -32,6 +32,8 @@ from .rows import (
 CODES = "codes"
 # Columns of text tables about the concepts after the second.
 FURTHER = ("cui", "name", "score")
+# Columns of text tables with scores.
+SCORE_COLUMNS = [name for name, kind in ANSWER_TYPES.items() if kind == pa.float64()]
 LARGEST_INTEGER = 2**63
 # The Arrow types of columns whose values are of some Python types.
 PLAIN_TYPES: dict[frozenset[type], pa.DataType] = {
@@ -71,7 +73,7 @@ class Csv(OutputFormat):
 
     def write(self, path: Path, parts: Iterable[RankedRows]) -> None:
         """Write a line for each row, and first the names of all columns."""
-        columns = [name for name in brought(parts).names if name != CANDIDATES]
+        columns = brought_names(parts)
         codes = [f"{CODES}_{source}" for source in self.settings.codes.sources]
         depth = self.settings.top or 2
         further = [f"{name}_{rank}" for rank in range(3, depth + 1) for name in FURTHER]
@@ -84,17 +86,21 @@ class Csv(OutputFormat):
                 answered = zip(rows.mappings(), rows.answers(), ranks, strict=True)
                 for row, answer, ranked in answered:
                     concepts = ranked + [{}] * depth
+                    for name in SCORE_COLUMNS:
+                        answer[name] = _rounded(answer[name])
                     cells = [row.get(name) for name in columns]
-                    cells += map(_rounded, answer.values())
+                    cells += answer.values()
                     cells += self.codes(answer["answer"]).values()
                     for concept in concepts[2:depth]:
                         cells += map(concept.get, FURTHER)
-                    sheet.writerow(_cell(self.cell(value)) for value in cells)
+                    if self.settings.for_spreadsheet:
+                        cells = list(map(self.cell, cells))
+                    sheet.writerow(_texts(cells))
 
 
-def _rounded(value: Any) -> Any:
-    """The value; of a score six digits, which are enough for a sheet."""
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+def _rounded(score: float | None) -> float | None:
+    """Six digits of a score, which are enough for a sheet."""
+    return None if score is None else float(f"{score:.6g}")
 
 
 class Tsv(Csv):
@@ -203,6 +209,17 @@ def brought(parts: Iterable[RankedRows]) -> pa.Schema:
     return pa.schema([field for field in types.items() if field[0] != ERROR], metadata)
 
 
+def brought_names(parts: Iterable[RankedRows]) -> list[str]:
+    """The names of the columns that a table of text repeats, as of `brought`."""
+    names: dict[str, None] = {}
+    for rows in parts:
+        if has_lines(rows.content):
+            names |= dict.fromkeys(chain.from_iterable(rows.mappings()))
+        else:
+            names |= dict.fromkeys(rows.content.column_names)
+    return [name for name in names if name not in (CANDIDATES, ERROR)]
+
+
 def brought_table(rows: RankedRows) -> pa.Table:
     """What the input brought as a table that other programs read: a column for each key.
 
@@ -271,10 +288,17 @@ def _of_type(value: Any, kind: pa.DataType) -> Any:
     return plain_text(value) if isinstance(value, str) else json_line(value).decode()
 
 
-def _cell(value: Any) -> str:
-    """A value in a table of text: lists of texts are joined as where they are read, others JSON."""
-    if value is None or isinstance(value, str):
-        return value or ""
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return "|".join(value)
-    return json_line(value).decode()
+def _texts(values: Iterable[Any]) -> list[str]:
+    """Values in a table of text: lists of texts are joined as where they are read, others JSON."""
+    texts = []
+    for value in values:
+        if value is None:
+            text = ""
+        elif isinstance(value, str):
+            text = value
+        elif isinstance(value, list) and all(isinstance(item, str) for item in value):
+            text = "|".join(value)
+        else:
+            text = json_line(value).decode()
+        texts.append(text)
+    return texts
