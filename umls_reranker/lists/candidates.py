@@ -81,10 +81,11 @@ def candidate_structs(
 
 def _values_of(items: list[Any], scores: Iterable[str]) -> dict[str, list[Any]]:
     """Key -> its value in each of m candidates; a key that none has may be missing."""
-    if set(map(type, items)) <= {str}:
+    kinds = set(map(type, items))
+    if kinds <= {str}:
         return {"name": items}
     keys = _keys_of(items)
-    has_pairs = any(isinstance(item, list | tuple) for item in items)
+    has_pairs = any(issubclass(kind, list | tuple) for kind in kinds)
     if has_pairs or not FOREIGN_KEYS.keys().isdisjoint(keys):
         items = list(map(standard_candidate, items))
         keys = _keys_of(items)

@@ -10,7 +10,6 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import one_chunk
@@ -249,8 +248,3 @@ def rows_at(table: pa.Table, numbers: Sequence[int]) -> pa.Table:
         return table
     # Slices, because not every column type can be filtered.
     return pa.concat_tables([table[:0], *(table[row : row + 1] for row in numbers)])
-
-
-def missing_rows(column: pa.Array) -> np.ndarray:
-    """The rows without a value."""
-    return np.flatnonzero(column.is_null())
