@@ -397,8 +397,8 @@ CONCEPTS = "concepts"
 
 
 def is_index(folder: Path) -> bool:
-    """Whether a folder is an index or a run, with concepts; folder META of a release has none."""
-    return (folder / CONCEPTS).is_dir()
+    """Whether a folder is an index or a run, with concepts, and no folder META of a release."""
+    return (folder / CONCEPTS).is_dir() and not any(folder.glob("MR*.RRF*"))
 
 
 class ConceptTable(ConceptColumns):
