@@ -60,7 +60,7 @@ def rerank(model: str, is_typed: bool, folder: Path) -> Callable[[], Any]:
 def link(model: str, is_typed: bool, folder: Path) -> Callable[[], Any]:
     """A call that links the mentions of a file."""
     from umls_reranker.linking.link_files import LinkJob
-    from umls_reranker.serving.bulk import OneProcess
+    from umls_reranker.serving.file_jobs import OneProcess
 
     (folder / "names.csv").write_text(NAMES)
     (folder / "mentions.csv").write_text(TYPED_MENTIONS if is_typed else MENTIONS)

@@ -37,9 +37,10 @@ from umls_reranker.calibration.probabilities import rank
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.evaluation.metrics import Outcomes
 from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
-from umls_reranker.lists.columns import MentionColumns
-from umls_reranker.lists.labels import labelled_lists, with_joined_documents
+from umls_reranker.lists.duplicates import with_joined_documents
+from umls_reranker.lists.labels import labelled_lists
 from umls_reranker.lists.read import RowPosition, Rows
+from umls_reranker.lists.table import mention_table
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.vocab.types import TypeHierarchy
 
@@ -285,8 +286,8 @@ def drawn_lists(
     names = [{"name": f"name {position}", "cui": f"C{position:07d}"} for position in range(size)]
     # No string is seen twice, so counts say nothing.
     strings = [f"mention {number}" for number in rng.integers(1 << 62, size=n)]
-    columns = MentionColumns(strings, [names] * n)
-    lists = CandidateLists.from_columns(TypeHierarchy.built_in(), columns)
+    columns = mention_table(strings, [names] * n)
+    lists = CandidateLists.from_table(TypeHierarchy.built_in(), columns)
     every = np.ones(n, bool)
     ids = [item["cui"] for item in names]
     alternatives = np.empty(n, object)
@@ -312,16 +313,14 @@ def drawn_lists(
 
 
 class ServedTier(NamedTuple):
-    """The tier high on new lists, of a calibration that may leave its cross-encoder out.
+    """The tier high on new lists, of a calibration of a retriever and a cross-encoder.
 
     Attributes:
         coverage, precision: of the tier; precision 1 if it is empty.
-        is_kept: whether the cross-encoder is weighed.
     """
 
     coverage: float
     precision: float
-    is_kept: bool
 
 
 def served_tier(documents: int, logit_weight: float, rng: np.random.Generator) -> ServedTier:
@@ -334,7 +333,7 @@ def served_tier(documents: int, logit_weight: float, rng: np.random.Generator) -
         StringCounts.fit([]),
         settings,
         int(rng.integers(1 << 31)),
-        options=FitOptions(may_drop_cross_encoder=True, has_fallbacks=False),
+        options=FitOptions(has_fallbacks=False),
     )
     new, logits = drawn_lists(5000, logit_weight, rng)
     decisions = rank(new, Scores(logits, 0), fit.calibration)
@@ -343,7 +342,6 @@ def served_tier(documents: int, logit_weight: float, rng: np.random.Generator) -
     return ServedTier(
         coverage=float(is_high.mean()),
         precision=float(outcomes.correct[is_high].mean()) if is_high.any() else 1.0,
-        is_kept=fit.facts["cross_encoder"]["kept"],
     )
 
 
@@ -411,7 +409,7 @@ def main() -> None:
     )
     parser.add_argument("--draws", type=int, default=5000)
     parser.add_argument(
-        "--choices", type=int, help="run only calibrations that may leave the cross-encoder out"
+        "--choices", type=int, help="run only calibrations of a retriever and a cross-encoder"
     )
     parser.add_argument("--repeated", type=int, help="run only notes that stand under several ids")
     parser.add_argument("--labels", type=int, help="run only copied notes and wrong labels")
@@ -420,14 +418,13 @@ def main() -> None:
     rng = np.random.default_rng(options.seed)
     if options.choices:
         print(
-            "| documents, weight of logits | stays | certified | coverage, mean | broken |\n"
-            "|---|---:|---:|---:|---:|"
+            "| documents, weight of logits | certified | coverage, mean | broken |\n"
+            "|---|---:|---:|---:|"
         )
         for documents, weight in product((200, 400), (0.0, 0.3)):
             draws = [served_tier(documents, weight, rng) for _ in range(options.choices)]
             columns = ServedTier(*np.transpose(draws))
             shares = (
-                columns.is_kept.mean(),
                 np.mean(columns.coverage > 0),
                 columns.coverage.mean(),
                 np.mean(columns.precision < TARGET),

@@ -55,11 +55,6 @@ def main() -> None:
         help="sheets of reviewed mentions (.csv, .tsv, or of Usagi), such as umls-reranker "
         "candidates wrote beside LISTS; rows without an answer are left out",
     )
-    parser.add_argument(
-        "--keep_cross_encoder",
-        action="store_true",
-        help="keep MODEL's cross-encoder even if it is no help",
-    )
     given = parse_form(parser, ("run", "calibration"))
     from umls_reranker.pipeline.model import calibrate_on_lists, calibrate_run
 

@@ -210,28 +210,15 @@ def test_an_input_of_the_cross_encoder_that_no_list_has_is_missing_of_no_mention
         assert brought.complete.all() and not brought.models.any()
 
 
-def test_a_cross_encoder_that_adds_nothing_is_left_out_where_it_may_be():
+def test_what_the_cross_encoder_gains_is_a_fact():
     given, logits = informed()
     names = ["cross_encoder", "retrieval", "concept_count"]
-    may_drop = replace(ONE_MODEL, may_drop_cross_encoder=True, compares=True)
-    kept = fit((given, logits), names, options=replace(ONE_MODEL, compares=True))
-    assert kept.facts["cross_encoder"]["kept"] and kept.calibration.models[0].uses_cross_encoder
-    dropped = fit((given, logits), names, options=may_drop)
-    reasons = dropped.facts["cross_encoder"]
-    assert not reasons["kept"] and abs(reasons["nats_gained"]) < 0.002
-    assert (
-        not dropped.calibration.uses_cross_encoder
-        and np.isnan(dropped.decisions.scores.logits).all()
-    )
-    # What is left is fitted as if the cross-encoder had never been there.
+    fitted = fit((given, logits), names)
+    assert fitted.calibration.models[0].uses_cross_encoder
+    assert abs(fitted.facts["cross_encoder"]["nats_gained"]) < 0.002
+    assert fit(lists()).facts["cross_encoder"]["nats_gained"] > 0.002
     alone = fit((given, np.full(len(logits), np.nan, np.float32)), names[1:])
-    expected = alone.decisions.probabilities
-    np.testing.assert_array_equal(dropped.decisions.probabilities, expected)
-    # What was not chosen is compared.
-    np.testing.assert_array_equal(kept.compared.probabilities, expected)
-    np.testing.assert_array_equal(dropped.compared.probabilities, kept.decisions.probabilities)
-    assert alone.compared is None
-    assert fit(lists(), options=may_drop).facts["cross_encoder"]["kept"]
+    assert "cross_encoder" not in alone.facts
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from umls_reranker.doors.http import app as service
 from umls_reranker.doors.http.app import create_app
 from umls_reranker.doors.http.batching import Batcher, Call
 from umls_reranker.doors.http.server import timed_protocol
-from umls_reranker.linking.linker import LinkedConcept, MentionQueries
+from umls_reranker.linking.linker import LinkedConcept
 from umls_reranker.serving.arguments import ServingArguments
 
 NAMES = ["common cold", "cold temperature", "renal failure"]
@@ -58,10 +58,10 @@ class OneConcept:
         for mention, document in zip(mentions, documents, strict=True):
             if document is not None and mention not in document:
                 raise ValueError(f"the mention {mention!r} is not in its document")
-        return MentionQueries(list(mentions), list(lefts), list(rights))
+        return pa.table({"entity": mentions, "left": lefts, "right": rights})
 
-    def candidates(self, queries):
-        return pa.array([CONCEPTS for _ in queries.texts])
+    def candidates(self, table):
+        return pa.array([CONCEPTS] * len(table))
 
     def described(self, ranked):
         tiers = ("high", "medium", "low")

@@ -36,7 +36,7 @@ from umls_reranker.lists.read import read_rows
 from umls_reranker.retrieval.deployment import IndexSettings
 from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex
 from umls_reranker.serving.arguments import ServingArguments
-from umls_reranker.serving.bulk import OneProcess
+from umls_reranker.serving.file_jobs import OneProcess
 from umls_reranker.serving.formats import cells
 from umls_reranker.serving.rows import FormatSettings, RankedRows
 
@@ -265,8 +265,8 @@ def test_lists_of_an_index_are_those_that_it_links_with(tmp_path, linker, ending
     assert read.annotations.cuis.tolist() == [cui for *_, cui in MENTIONS]
     assert read.index_keys == ["key"] * 3 and [*read.scores] == ["forms", "lexical"]
     assert len(set(read.annotations.mention_ids)) == 3 and read.lefts[1].endswith("(CP) and ")
-    queries = linker.read(["chest pain", "asthma", "CP"], [TEXT] * 3)
-    linked = linker.lists(queries, [None] * 3)
+    table = linker.read(["chest pain", "asthma", "CP"], [TEXT] * 3)
+    linked = linker.reranker.read_table(linker.with_candidates(table))
     assert read.names.to_list() == linked.names.to_list()
     assert list(read.candidate_types) == list(linked.candidate_types)
 

@@ -29,7 +29,7 @@ def model(tmp_path_factory):
 def calibrated(tmp_path_factory, model):
     """The same, calibrated on `unordered_rows`, with their score."""
     folder = tmp_path_factory.mktemp("models")
-    words = "--lists", write_lists(folder / "own.jsonl", unordered_rows()), "--keep_cross_encoder"
+    words = "--lists", write_lists(folder / "own.jsonl", unordered_rows())
     run_script("calibrate", model, *words, "--output", folder / "new")
     return folder / "new"
 
@@ -238,7 +238,7 @@ def test_mentions_that_a_corpus_annotates_without_a_concept_are_kept_as_errors()
         | {"cui": [["C1"]] if number else []}
         for number in range(10)
     ]
-    lists = usable_lists(Rows.of_mappings(rows), "rows", TypeHierarchy.built_in(), None)
+    lists = usable_lists(Rows.of(rows), "rows", TypeHierarchy.built_in(), None)
     assert len(lists) == 10 and lists.annotations.gold.tolist() == [-1] + [0] * 9
     assert not lists.annotations.in_dictionary[0]
     assert "10 mentions of 10 documents; 1 without their gold concept" in describe_lists(lists, [])
@@ -300,7 +300,7 @@ def test_documents_that_repeat_others_are_counted():
         candidates = [{"name": "cold", "cui": "C1"}, {"name": "fever", "cui": "C2"}]
         row = {"doc_id": f"d{number}", "entity": "cold", "cui": "C1", "left": left}
         rows.append(row | {"candidates": candidates})
-    lists = usable_lists(Rows.of_mappings(rows), "rows", TypeHierarchy.built_in())
+    lists = usable_lists(Rows.of(rows), "rows", TypeHierarchy.built_in())
     said = describe_lists(lists, [])
     assert "48 mentions of 24 documents" in said
     assert "caution: 12 documents repeat" in said and "d12 repeats d0" in said

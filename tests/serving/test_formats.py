@@ -14,10 +14,10 @@ import yaml
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.linking.mentions import UsagiSheets, read_answers, read_mentions
+from umls_reranker.lists.table import LINE, row_table
 from umls_reranker.serving.formats import OmopVocabulary
 from umls_reranker.serving.outputs import OUTPUT_FORMATS, brought, format_of
 from umls_reranker.serving.rows import (
-    LINE,
     RANKED,
     RANKED_TYPE,
     FormatSettings,
@@ -43,7 +43,7 @@ ROWS = [
 
 
 def part(rows, ranked, errors):
-    return RankedRows(rows, pa.array(ranked, pa.list_(RANKED_TYPE)), errors)
+    return RankedRows(row_table(rows), pa.array(ranked, pa.list_(RANKED_TYPE)), errors)
 
 
 PARTS = [part(ROWS[:1], [[BEST, SAME, NEXT]], [None]), part(ROWS[1:], [None], ["no list"])]
@@ -114,7 +114,7 @@ def test_a_part_is_read_as_it_was_saved(tmp_path):
             assert loaded.content.schema.equals(table.schema, check_metadata=True)
             assert loaded.content.equals(table)
         else:
-            assert repr(loaded.content) == repr([row])
+            assert repr(loaded.mappings()) == repr([row])
 
 
 def test_a_format_is_a_class_and_a_line(tmp_path, monkeypatch):

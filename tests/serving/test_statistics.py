@@ -378,7 +378,7 @@ def test_answers_find_their_rows_or_are_refused_with_both_lines(tmp_path):
         path.write_text("mention,gold_cui,reviewed_on\na,C1,1.12.2026")
         list(read_sheet(path))
     with pytest.raises(UserError, match="no row"):
-        answered(Rows.of_mappings([{"mention": "x"}]), Answers(answers(*lines)))
+        answered(Rows.of([{"mention": "x"}]), Answers(answers(*lines)))
 
 
 def test_rows_of_link_become_a_sheet_and_mentions(tmp_path):

@@ -62,29 +62,21 @@ class PrecisionTest:
         target: precision, between 0 and 1.
         confidence: 1 minus the error probability of all certificates, between 0 and 1.
         size_power: sizes to this power are the weights of the added document's size.
-        most_wrong: share of incorrect answers in the added document. Below 1 assumes that no
-            document is worse.
         attempt: 1 for the first certificate, 2 for a later one on new documents, and so on.
 
     Raises:
-        UserError: target, confidence or assumption is not between 0 and 1.
+        UserError: target or confidence is not between 0 and 1.
     """
 
     target: float = 0.95
     confidence: float = 0.95
     size_power: float = SIZE_POWERS[0]
-    most_wrong: float = 1.0
     attempt: int = 1
 
     def __post_init__(self) -> None:
         for name, value in (("target_precision", self.target), ("confidence", self.confidence)):
             if not is_number(value) or not 0.0 < value < 1.0:
                 raise UserError(f"{name}: {value!r} must lie between 0 and 1, such as 0.95")
-        least = 1.0 - self.target
-        if not is_number(self.most_wrong) or not least < self.most_wrong <= 1.0:
-            raise UserError(
-                f"most_wrong: {self.most_wrong!r} must be above {least:.2g} and at most 1"
-            )
 
     @property
     def level(self) -> float:
@@ -116,7 +108,7 @@ class PrecisionTest:
         counts = rng.multinomial(len(size), frequency / len(size), size=POWER_DRAWS)
         draws = self._incorrect_documents(rng, counts, kinds, frequency)
         sizes = np.tile(kinds, 2)
-        correct = np.concatenate([kinds, (1.0 - self.most_wrong) * kinds])
+        correct = np.concatenate([kinds, np.zeros(len(kinds))])
         most = self.level + POWER_ERRORS * np.sqrt(self.level * (1.0 - self.level) / POWER_DRAWS)
         for power in SIZE_POWERS:
             test = replace(self, size_power=power)
@@ -145,7 +137,7 @@ class PrecisionTest:
         answers = np.cumsum(np.repeat(kinds, frequency)[::-1])
         # Chance by the number of largest documents; the fewest that may be so often enough, and
         # more of them.
-        chance = (1.0 - self.target) * answers[-1] / (self.most_wrong * answers)
+        chance = (1.0 - self.target) * answers[-1] / answers
         fewest = int(np.argmax(chance <= MOST_OFTEN_INCORRECT)) + 1
         half = max(1, len(answers) // 2)
         numbers = np.unique(np.round(np.geomspace(min(fewest, half), half, 8)).astype(int))
@@ -163,9 +155,7 @@ class PrecisionTest:
     @property
     def needed(self) -> int:
         """The smallest number of documents of equal size that can pass, without an error."""
-        if self._deficit <= 0:
-            return 1
-        odds = (1.0 - self.target) / self._deficit
+        odds = (1.0 - self.target) / self.target
         return int(np.ceil(round(np.log(self.level) / -np.log1p(odds), 9)))
 
     def added_size(self, size: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -191,7 +181,7 @@ class PrecisionTest:
             expected: (documents,) sum of their scores.
         """
         surplus = expected - self.target * size
-        added = self._deficit * float(self.added_size(size, np.ones((1, len(size))))[0])
+        added = self.target * float(self.added_size(size, np.ones((1, len(size))))[0])
         variance = np.sum(surplus**2 + size - expected) + added**2
         return float((surplus.sum() - added) / np.sqrt(max(variance, 1e-300)))
 
@@ -209,7 +199,7 @@ class PrecisionTest:
         Saddlepoint approximation of Lugannani & Rice (1980), within 1 % of the exact probability.
         """
         surplus = correct - self.target * size
-        added = -self._deficit * self.added_size(size, counts)
+        added = -self.target * self.added_size(size, counts)
         # Of kinds that a draw lacks, 0 instead: the logarithm in `_tail` is not defined for them.
         present = np.where(counts > 0, surplus, 0.0)
         least = np.minimum(present.min(axis=1, initial=0.0), added)
@@ -219,11 +209,6 @@ class PrecisionTest:
         if some.any():
             p[some] = _tail(counts[some].astype(float), present[some], added[some], least[some])
         return p
-
-    @property
-    def _deficit(self) -> float:
-        """How far the added document is below the target, as a share of its size."""
-        return self.target - (1.0 - self.most_wrong)
 
 
 def _shown(value: Any) -> str:
@@ -287,7 +272,6 @@ class Certificate:
         precision: observed share of correct answers among them; None if nothing is certified.
         size_power: power of document sizes in the test, chosen by these sizes.
         size_ratio: size of the largest document over the mean, in accepted answers.
-        most_wrong: assumed largest share of errors in any document's tier; 1 assumes nothing.
         attempt: 1 for the first certificate, 2 for a later one on new documents, and so on.
         target: the precision to certify.
         answers: of enough documents without a certificate, number of the most certain answers,
@@ -304,7 +288,6 @@ class Certificate:
     precision: float | None = None
     size_power: float = 0.5
     size_ratio: float = 1.0
-    most_wrong: float = 1.0
     attempt: int = 1
     target: float = 0.95
     answers: int = 0
@@ -319,11 +302,6 @@ class Certificate:
                 f"{self.threshold:.3f}; {self.coverage:.1%} of the mentions that count for it, "
                 f"of which {self.precision:.1%} are correct"
             ]
-        if self.most_wrong < 1:
-            notes.append(
-                f"assuming that at most {self.most_wrong:.0%} of the tier is "
-                "incorrect in any document"
-            )
         if self.size_ratio > SIMILAR_SIZES:
             notes.append(
                 f"caution: the largest document has {self.size_ratio:.1f} times the mean number of "
@@ -391,7 +369,6 @@ def find_certificate(
         documents_needed=test.needed,
         size_power=test.size_power,
         size_ratio=size_ratio,
-        most_wrong=test.most_wrong,
         attempt=test.attempt,
         target=test.target,
     )
@@ -422,9 +399,7 @@ def _with_shortfall(certificate: Certificate, test: PrecisionTest, tier: _Tier) 
     def fails(percent: int) -> bool:
         return replace(test, target=percent / 100).p_value(tier.size, tier.correct) > test.level
 
-    # Below, the assumed document would have no more errors than the target allows.
-    lowest = max(LOWEST_PERCENT, int(round(100 * (1.0 - test.most_wrong), 9)) + 1)
-    targets = range(lowest, int(np.ceil(100 * test.target)))
+    targets = range(LOWEST_PERCENT, int(np.ceil(100 * test.target)))
     certified = bisect_left(targets, True, key=fails)
     reachable_target = targets[certified - 1] / 100 if certified else None
     return replace(
@@ -482,7 +457,6 @@ def certify(  # noqa: PLR0913 (one call without a model has all of its options)
     calibrate: bool = False,
     certified_before: Collection = (),
     attempt: int = 1,
-    most_wrong: float = 1.0,
     mentions: Sequence[str] | None = None,
 ) -> Certificate:
     """Find the lowest score threshold with certified precision.
@@ -522,9 +496,6 @@ def certify(  # noqa: PLR0913 (one call without a model has all of its options)
         attempt: 1 for the first certificate, 2 for the next, and so on. The first has the whole
             error probability (1 - confidence). Later ones together get a tenth of it, so that
             errors do not add up; they need more documents.
-        most_wrong: assumed largest share of incorrect answers, among those at or above the
-            threshold, in any document. 1 assumes nothing. With 0.5 fewer documents are needed, and
-            the guarantee is as good as the assumption.
         mentions: (n,) texts of the mentions, in the order of their documents: documents with nearly
             the same ones, such as notes copied forward, then count as one. Without them a copy with
             an id of its own counts as further evidence, and a certificate over many copies can be
@@ -533,15 +504,15 @@ def certify(  # noqa: PLR0913 (one call without a model has all of its options)
 
     Raises:
         UserError: lengths differ, scores are not probabilities, labels are neither True nor False,
-            there are fewer than two documents, no document is new, or target, confidence or
-            assumption is not between 0 and 1.
+            there are fewer than two documents, no document is new, or target or confidence
+            is not between 0 and 1.
     """
     if not isinstance(attempt, int) or attempt < 1 or (attempt == 1 and len(certified_before)):
         raise UserError(
             f"attempt: {attempt!r} must be 1, or 2 and more for a certificate after "
             "those of certified_before"
         )
-    test = PrecisionTest(target_precision, confidence, most_wrong=most_wrong, attempt=attempt)
+    test = PrecisionTest(target_precision, confidence, attempt=attempt)
     sample, names = _checked_answers(scores, correct, documents, calibrate)
     former = {*map(str, certified_before)}
     is_new = np.array([name not in former for name in names], bool)
@@ -549,7 +520,7 @@ def certify(  # noqa: PLR0913 (one call without a model has all of its options)
         if len(mentions) != len(names):
             raise UserError(f"{len(mentions):,} mentions of {len(names):,} scores: give one each")
         # Loading a model needs none of this.
-        from ..lists.labels import joined_by_mentions
+        from ..lists.duplicates import joined_by_mentions
 
         joined = joined_by_mentions(names.tolist(), list(map(str, mentions)))
         is_new = ~np.isin(joined, joined[~is_new])

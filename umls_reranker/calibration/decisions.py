@@ -414,7 +414,12 @@ def _table_of(
         node: TypeThreshold(**row)
         for node, row in {**entry["types"], DEFAULT: entry["default"]}.items()
     }
-    certificate = None if entry["certificate"] is None else Certificate(**entry["certificate"])
+    certificate = None
+    if entry["certificate"] is not None:
+        values = dict(entry["certificate"])
+        # Of earlier versions, which had it at 1 in every model.
+        values.pop("most_wrong", None)
+        certificate = Certificate(**values)
     for node, row in rows.items():
         if not 0.0 <= row.low <= row.accept <= 1.0:
             raise TypeError(f"thresholds of {node} are not in order")

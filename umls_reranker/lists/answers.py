@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ..core.errors import UserError, warn_caller
 from .columns import CUI_LESS, GOLD_KEYS, gold_parts, id_text
 from .read import Rows, gold_of_cell, sheet_rows
+from .table import table_of_mappings
 
 ANSWER = "gold_cui"
 # The most lines that a message about several names.
@@ -226,4 +227,5 @@ def answered(rows: Rows, answers: Answers) -> tuple[Rows, list[str]]:
             "left out; figures and certificates hold for mentions like those with one"
         )
     positions = [rows.positions[at] for at in retained]
-    return Rows(positions, [content[at] for at in retained]), [places[at] for at in retained]
+    answered_rows = table_of_mappings([content[at] for at in retained])
+    return Rows(positions, answered_rows), [places[at] for at in retained]

@@ -162,7 +162,7 @@ def usagi_sheets(options: argparse.Namespace, reviewed: Sequence[Path] = ()) -> 
 
 def rerank_file(options: argparse.Namespace) -> int:
     """Rank the rows of a file; return the exit code, which is 1 if a row has an error."""
-    from ..serving.bulk import BulkJob
+    from ..serving.file_jobs import BulkJob
     from ..serving.reranker import UMLSReranker
 
     recipe = load_served(options.model)
@@ -233,7 +233,7 @@ def run_job(job: Any, kind: Any, settings: dict[str, Any], *names: Any) -> int:
         settings: options of `from_pretrained`.
         names: what it loads; the output must not be a file of it.
     """
-    from ..serving.bulk import OneProcess
+    from ..serving.file_jobs import OneProcess
 
     for name in names:
         require_another(job.target, Path(name).rglob("*"))

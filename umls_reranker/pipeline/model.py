@@ -102,13 +102,11 @@ def calibrate_run(recipe: Recipe) -> None:
             return
         IndexSettings.load(run.path).verify(run.path)
         source = checkpoint_of_run(recipe, run)
-        # The cross-encoder was trained for this, so it stays.
         new = calibrate_lists(
             source,
             with_joined_documents(run.lists("calibration")),
             recipe.calibration,
             recipe.run.seed,
-            keep_cross_encoder=True,
             each_row_is_a_document=True,
         )
         with stage.writing() as (folder, summary):
@@ -155,7 +153,6 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
         lists,
         settings,
         options.seed,
-        keep_cross_encoder=options.keep_cross_encoder,
         each_row_is_a_document=options.each_row_is_a_document,
     )
     save_calibrated(source, new, options.output)

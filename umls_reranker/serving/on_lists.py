@@ -26,8 +26,6 @@ from ..calibration.features import (
     refuse_feature_names,
 )
 from ..calibration.fitting import (
-    MOST_NATS_LOST,
-    STANDARD_ERRORS,
     CrossEncoderLogits,
     FitOptions,
     Fitted,
@@ -85,6 +83,11 @@ from .reranker import UMLSReranker
 from .statistics import Histogram, reference_content
 
 RESAMPLES = 1000
+# The cross-encoder is worth its time if it lowers the mean log loss of held-out lists by more than
+# these nats, which is what one calibrator is better than another, even at the lower end of the 95 %
+# interval.
+FEWEST_NATS = 0.002
+STANDARD_ERRORS = 1.96
 # Name of the lists in reports and calibrator.json.
 SPLIT = "labelled"
 PAGE = "report.html"
@@ -177,7 +180,7 @@ def calibrate(
     folder_or_repo = None if model is None else str(model)
     source = ModelSource.load(folder_or_repo)
     lists = usable_lists(
-        Rows.of_mappings(rows),
+        Rows.of(rows),
         Path("rows"),
         source.hierarchy,
         dictionary,
@@ -201,7 +204,6 @@ def calibrate_lists(
     settings: CalibrationArguments,
     seed: int = 13,
     *,
-    keep_cross_encoder: bool = False,
     each_row_is_a_document: bool = False,
 ) -> Calibrated:
     """Score the lists, fit everything on them, and measure on held-out documents.
@@ -215,7 +217,6 @@ def calibrate_lists(
         lists: the labelled lists.
         settings: features, calibrator and certificate; by default all features of the lists.
         seed: seed of the folds of documents.
-        keep_cross_encoder: whether to weigh the cross-encoder even if it adds nothing.
         each_row_is_a_document: whether documents of one mention each may certify.
 
     Raises:
@@ -228,11 +229,6 @@ def calibrate_lists(
     if features is None:
         has_cross_encoder = _can_be_weighed(source.cross_encoder, data.lists)
         features = usable_features(data.lists, has_cross_encoder=has_cross_encoder)
-    options = FitOptions(
-        may_certify=data.may_certify,
-        may_drop_cross_encoder=not keep_cross_encoder,
-        compares=True,
-    )
     fit = fit_calibration(
         data.lists,
         data.cross_encoder,
@@ -240,7 +236,7 @@ def calibrate_lists(
         replace(settings, features=features),
         seed,
         data.history,
-        options,
+        FitOptions(may_certify=data.may_certify),
     )
     is_measured = data.lists.annotations.is_random_sample
     measured = data.lists.take(is_measured)
@@ -248,7 +244,7 @@ def calibrate_lists(
     whole = data.whole_lists.take(is_measured)
     free = free_baselines(whole, document_folds(whole.annotations.documents, seed))
     of_lists = systems_of_lists(data.whole_lists, settings, seed)
-    systems = of_lists | _models_compared(source, data, fit) | free
+    systems = of_lists | _model_before(source, data) | free
     documents = Documents.of(measured.annotations.documents, RESAMPLES, seed)
     metrics, outcomes = measure(
         measured, fit.decisions.take(is_measured), logits, systems, documents, SPLIT
@@ -260,7 +256,6 @@ def calibrate_lists(
         note = ROWS_COUNTED if data.may_certify else NOTHING_CERTIFIED
         metrics["notes"].append(note)
     _compare_with_free(free, metrics, outcomes, documents)
-    metrics["figures"] |= _nats_of_the_other(fit)
     if not fit.is_held_out:
         metrics["notes"].append(NOT_HELD_OUT)
     calibration = _of_source(fit, lists)
@@ -293,17 +288,6 @@ def _compare_with_free(
                 f"no more precise than {title_of(name)}, which costs nothing, where that answers; "
                 + metrics["verdict"]
             )
-
-
-def _nats_of_the_other(fit: Fitted) -> dict[str, Any]:
-    """The difference of log loss, in nats, by which the cross-encoder was kept or left out."""
-    choice = fit.facts.get("cross_encoder", {})
-    if fit.compared is None or choice["nats_gained"] is None:
-        return {}
-    name = "list_fusion" if choice["kept"] else "all_features"
-    value = choice["nats_gained"] if choice["kept"] else -choice["nats_gained"]
-    reach = STANDARD_ERRORS * choice["standard_error"]
-    return {f"systems/{name}/nats": {"value": value, "low": value - reach, "high": value + reach}}
 
 
 def _of_source(fit: Fitted, lists: AnnotatedLists) -> Calibration:
@@ -380,8 +364,8 @@ def _can_be_weighed(cross_encoder: PairScorer | None, lists: AnnotatedLists) -> 
     return bool((legible & has_gold).any())
 
 
-def _models_compared(source: ModelSource, data: LabelledLists, fit: Fitted) -> dict[str, System]:
-    """The model before, and the model with the other choice about the cross-encoder."""
+def _model_before(source: ModelSource, data: LabelledLists) -> dict[str, System]:
+    """The model before, unless it was calibrated on these lists."""
     is_measured = data.lists.annotations.is_random_sample
     measured = data.lists.take(is_measured)
     systems = {}
@@ -396,9 +380,6 @@ def _models_compared(source: ModelSource, data: LabelledLists, fit: Fitted) -> d
         # About lists of another source it decides nothing.
         accepted = former.accepted if before.has_tiers.any() else None
         systems["model_before"] = former._replace(accepted=accepted)
-    if fit.compared is not None:
-        name = "list_fusion" if fit.calibration.uses_cross_encoder else "all_features"
-        systems[name] = System.of(Outcomes.of(measured, fit.compared.take(is_measured)))
     return systems
 
 
@@ -414,7 +395,6 @@ def _facts(source: ModelSource, data: LabelledLists, fit: Fitted) -> dict[str, A
         "scores": [name for name in lists.scores if not name.endswith(FOUND)],
         "known_documents": data.known_documents,
         "calibrated_again": data.is_again,
-        "kept_cross_encoder": fit.facts.get("cross_encoder", {}).get("kept"),
         "repeated_candidates": len(data.whole_lists.owner) - len(lists.owner),
     }
 
@@ -582,16 +562,19 @@ def _about_high(new: Calibrated) -> Iterator[str]:
 
 
 def _about_cross_encoder(fitted: dict[str, Any]) -> Iterator[str]:
-    """Whether the cross-encoder stays, and what pruning costs; nothing if there was no choice."""
-    choice = fitted.get("cross_encoder")
-    if choice is None:
+    """What the cross-encoder gains, and what pruning costs; nothing if it is not weighed."""
+    gain = fitted.get("cross_encoder")
+    if gain is None:
         return
-    outcome = "kept" if choice["kept"] else "left out"
-    yield (
-        f"the cross-encoder is {outcome}: unless "
-        "--keep_cross_encoder is given, it must save log loss on held-out lists, more than "
-        f"{MOST_NATS_LOST} nats at the lower end of the interval"
-    )
+    if gain["nats_gained"] is not None:
+        reach = STANDARD_ERRORS * gain["standard_error"]
+        line = (
+            f"the cross-encoder saves {gain['nats_gained']:.4f} nats of log loss on held-out "
+            f"lists, +/- {reach:.4f}"
+        )
+        if gain["nats_gained"] - reach <= FEWEST_NATS:
+            line += "; that may be nothing: without MODEL, or of built-in-fast, there is none"
+        yield line
     if pruning := fitted.get("pruning"):
         yield (
             f"it scores {pruning['scored']:.1%} of the candidates; pruning the others changes "
@@ -628,7 +611,7 @@ def evaluate(
         UserError: a row is invalid (it is named).
     """
     lists = usable_lists(
-        Rows.of_mappings(rows),
+        Rows.of(rows),
         Path("rows"),
         reranker.thresholds.hierarchy,
         dictionary,

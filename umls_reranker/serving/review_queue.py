@@ -15,9 +15,10 @@ import pyarrow as pa
 from ..core.errors import UserError
 from ..core.files import written
 from ..lists.answers import ANSWER, FREQUENCY, first_of, term_of
-from ..lists.columns import GOLD_KEYS, concept_id, gold_parts, id_text
+from ..lists.candidates import concept_id
+from ..lists.columns import GOLD_KEYS, gold_parts, id_text
 from ..lists.labels import with_document
-from ..lists.read import ERROR
+from ..lists.table import ERROR, table_of_mappings
 from ..vocab.text import normalize_name
 from ..vocab.types import TypeHierarchy
 from .rows import RANKED, FormatSettings, LinesFormat, OutputFormat, RankedRows, json_line
@@ -206,9 +207,12 @@ def write_queue(
         lists = path.with_name(path.stem + ending)
         sheet = ReviewSheet(FormatSettings(top=top, for_spreadsheet=for_spreadsheet))
         outputs = {lists: ListLines(), path: sheet}
+    ranked = RankedRows(
+        table_of_mappings(selected), ranked=pa.nulls(len(rows)), errors=[None] * len(rows)
+    )
     for file, kind in outputs.items():
         with written(file) as partial:
-            kind.write(partial, [RankedRows(selected, pa.nulls(len(rows)), [None] * len(rows))])
+            kind.write(partial, [ranked])
     return lists
 
 

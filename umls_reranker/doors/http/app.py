@@ -304,7 +304,7 @@ class Service:
         short = _short(request.mentions)
         mentions = list(short.values())
         with self.admitted(len(request.mentions), [*short]):
-            queries = await run_in_threadpool(
+            table = await run_in_threadpool(
                 linker.read,
                 [one.mention for one in mentions],
                 [request.document] * len(mentions),
@@ -312,12 +312,13 @@ class Service:
                 [one.left for one in mentions],
                 [one.right for one in mentions],
             )
-            lists = await run_in_threadpool(lambda: linker.candidates(queries).to_pylist())
+            lists = await run_in_threadpool(lambda: linker.candidates(table).to_pylist())
             index_key = linker.retriever.index_key
+            read_columns = [table[key].to_pylist() for key in ("entity", "left", "right")]
             calls = [
                 Call(text, candidates, one.entity_type, left, right, index_key=index_key)
                 for one, candidates, text, left, right in zip(
-                    mentions, lists, *queries, strict=True
+                    mentions, lists, *read_columns, strict=True
                 )
             ]
             ranked = await self.batcher.rank(calls)
