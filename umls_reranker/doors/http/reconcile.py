@@ -43,7 +43,7 @@ TIER_NUMBERS = {tier: number for number, tier in enumerate(reversed(TIERS))}
 MOST_TYPES = 30
 MOST_SUGGESTED = 10
 PREVIEW_WIDTH = 430
-PREVIEW_HEIGHT = 300
+PREVIEW_HEIGHT = 200
 # A preview runs nothing and loads nothing.
 PREVIEW_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 FORM = "application/x-www-form-urlencoded"
