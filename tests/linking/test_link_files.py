@@ -31,6 +31,7 @@ from umls_reranker.linking.link_files import (
     LinkJob,
     LinkPartitions,
 )
+from umls_reranker.linking.ruled_out import without_concepts
 from umls_reranker.lists.labels import labelled_lists
 from umls_reranker.lists.read import read_rows
 from umls_reranker.retrieval.deployment import IndexSettings
@@ -347,6 +348,36 @@ def test_answers_of_reviewers_stay_and_the_rest_is_left_to_review(tmp_path, link
         ("", "true", "", "CUI-less", ""),
     ]
     assert rows[0]["answer"] == "C9000012" and rows[0]["answer_score"]
+
+
+def test_what_a_reviewer_ruled_out_is_no_answer(tmp_path, linker):
+    write_lists(tmp_path / "in.jsonl", [{"mention": "head cold"}, {"mention": "asthma"}])
+    head = "subject_label\tpredicate_id\tpredicate_modifier\tobject_id\tmapping_justification\n"
+    decision = "skos:exactMatch\tNot\tumls:{}\tsemapv:ManualMappingCuration\n"
+    sheet = tmp_path / "negative.sssom.tsv"
+    rows = [f"head cold\t{decision.format('C9000004')}", f"asthma\t{decision.format('C9000004')}"]
+    sheet.write_text(head + "".join(rows))
+    counts, job = run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "all.jsonl")
+    options = {"reviewed": [sheet]}
+    counts, job = run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "out.jsonl", **options)
+    before, after = (
+        [json.loads(line)["ranked"] for line in (tmp_path / name).read_text().splitlines()]
+        for name in ("all.jsonl", "out.jsonl")
+    )
+    assert before[0][0]["cui"] == "C9000004" and counts["ruled_out"] == 1
+    # Its place stays empty: the second is not the first now.
+    assert after[0] == before[0][1:] and after[0][0]["rank"] == 2
+    assert after[1] == [item for item in before[1] if item["cui"] != "C9000004"]
+    assert any("ruled out" in line for line in job.said(linker, counts))
+
+
+def test_a_tier_of_what_was_ruled_out_is_not_counted():
+    items = [{"cui": cui, "tier": "high", "accepted": True} for cui in ("C1", "C2")]
+    ranked = Table.from_pylist([{"ranked": items}, {"ranked": None}, {"ranked": items[1:]}])
+    rows = RankedRows([{}] * 3, ranked["ranked"].combine_chunks(), [None, "error", None])
+    left, changes = without_concepts(rows, {0: {"C1"}, 2: {"C1"}})
+    assert left.ranked.to_pylist() == [items[1:], None, items[1:]]
+    assert changes == {"ruled_out": 1, "accepted": -1, "high": -1, "reject": 1}
 
 
 def test_all_answers_that_the_index_lacks_are_named_at_once(tmp_path, linker):

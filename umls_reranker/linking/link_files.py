@@ -33,6 +33,7 @@ from .mentions import (
     require_ends,
     span_columns,
 )
+from .ruled_out import without_concepts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,6 +111,11 @@ class LinkJob(FileJob):
                 f"{counts['reviewed']:,} mentions have the answer of a reviewer, of "
                 f"{self.answers.count:,} answers in the sheets"
             )
+            if counts["ruled_out"]:
+                yield (
+                    f"the answer to {counts['ruled_out']:,} mentions was ruled out by a reviewer; "
+                    "no other is accepted there"
+                )
 
 
 def linked_rows(linker: ConceptLinker, rows: Rows, top: int) -> RankedRows:
@@ -135,14 +141,21 @@ def _with_reviewed(
     """
     content = rows.mappings()
     counts = Counter(linked.counts)
+    ruled_out: dict[int, set[str]] = {}
     for number, place in enumerate(zip(content, rows.positions, rows.documents, strict=True)):
         answer = answers.of(*place)
+        if answer is not None and answer.ruled_out:
+            known_ids, _ = find_ids(answer.ruled_out, linker.concepts)
+            ruled_out[number] = {*filter(None, known_ids)}
         if answer is None or answer.gold is None:
             continue
         if _fault_of(linker, answer):
             refuse_ids(list(filter(None, (_fault_of(linker, each) for each in answers.given))))
         content[number] |= _reviewed(linker, answer)
         counts["reviewed"] += 1
+    if ruled_out:
+        linked, removed = without_concepts(linked, ruled_out)
+        counts.update(removed)
     return linked._replace(content=table_of_mappings(content), counts=counts)
 
 
