@@ -143,7 +143,7 @@ def test_where_a_candidate_is_only_wrong_no_candidate_counts_as_correct(tmp_path
     lists = [candidates_row("flu", "C1", "C2"), candidates_row("cold", "C2", "C3")]
     lists += [candidates_row("pain", "C1", "C2")]
     with pytest.warns(UserWarning) as caught:
-        joined, _ = answered(Rows.of_mappings(lists), sssom_answers(tmp_path, rows))
+        joined, _ = answered(Rows.of(lists), sssom_answers(tmp_path, rows))
     # Of the last, the list lacks the candidate: nothing is known about what it has.
     assert [row["mention"] for row in joined.mappings()] == ["flu", "cold"]
     assert joined.mappings()[0]["cui"] == "CUI-less" and "C2" in joined.mappings()[1]["cui"]
