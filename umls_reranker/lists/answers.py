@@ -1,7 +1,8 @@
 """Answers of reviewers, from sheets with a line for each term, and the rows that they answer.
 
-A sheet has ``mention``, ``gold_cui`` (`read.gold_of_cell`; blank: nobody answered), and optionally
-``doc_id``, ``mention_id``, ``source_code``, ``left``, ``right``, ``reviewer``, ``reviewed_on``.
+A sheet has ``mention``, ``choice`` or ``gold_cui`` (`choices.gold_of_line`; blank: nobody
+answered), and optionally ``doc_id``, ``mention_id``, ``source_code``, ``left``, ``right``,
+``reviewer``, ``reviewed_on``.
 """
 
 from collections import defaultdict
@@ -12,11 +13,11 @@ from typing import Any, NamedTuple
 
 from ..core.errors import UserError, warn_caller
 from .candidates import concept_id
+from .choices import ANSWER, CHOICE, gold_of_line
 from .columns import CUI_LESS, GOLD_KEYS, gold_parts, id_text
-from .read import Rows, gold_of_cell, sheet_rows
+from .read import Rows, sheet_rows
 from .table import table_of_mappings
 
-ANSWER = "gold_cui"
 # The most lines that a message about several names.
 MOST_NAMED = 10
 # Keys of a term's own code, and its vocabulary, and how often it occurs: ours, and others'.
@@ -192,9 +193,8 @@ def read_sheet(path: Path) -> Iterator[tuple[dict[str, str], Answer]]:
     Raises:
         UserError: the file cannot be read, or a cell is no answer or no day; names the line.
     """
-    for position, cells in sheet_rows(path, (ANSWER,), ("mention", "entity")):
-        gold = gold_of_cell(position, ANSWER, cells[ANSWER].removeprefix("'")) or None
-        yield cells, answer_of_cells(position, cells, gold)
+    for position, cells in sheet_rows(path, (CHOICE, ANSWER), ("mention", "entity")):
+        yield cells, answer_of_cells(position, cells, gold_of_line(position, cells))
 
 
 def answer_of_cells(position: Any, cells: Mapping[str, str], gold: Any) -> Answer:
