@@ -370,8 +370,8 @@ def test_answers_find_their_rows_or_are_refused_with_both_lines(tmp_path):
     with pytest.raises(UserError, match=r"^here: .*'flu'.*\.csv:2 "):
         found.of({"mention_id": 1, "mention": "flu"}, "here")
     for again in ("1,a,cold,C9,", ",b,cold,C9,"):
-        with pytest.raises(UserError, match=r"\d\.csv:2: .* C9, but C\d in .*\.csv:\d"):
-            both = Answers([*answers(*lines), *answers(again)])
+        with pytest.raises(UserError, match=r"\d\.csv:5: .* C9, but C\d in .*\.csv:\d"):
+            both = Answers(answers(*lines, again))
             both.of({"mention": "cold", "source_code": "b"}, "here")
     with pytest.raises(UserError, match=r"\.csv:2: reviewed_on"):
         path = tmp_path / "day.csv"

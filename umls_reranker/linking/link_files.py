@@ -111,6 +111,7 @@ class LinkJob(FileJob):
                 f"{counts['reviewed']:,} mentions have the answer of a reviewer, of "
                 f"{self.answers.count:,} answers in the sheets"
             )
+            yield from self.answers.agreement()
             if counts["ruled_out"]:
                 yield (
                     f"the answer to {counts['ruled_out']:,} mentions was ruled out by a reviewer; "
