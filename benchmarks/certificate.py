@@ -30,9 +30,11 @@ import numpy as np
 from scipy.stats import binom
 
 from umls_reranker.calibration.arguments import CalibrationArguments
-from umls_reranker.calibration.certificate import PrecisionTest, certify, find_certificate
+from umls_reranker.calibration.certificate import find_certificate
+from umls_reranker.calibration.certify import certify
 from umls_reranker.calibration.features import CROSS_ENCODER
 from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
+from umls_reranker.calibration.precision_test import PrecisionTest
 from umls_reranker.calibration.probabilities import rank
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.evaluation.metrics import Outcomes
