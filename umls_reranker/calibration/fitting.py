@@ -406,7 +406,7 @@ def _fit_model(
         data.settings,
         complete=complete,
         for_certificate=data.for_certificate,
-        share=data.share if is_held_out else 0.0,
+        share=data.share * is_held_out,
     )
     return _FittedModel(replace(model, thresholds=thresholds), scores, is_held_out)
 

@@ -373,18 +373,21 @@ def calibrate_lists(
     gain = metrics["figures"]["gain"]
     metrics["verdict"] = verdict(gain, len(measured), documents.count) + best_row(metrics)
     if have_own_documents(data.lists):
-        metrics["notes"].append(ROWS_COUNTED if each_row_is_a_document else NOTHING_CERTIFIED)
+        note = ROWS_COUNTED if each_row_is_a_document else NOTHING_CERTIFIED
+        metrics["notes"].append(note)
     _compare_with_free(free, metrics, outcomes, documents)
     metrics["figures"] |= _nats_of_the_other(fit)
     if not fit.is_held_out:
         metrics["notes"].append(NOT_HELD_OUT)
     calibration = _of_source(fit, lists)
     new = Calibrated(settings, seed, calibration, {**calibration.fitted_on}, outcomes, metrics)
-    return new if plan is None else _after_look(new, source, plan)
+    return _after_look(new, source, plan)
 
 
-def _after_look(new: Calibrated, source: ModelSource, plan: LookPlan) -> Calibrated:
+def _after_look(new: Calibrated, source: ModelSource, plan: LookPlan | None) -> Calibrated:
     """The calibration with the study that its history and `note_look` keep."""
+    if plan is None:
+        return new
     study, looked = plan.looked(new.calibration.thresholds.certificate)
     history = new.calibration.history
     if source.reranker is not None:

@@ -66,11 +66,13 @@ def select_for_review(
     rows_of_document: dict[str, list[int]] = {}
     for number, document in enumerate(documents_of(rows)):
         rows_of_document.setdefault(document, []).append(number)
-    _, order = StudySettings(looks=1).draw(list(rows_of_document), seed) if rows else (None, [])
+    numbers = np.random.default_rng(seed).permutation(len(rows_of_document))
+    names = list(rows_of_document)
     drawn: list[int] = []
-    for document in order:
+    # As `Study.draw` orders the documents.
+    for number in numbers.tolist():
         if len(drawn) < round(count * random_share):
-            drawn += rows_of_document[document]
+            drawn += rows_of_document[names[number]]
     strings = {normalize_name(term_of(rows[number]).text) for number in drawn}
     doubtful: list[int] = []
     # Rows without candidates are not doubtful.
@@ -121,12 +123,16 @@ def write_sample_study(
         return ""
     coverage = 1.0
     if are_terms and settings.looks is None:
-        tops = [row[RANKED][0]["score"] if row[RANKED] else np.nan for row in rows]
-        scores = np.array(tops, np.float64)
+        scores = np.full(len(rows), np.nan)
+        for number, row in enumerate(rows):
+            if row[RANKED]:
+                scores[number] = row[RANKED][0]["score"]
         coverage = expected_tier_coverage(scores, settings.target_precision)
     study, _ = settings.draw(documents, seed, coverage)
-    keys = {id_text(row.get("index_key")) or "" for row in rows}
-    system = {"index": keys.pop()} if len(keys) == 1 and keys != {""} else {}
+    keys = {id_text(row.get("index_key")) for row in rows}
+    system = {}
+    if len(keys) == 1 and keys != {None}:
+        system["index"] = keys.pop()
     return write_study(study, sheet, system, coverage)
 
 

@@ -39,7 +39,9 @@ class Sample:
     def parse(cls, text: str, seed: int) -> Sample:
         """Read ``200`` or ``201-400``; `ValueError` if it is neither."""
         first, mark, last = text.partition("-")
-        sample = cls(int(first), int(last), seed) if mark else cls(1, int(first), seed)
+        sample = cls(1, int(first), seed)
+        if mark:
+            sample = cls(int(first), int(last), seed)
         if not 1 <= sample.first <= sample.last:
             raise ValueError(text)
         return sample
@@ -145,7 +147,13 @@ def write_study(
         A line about it.
     """
     path = study_path(sheet)
-    replace(study, system=system).save(path)
+    study = replace(study, system=system)
+    if path.is_file():
+        former = Study.load(path)
+        # What was spent stays so when a sheet is written again.
+        if former.id == study.id:
+            study = former.joined(study)
+    study.save(path)
     numbers = [f"{look.documents:,}" for look in study.looks]
     if not numbers:
         return (
