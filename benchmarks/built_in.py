@@ -166,7 +166,7 @@ def fit_model(known, path: Path, encoder: Path | None, folder: Path) -> None:
     of_network = (CROSS_ENCODER,) if encoder else ()
     features = [*of_network, *FEATURES, *OWN]
     settings = CalibrationArguments(features, "beta", target_precision=UNREACHED)
-    new = calibrate_lists(source, without_scores(shown), settings, SEED, keep_cross_encoder=True)
+    new = calibrate_lists(source, without_scores(shown), settings, SEED)
     models = [*new.calibration.models]
     logits = CrossEncoderLogits(source.cross_encoder, lists)
     for name, missing in ORDERED.items():

@@ -1,12 +1,14 @@
 """Count the calls inside the package of one `rerank` and of one `link`, by module and function.
 
     python benchmarks/calls.py rerank
-    python benchmarks/calls.py link
+    python benchmarks/calls.py rerank --typed
+    python benchmarks/calls.py rerank --warm --model runs/quickstart/model
+    python benchmarks/calls.py link --warm
 
 `rerank` ranks two candidates by name and id; `link` reads three mentions from CSV, links them with
-an index of six names and writes CSV. Both take the model built-in and are the first call after
-loading. A call is that of a Python function of the package, of a generator one for each value.
-Comprehensions and generator expressions count with the function that they stand in.
+an index of six names and writes CSV. The call that is counted is the first after loading, or with
+`--warm` the second. A call is that of a Python function of the package, of a generator one for each
+value. Comprehensions and generator expressions count with the function that they stand in.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from umls_reranker import ConceptLinker, UMLSReranker
 PACKAGE = Path(umls_reranker.__file__).parent
 NAMES = "id,name\nC1,cold\nC1,common cold\nC2,fever\nC3,influenza\nC3,flu\nC4,heart\n"
 MENTIONS = "doc_id,mention\n1,common cold\n1,fever\n2,flu\n"
+TYPED_MENTIONS = "doc_id,mention,entity_type\n1,common cold,T047\n1,fever,T184\n2,flu,T047\n"
 
 
 def counted(function: Callable[[], Any]) -> Counter[tuple[str, str]]:
@@ -46,25 +49,26 @@ def counted(function: Callable[[], Any]) -> Counter[tuple[str, str]]:
     return calls
 
 
-def rerank(folder: Path) -> Counter[tuple[str, str]]:
-    """Rank two candidates."""
+def rerank(model: str, is_typed: bool, folder: Path) -> Callable[[], Any]:
+    """A call that ranks two candidates."""
     candidates = [{"name": "Common Cold", "cui": "C1"}, {"name": "cold temperature", "cui": "C2"}]
-    reranker = UMLSReranker.from_pretrained("built-in")
-    return counted(lambda: reranker.rerank("cold", candidates))
+    entity_type = "T047" if is_typed else None
+    reranker = UMLSReranker.from_pretrained(model)
+    return lambda: reranker.rerank("cold", candidates, entity_type=entity_type)
 
 
-def link(folder: Path) -> Counter[tuple[str, str]]:
-    """Link the mentions of a file."""
+def link(model: str, is_typed: bool, folder: Path) -> Callable[[], Any]:
+    """A call that links the mentions of a file."""
     from umls_reranker.linking.link_files import LinkJob
-    from umls_reranker.serving.bulk import OneProcess
+    from umls_reranker.serving.file_jobs import OneProcess
 
     (folder / "names.csv").write_text(NAMES)
-    (folder / "mentions.csv").write_text(MENTIONS)
+    (folder / "mentions.csv").write_text(TYPED_MENTIONS if is_typed else MENTIONS)
     words = ["umls_reranker", "index", folder / "names.csv", folder / "index"]
     subprocess.run([sys.executable, "-m", *words], check=True, capture_output=True)
-    linker = ConceptLinker.from_pretrained("built-in", folder / "index")
-    job = LinkJob(folder / "mentions.csv", folder / "linked.csv")
-    return counted(lambda: job.run(linker, OneProcess()))
+    linker = ConceptLinker.from_pretrained(model, folder / "index")
+    job = LinkJob(folder / "mentions.csv", folder / "linked.csv", overwrite=True)
+    return lambda: job.run(linker, OneProcess())
 
 
 def main() -> None:
@@ -72,10 +76,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=("rerank", "link"))
-    what = parser.parse_args().what
+    parser.add_argument("--model", default="built-in", help="folder of a model")
+    parser.add_argument("--warm", action="store_true", help="count the second call")
+    parser.add_argument("--typed", action="store_true", help="mentions with a semantic type")
+    arguments = parser.parse_args()
     warnings.simplefilter("ignore")
+    prepare = {"rerank": rerank, "link": link}[arguments.what]
     with tempfile.TemporaryDirectory() as folder:
-        calls = {"rerank": rerank, "link": link}[what](Path(folder))
+        call = prepare(arguments.model, arguments.typed, Path(folder))
+        if arguments.warm:
+            call()
+        calls = counted(call)
     by_module: Counter[str] = Counter()
     for (module, _), count in calls.items():
         by_module[module] += count

@@ -5,6 +5,7 @@
     python benchmarks/certificate.py --choices 200
     python benchmarks/certificate.py --repeated 500
     python benchmarks/certificate.py --labels 200
+    python benchmarks/certificate.py --looks 2000
 
 Target precision 0.95 at confidence 0.95. The first form draws documents whose answers are correct a
 little less often than that, so that every certificate is wrong; "could be certified" are draws with
@@ -14,8 +15,9 @@ target in expectation: the tier is granted if errors stay within it after one mo
 second form draws lists with a score and logits of little worth, so that the cross-encoder may stay
 or be left out; the tier high as it is served is measured on new lists. The third draws notes that
 stand under several ids, with 5 % of the words changed. The fourth calls `certify`, without and with
-the texts of mentions, for notes that are copied or whose labels are partly wrong. Coverage on
-calibrated scores is a part of golden.py.
+the texts of mentions, for notes that are copied or whose labels are partly wrong. The fifth is of
+users who label step by step, under a plan of looks and where each look is tested at 5 %
+(`label_looks.py`). Coverage on calibrated scores is a part of golden.py.
 """
 
 import argparse
@@ -26,20 +28,24 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+import label_looks
 import numpy as np
 from scipy.stats import binom
 
 from umls_reranker.calibration.arguments import CalibrationArguments
-from umls_reranker.calibration.certificate import PrecisionTest, certify, find_certificate
+from umls_reranker.calibration.certificate import find_certificate
+from umls_reranker.calibration.certify import certify
 from umls_reranker.calibration.features import CROSS_ENCODER
 from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
+from umls_reranker.calibration.precision_test import PrecisionTest
 from umls_reranker.calibration.probabilities import rank
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.evaluation.metrics import Outcomes
 from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
-from umls_reranker.lists.columns import MentionColumns
-from umls_reranker.lists.labels import labelled_lists, with_joined_documents
+from umls_reranker.lists.duplicates import with_joined_documents
+from umls_reranker.lists.labels import labelled_lists
 from umls_reranker.lists.read import RowPosition, Rows
+from umls_reranker.lists.table import mention_table
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.vocab.types import TypeHierarchy
 
@@ -285,8 +291,8 @@ def drawn_lists(
     names = [{"name": f"name {position}", "cui": f"C{position:07d}"} for position in range(size)]
     # No string is seen twice, so counts say nothing.
     strings = [f"mention {number}" for number in rng.integers(1 << 62, size=n)]
-    columns = MentionColumns(strings, [names] * n)
-    lists = CandidateLists.from_columns(TypeHierarchy.built_in(), columns)
+    columns = mention_table(strings, [names] * n)
+    lists = CandidateLists.from_table(TypeHierarchy.built_in(), columns)
     every = np.ones(n, bool)
     ids = [item["cui"] for item in names]
     alternatives = np.empty(n, object)
@@ -312,16 +318,14 @@ def drawn_lists(
 
 
 class ServedTier(NamedTuple):
-    """The tier high on new lists, of a calibration that may leave its cross-encoder out.
+    """The tier high on new lists, of a calibration of a retriever and a cross-encoder.
 
     Attributes:
         coverage, precision: of the tier; precision 1 if it is empty.
-        is_kept: whether the cross-encoder is weighed.
     """
 
     coverage: float
     precision: float
-    is_kept: bool
 
 
 def served_tier(documents: int, logit_weight: float, rng: np.random.Generator) -> ServedTier:
@@ -334,7 +338,7 @@ def served_tier(documents: int, logit_weight: float, rng: np.random.Generator) -
         StringCounts.fit([]),
         settings,
         int(rng.integers(1 << 31)),
-        options=FitOptions(may_drop_cross_encoder=True, has_fallbacks=False),
+        options=FitOptions(has_fallbacks=False),
     )
     new, logits = drawn_lists(5000, logit_weight, rng)
     decisions = rank(new, Scores(logits, 0), fit.calibration)
@@ -343,7 +347,6 @@ def served_tier(documents: int, logit_weight: float, rng: np.random.Generator) -
     return ServedTier(
         coverage=float(is_high.mean()),
         precision=float(outcomes.correct[is_high].mean()) if is_high.any() else 1.0,
-        is_kept=fit.facts["cross_encoder"]["kept"],
     )
 
 
@@ -411,23 +414,26 @@ def main() -> None:
     )
     parser.add_argument("--draws", type=int, default=5000)
     parser.add_argument(
-        "--choices", type=int, help="run only calibrations that may leave the cross-encoder out"
+        "--choices", type=int, help="run only calibrations of a retriever and a cross-encoder"
     )
     parser.add_argument("--repeated", type=int, help="run only notes that stand under several ids")
     parser.add_argument("--labels", type=int, help="run only copied notes and wrong labels")
+    parser.add_argument("--looks", type=int, help="run only users who label step by step")
     parser.add_argument("--seed", type=int, default=13)
     options = parser.parse_args()
+    if options.looks:
+        label_looks.print_tables(options.looks, options.seed)
+        return
     rng = np.random.default_rng(options.seed)
     if options.choices:
         print(
-            "| documents, weight of logits | stays | certified | coverage, mean | broken |\n"
-            "|---|---:|---:|---:|---:|"
+            "| documents, weight of logits | certified | coverage, mean | broken |\n"
+            "|---|---:|---:|---:|"
         )
         for documents, weight in product((200, 400), (0.0, 0.3)):
             draws = [served_tier(documents, weight, rng) for _ in range(options.choices)]
             columns = ServedTier(*np.transpose(draws))
             shares = (
-                columns.is_kept.mean(),
                 np.mean(columns.coverage > 0),
                 columns.coverage.mean(),
                 np.mean(columns.precision < TARGET),

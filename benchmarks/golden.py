@@ -103,7 +103,6 @@ class Golden:
                 lists,
                 "--output",
                 folder,
-                "--keep_cross_encoder",
             )
         return folder
 

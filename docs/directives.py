@@ -68,7 +68,7 @@ class RecipeKeys(Generated):
     """A table for each section of a recipe."""
 
     def lines(self) -> Iterable[str]:
-        from umls_reranker.pipeline.recipe import SECTIONS, keys_of
+        from umls_reranker.pipeline.recipe import ONLY_OPTIONS, SECTIONS, keys_of
         from umls_reranker.training.training_arguments import OWN_FIELDS, RerankerTrainingArguments
 
         for section in (*SECTIONS.values(), RerankerTrainingArguments):
@@ -81,7 +81,8 @@ class RecipeKeys(Generated):
             )
             yield from ("| key | default | meaning |", "|---|---|---|")
             for name, key in keys_of(section).items():
-                if section is not RerankerTrainingArguments or name in OWN_FIELDS:
+                is_of_library = section is RerankerTrainingArguments and name not in OWN_FIELDS
+                if name not in ONLY_OPTIONS and not is_of_library:
                     yield (
                         f"| [`{name}`]{{#key-{name}}} | {_code(key.default)} | "
                         f"{_escaped(_meaning(key))} |"

@@ -14,7 +14,7 @@ from umls_reranker.pipeline.stages import RunFolder, tell_other_settings
 
 
 def main() -> None:
-    recipe = parse_recipe(__doc__, ("run",))
+    recipe = parse_recipe(__doc__, ("run_name", "output_dir", "dry_run"))
     run = RunFolder(recipe.run.run_dir)
     run.key_of("model", "calibrate")
     tell_other_settings(recipe, run, ["model"])

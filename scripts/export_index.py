@@ -25,7 +25,7 @@ class ExportArguments:
 
 
 def main() -> None:
-    recipe, options = parse_recipe(__doc__, ("run",), ExportArguments)
+    recipe, options = parse_recipe(__doc__, ("run_name", "output_dir", "dry_run"), ExportArguments)
     if options.index_folder is None:
         raise UserError("--index_folder is required: the folder to write")
     from umls_reranker.retrieval.deployment import export_index

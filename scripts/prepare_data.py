@@ -5,11 +5,14 @@
 Writes concepts/ and mentions/ into the run folder.
 """
 
-from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.pipeline.recipe import ONLY_OPTIONS, parse_recipe
 
 
 def main() -> None:
-    recipe = parse_recipe(__doc__, ("run", "concepts", "mentions"))
+    recipe = parse_recipe(
+        __doc__,
+        ("run_name", "output_dir", "cache_dir", "seed", *ONLY_OPTIONS, "concepts", "mentions"),
+    )
     from umls_reranker.pipeline.sources import prepare_data
 
     prepare_data(recipe)

@@ -1,14 +1,14 @@
 """Publish the run's model folder to the Hub as one commit with a new tag.
 
     umls-reranker publish quickstart --repo_id ORG/NAME --tag v1.0.0
-    umls-reranker publish quickstart --repo_id ORG/NAME --tag v1.0.0 --dry_run --against v0.9.0
+    umls-reranker publish quickstart --repo_id ORG/NAME --tag v1.0.0 --dry_run
     umls-reranker publish quickstart --repo_id ORG/NAME --create_pr
     umls-reranker publish my_model --repo_id ORG/NAME --tag v1.0.0
     umls-reranker publish built-in --repo_id ORG/NAME --dry_run
 
 The last form publishes a model folder, such as the output of umls-reranker calibrate --lists.
-Without --tag, the tag is the date. --against prints a comparison and prevents nothing:
-umls-reranker validate tells by its exit code. Needs a token with write access: HF_TOKEN, or
+Without --tag, the tag is the date. To compare with the version before first: umls-reranker validate
+RECIPE --against ORG/NAME@TAG. Needs a token with write access: HF_TOKEN, or
 `hf auth login`. A dry run checks everything and sends nothing.
 """
 
@@ -22,9 +22,18 @@ from umls_reranker.pipeline.recipe import parse_recipe
 
 
 @dataclass
-class WhatToPublish:
-    """What is published: options of this script only."""
+class PublishOptions:
+    """Publishing: what goes to which Hub repo."""
 
+    repo_id: str | None = recipe_key(None, "Hub repo, e.g. org/sapbert-umls-reranker")
+    tag: str | None = recipe_key(
+        None, "tag of this version, e.g. v1.0.0; an existing tag is never overwritten"
+    )
+    private: bool = recipe_key(
+        True,
+        "create a new repo as private (the Hub's default is public), "
+        "and refuse an existing public one",
+    )
     model_folder: str | None = recipe_key(
         None, "model folder instead of the run's; may also replace the recipe"
     )
@@ -36,36 +45,30 @@ class WhatToPublish:
         None, "who wants to download must request access", ("auto", "manual")
     )
     commit_message: str | None = recipe_key(None, "title of the commit (default: Publish TAG)")
-    against: str | None = recipe_key(
-        None, "tag of the repo to compare with on the same test mentions"
-    )
 
 
 def main() -> None:
     recipe, options = parse_recipe(
-        __doc__, ("run", "publish"), WhatToPublish, or_model="model_folder"
+        __doc__, ("run_name", "output_dir", "dry_run"), PublishOptions, or_model="model_folder"
     )
-    if not recipe.publish.repo_id:
-        raise UserError("publishing requires repo_id; set it in the recipe or with --repo_id")
+    if not options.repo_id:
+        raise UserError("--repo_id is required: the Hub repo, NAMESPACE/NAME")
     from umls_reranker.hub.model_folder import local_folder
-    from umls_reranker.hub.publish import compare_versions, publish
+    from umls_reranker.hub.publish import publish
     from umls_reranker.models.model_files import SIGN_IN
 
-    repo_id = recipe.publish.repo_id
-    tag = recipe.publish.tag or None
+    repo_id = options.repo_id
+    tag = options.tag or None
     if tag is None and not options.create_pr:
         tag = f"v{date.today():%Y.%m.%d}"
     folder = local_folder(options.model_folder or recipe.run.run_dir / "model")
     if options.model_folder and not folder.is_dir():
         raise UserError(f"{folder} is neither a recipe nor a model folder")
-    if options.against:
-        comparison = compare_versions(folder, f"{repo_id}@{options.against}")
-        print(f"{comparison.text(options.against)}\n")
     publication = publish(
         folder,
         repo_id,
         tag,
-        private=recipe.publish.private,
+        private=options.private,
         dry_run=recipe.run.dry_run,
         branch=options.branch,
         create_pr=options.create_pr,

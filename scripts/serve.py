@@ -14,7 +14,9 @@ from umls_reranker.pipeline.recipe import parse_recipe
 
 
 def main() -> None:
-    recipe = parse_recipe(__doc__, ("serving", "run"), or_model="served_model")
+    recipe = parse_recipe(
+        __doc__, ("serving", "device", "scoring_dtype", "dry_run"), or_model="served_model"
+    )
     if not recipe.serving.served_model:
         raise UserError("served_model: the recipe names no model; set a Hub repo or a folder")
     from umls_reranker.doors.http.server import serve

@@ -35,7 +35,11 @@ class ValidationOptions:
 
 
 def main() -> int:
-    recipe, options = parse_recipe(__doc__, ("run", "evaluation"), ValidationOptions)
+    recipe, options = parse_recipe(
+        __doc__,
+        ("run_name", "output_dir", "device", "scoring_dtype", "dry_run", "targets"),
+        ValidationOptions,
+    )
     from umls_reranker.pipeline.model import validate
 
     return 0 if validate(recipe, options.against, margin=options.margin) else 1

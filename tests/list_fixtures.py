@@ -11,7 +11,7 @@ import pytest
 from pyarrow.feather import write_feather
 
 from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
-from umls_reranker.lists.columns import MentionColumns
+from umls_reranker.lists.table import mention_table
 from umls_reranker.vocab.types import TypeHierarchy, TypeSets, type_lists
 
 
@@ -33,8 +33,8 @@ def make_lists(
     documents=None,
 ):
     """Lists of objects; with `gold`, places of the right concepts, those of an annotated split."""
-    columns = MentionColumns(mentions, candidates, types, lefts, rights)
-    lists = CandidateLists.from_columns(hierarchy or TypeHierarchy.built_in(), columns)
+    columns = mention_table(mentions, candidates, types, lefts, rights)
+    lists = CandidateLists.from_table(hierarchy or TypeHierarchy.built_in(), columns)
     if gold is None:
         return lists
     count = len(mentions)

@@ -46,7 +46,6 @@ def make_outcomes(
         "tier": np.where(score >= 0.9, "high", np.where(score >= 0.4, "medium", "reject")),
         "accepted": score >= 0.4,
         "decided_by": np.zeros(mentions, int),
-        "relation": np.full(mentions, None),
     }
     return Outcomes(**drawn | columns)
 
@@ -96,7 +95,7 @@ def make_metrics(
         | compared
         | of_slices
     )
-    points = reliability_points(top.score, top.correct, top.document)
+    points = reliability_points(top.score, top.correct)
     return {
         "schema_version": SCHEMA_VERSION,
         "split": "test",

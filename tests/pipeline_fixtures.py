@@ -152,15 +152,21 @@ class Scripts:
         watched = None if watch is None else str(watch)
         return self._run(script, words, [{}], watched, kill_at, cwd)
 
-    def launch(self, script: str | Path, *words: Any, config: str = "cpu_two_processes") -> Outcome:
-        """Run a script in two children of the server, as ``accelerate launch`` does with one of the
+    def launch(
+        self,
+        script: str | Path,
+        *words: Any,
+        config: str = "cpu_two_processes",
+        processes: int = 2,
+    ) -> Outcome:
+        """Run a script in children of the server, as ``accelerate launch`` does with one of the
         configurations.
         """
         options = [
             "--config_file",
             ROOT / "accelerate_configs" / f"{config}.yaml",
             "--num_processes",
-            2,
+            processes,
         ]
         options += ["--main_process_port", 0, "a script"]
         launch = _validate_launch_command(launch_command_parser().parse_args([*map(str, options)]))[
@@ -172,8 +178,8 @@ class Scripts:
             if os.environ.get(key) != value
         }
         common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": launch.master_port}
-        common |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-        ranks = [common | {"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+        common |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+        ranks = [common | {"RANK": rank, "LOCAL_RANK": rank} for rank in map(str, range(processes))]
         return self._run(script, [*map(str, words)], ranks)
 
     def _run(

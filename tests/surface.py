@@ -53,9 +53,9 @@ def main() -> None:
     rooms = ", ".join(f"{room} {count:,}" for room, count in counts.most_common())
     print(f"{counts.total():,} statements without imports: {rooms}")
     from umls_reranker.__main__ import COMMANDS
-    from umls_reranker.pipeline.recipe import SECTIONS, keys_of, training_keys
+    from umls_reranker.pipeline.recipe import KEYS, ONLY_OPTIONS, training_keys
 
-    keys = len(training_keys()) + sum(len(keys_of(section)) for section in SECTIONS.values())
+    keys = len(training_keys()) + len(KEYS.keys() - {*ONLY_OPTIONS})
     options = {name: re.findall(r"^  (--?\w+)", help_of(name), re.MULTILINE) for name in COMMANDS}
     total = sum(map(len, options.values()))
     print(f"{keys} recipe keys, {len(COMMANDS)} commands with {total} options")

@@ -14,7 +14,7 @@ from umls_reranker import __main__ as command
 from umls_reranker.core.errors import UserError
 from umls_reranker.pipeline import runner
 from umls_reranker.pipeline.command import find_recipe, is_recipe, shipped_configs, shipped_recipes
-from umls_reranker.pipeline.recipe import load_recipe
+from umls_reranker.pipeline.recipe import load_recipe, parse_recipe
 from umls_reranker.pipeline.runner import show_plan
 from umls_reranker.pipeline.sources import fingerprints, input_files
 from umls_reranker.pipeline.stages import planned_stages, stage_table
@@ -134,7 +134,7 @@ def test_run_shows_one_line_a_stage(run_stages, failing, code, started, error):
     assert ended == code
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(shipped_configs()["cpu"])]
     calls = [json.loads(line) for line in Path("calls").read_text().splitlines()]
-    shared = {"preflight", "build_index", "train"}
+    shared = {"preflight", "train_encoder", "build_index", "train"}
     modules = {name: [f"umls_reranker.pipeline.{name}"] for name in ("preflight", "model")}
     started_as = [["-m", *modules.get(name, ["umls_reranker", name]), *words] for name in started]
     assert calls == [
@@ -181,10 +181,10 @@ def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(tmp_path, monkeyp
     }
 
     def planned(**changed):
-        keys.update(changed, dry_run="true")
+        keys.update(changed)
         capsys.readouterr()
         Path("mine.yaml").write_text("".join(f"{key}: {keys[key]}\n" for key in keys))
-        show_plan(load_recipe("mine.yaml"))
+        show_plan(parse_recipe("", (), argv=["mine.yaml", "--dry_run"]))
         told = dict(line[1:].split("] ", 1) for line in capsys.readouterr().err.splitlines())
         return {name: text for name, text in told.items() if "bytes" not in text}
 

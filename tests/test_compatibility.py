@@ -83,9 +83,7 @@ def test_a_folder_of_another_version_is_refused_with_the_way_out(written, file, 
             remedy = (
                 "pip install -U" if other == version + 1 else f"run umls-reranker {command} again"
             )
-            with pytest.raises(
-                UserError, match=f"{re.escape(str(path))} has schema_version {other}, .*{remedy}"
-            ):
+            with pytest.raises(UserError, match=f"{path.name} .*{other}, .*{remedy}"):
                 load(folder)
     finally:
         write(text)
@@ -94,7 +92,7 @@ def test_a_folder_of_another_version_is_refused_with_the_way_out(written, file, 
 def test_what_monitoring_and_comparison_read_is_refused_likewise(tmp_path):
     for name, read in (("reference.json", read_reference), ("metrics.json", read_metrics)):
         (tmp_path / name).write_text('{"schema_version": 0}')
-        with pytest.raises(UserError, match=f"{name} has schema_version 0.*umls-reranker evaluate"):
+        with pytest.raises(UserError, match=f"{name} .*umls-reranker evaluate"):
             read(tmp_path / name)
     make_outcomes(3).save(tmp_path / "outcomes.parquet")
     table = pq.read_table(tmp_path / "outcomes.parquet").replace_schema_metadata(

@@ -24,7 +24,7 @@ from surface import statements
 from tiny_reranker import tiny_reranker
 
 import umls_reranker
-from umls_reranker.pipeline.recipe import KEYS
+from umls_reranker.pipeline.recipe import KEYS, ONLY_OPTIONS
 
 CONFIG = ConfigParser()
 CONFIG.read(ROOT / "setup.cfg", encoding="utf-8")
@@ -140,9 +140,8 @@ def test_every_command_explains_itself_at_once():
 
 # What depends on the machine, the release or the moment, and what a page of the docs offers.
 SET_BY_NO_RECIPE = {
-    *("output_dir", "cache_dir", "overwrite", "dry_run", "encoder_dtype"),
-    *("sources", "identifiers", "semantic_groups", "add_names"),
-    *("repo_id", "tag", "private"),
+    *("output_dir", "cache_dir", *ONLY_OPTIONS, "encoder_dtype"),
+    *("sources", "identifiers", "add_names"),
     *("teacher", "context_tokens", "accept_precision"),
 }
 

@@ -133,7 +133,7 @@ def test_where_nothing_can_be_held_out_nothing_is_certified():
     for given in (one, two):
         fitted = fit((given, logits))
         assert not fitted.is_held_out
-        assert fitted.calibration.thresholds.certificate.documents == 0
+        assert fitted.calibration.thresholds.certificate is None
     alone = fit((one, logits))
     decided = served(alone.calibration, one, logits)
     np.testing.assert_allclose(alone.decisions.probabilities, decided.probabilities)
@@ -151,16 +151,24 @@ def test_mentions_that_do_not_certify_take_part_in_all_but_the_certificate():
     assert table.certificate.threshold is not None and 50 < table.certificate.documents <= 75
     assert usual.certificate.documents > 75
     assert table.rows["default"].accept == usual.rows["default"].accept
-    # Documents of an earlier certificate do not certify again, and a later one is tested more
-    # strictly.
+    # Documents that it was calibrated on do not certify again, also those that were no sample.
     cross_encoder = CrossEncoderLogits(None, given, known={(): logits})
     settings = CalibrationArguments(
         features=["cross_encoder", "retrieval"], calibrator="platt", target_precision=0.8
     )
     later = fit_calibration(given, cross_encoder, COUNTS, settings, 13, first.history, ONE_MODEL)
-    assert later.facts["certified_by"] == {"attempt": 2, "documents": 25, "mentions": 100}
-    thresholds = later.calibration.thresholds
-    assert thresholds.certificate.attempt == 2 and not thresholds.is_certified
+    assert later.facts["certified_by"] == {"share": 1.0, "documents": 0, "mentions": 0}
+    assert not later.calibration.thresholds.is_certified
+
+
+def test_what_is_not_tested_has_no_certificate():
+    given, logits = lists(n=400, documents=100, spread=12.0)
+    options = replace(ONE_MODEL, share=0.0)
+    settings = CalibrationArguments(features=["cross_encoder", "retrieval"], calibrator="platt")
+    cross_encoder = CrossEncoderLogits(None, given, known={(): logits})
+    fitted = fit_calibration(given, cross_encoder, COUNTS, settings, 13, options=options)
+    assert fitted.calibration.thresholds.certificate is None
+    assert fitted.facts["certified_by"]["documents"] == 0
 
 
 def test_weights_with_pruned_candidates_are_about_those_of_whole_lists(monkeypatch):
@@ -210,28 +218,15 @@ def test_an_input_of_the_cross_encoder_that_no_list_has_is_missing_of_no_mention
         assert brought.complete.all() and not brought.models.any()
 
 
-def test_a_cross_encoder_that_adds_nothing_is_left_out_where_it_may_be():
+def test_what_the_cross_encoder_gains_is_a_fact():
     given, logits = informed()
     names = ["cross_encoder", "retrieval", "concept_count"]
-    may_drop = replace(ONE_MODEL, may_drop_cross_encoder=True, compares=True)
-    kept = fit((given, logits), names, options=replace(ONE_MODEL, compares=True))
-    assert kept.facts["cross_encoder"]["kept"] and kept.calibration.models[0].uses_cross_encoder
-    dropped = fit((given, logits), names, options=may_drop)
-    reasons = dropped.facts["cross_encoder"]
-    assert not reasons["kept"] and abs(reasons["nats_gained"]) < 0.002
-    assert (
-        not dropped.calibration.uses_cross_encoder
-        and np.isnan(dropped.decisions.scores.logits).all()
-    )
-    # What is left is fitted as if the cross-encoder had never been there.
+    fitted = fit((given, logits), names)
+    assert fitted.calibration.models[0].uses_cross_encoder
+    assert abs(fitted.facts["cross_encoder"]["nats_gained"]) < 0.002
+    assert fit(lists()).facts["cross_encoder"]["nats_gained"] > 0.002
     alone = fit((given, np.full(len(logits), np.nan, np.float32)), names[1:])
-    expected = alone.decisions.probabilities
-    np.testing.assert_array_equal(dropped.decisions.probabilities, expected)
-    # What was not chosen is compared.
-    np.testing.assert_array_equal(kept.compared.probabilities, expected)
-    np.testing.assert_array_equal(dropped.compared.probabilities, kept.decisions.probabilities)
-    assert alone.compared is None
-    assert fit(lists(), options=may_drop).facts["cross_encoder"]["kept"]
+    assert "cross_encoder" not in alone.facts
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_an_abstention_takes_back_what_was_linked_before(linker):
         entity._.umls = [{"cui": "C0"}]
         for token in entity:
             token.ent_kb_id_ = "C0"
-    with pytest.warns(UserWarning, match="^1 entities are not linked: .* 1,000 characters$"):
+    with pytest.warns(UserWarning, match="^1 entities are not linked"):
         nlp.get_pipe("umls_reranker")(doc)
     assert [entity.kb_id_ for entity in doc.ents] == ["C4", "", "C4", "", ""]
     assert [[row["cui"] for row in entity._.umls] for entity in doc.ents] == [
@@ -159,5 +159,5 @@ def test_the_entry_point_is_the_component_which_needs_a_model():
     entry = setup["options.entry_points"]["spacy_factories"].strip()
     module, _, name = entry.partition(" = ")[2].partition(":")
     assert callable(getattr(importlib.import_module(module), name))
-    with pytest.raises(UserError, match="umls_reranker: in the component's config, set model"):
+    with pytest.raises(UserError, match="umls_reranker: .*model"):
         spacy.blank("en").add_pipe("umls_reranker")

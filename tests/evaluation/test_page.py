@@ -123,6 +123,20 @@ def test_figures_that_could_not_be_measured_are_dashes(tmp_path):
     assert "nan" not in words.lower() and "–" in words and "None" not in words
 
 
+def test_figures_and_bands_of_an_earlier_version_do_no_harm(metrics):
+    earlier = {
+        "brier_miscalibration": {"value": 0.01},
+        "parent_answers": metrics["figures"]["acc@1"],
+    }
+    points = metrics["curves"]["reliability"]["calibrated"]
+    bands = points | {"band_low": points["lower"], "band_high": points["upper"]}
+    curves = metrics["curves"] | {"reliability": dict.fromkeys(("calibrated", "top1"), bands)}
+    content = metrics | {"figures": metrics["figures"] | earlier, "curves": curves}
+    words = Page(report_page(content, "run", fit_thresholds())).words
+    assert "parent answers" in words and "band" not in words
+    assert all("band" not in chart for chart in card_charts(content, 0.95))
+
+
 # Points of charts by hand; charts as separate files: complete, well-formed SVG that names its
 
 
@@ -137,10 +151,7 @@ def test_the_charts_of_the_card_are_files_with_a_legend_of_what_they_show():
     rng = np.random.default_rng(0)
     p = rng.beta(0.5, 2, 800)
     y = rng.random(800) < p
-    points = {
-        name: reliability_points(q, y, np.arange(800) // 10)
-        for name, q in (("raw", p**0.5), ("calibrated", p))
-    }
+    points = {name: reliability_points(q, y) for name, q in (("raw", p**0.5), ("calibrated", p))}
     systems = {
         "reranker": risk_coverage(p, y),
         "lists_order": risk_coverage(np.full(800, -np.inf), y),
@@ -151,7 +162,6 @@ def test_the_charts_of_the_card_are_files_with_a_legend_of_what_they_show():
             "after calibration",
             "before calibration",
             "perfect calibration",
-            "95 % band of perfect calibration",
         ],
         [f"this model: precision {y.mean():.1%} at coverage 100%", "original order"],
     )
@@ -162,7 +172,7 @@ def test_the_charts_of_the_card_are_files_with_a_legend_of_what_they_show():
         used = {
             mark.get("class").split()[-1]
             for mark in root.iter()
-            if mark.get("class", "").startswith(("line", "band"))
+            if mark.get("class", "").startswith("line")
         }
         assert {"ideal", "series1"} <= used
         # Below title and legend, and inside the file.
@@ -194,21 +204,9 @@ def test_a_long_curve_is_thinned_and_keeps_its_end():
 
 
 def test_reliability_by_hand():
-    points = reliability_points(np.array([0.01, 0.03, 0.99]), np.array([0, 1, 1]), ["a", "b", "b"])
+    points = reliability_points(np.array([0.01, 0.03, 0.99]), np.array([0, 1, 1]))
     assert points["count"] == [2, 1]
     assert points["mean_probability"] == pytest.approx([0.02, 0.99])
     assert points["positive_rate"] == [0.5, 1.0]
     assert points["lower"] == pytest.approx([0, 1 - 1 / BINS])
     assert points["upper"] == pytest.approx([1 / BINS, 1])
-    # Two documents differ by 0.98 in the first bin; in the second a single pair has its own noise.
-    assert points["band_high"] == pytest.approx([0.02 + 1.96 * 0.49, 1])
-    assert points["band_low"] == pytest.approx([0, 0.99 - 1.96 * np.sqrt(0.99 * 0.01)])
-
-
-def test_the_noise_band_is_wider_where_mentions_of_a_document_share_one_fate():
-    p = np.full(1500, 0.5)
-    y = np.repeat(np.random.default_rng(0).random(150) < 0.5, 10)
-    bands = [reliability_points(p, y, np.arange(1500) // size) for size in (10, 1)]
-    widths = [band["band_high"][0] - band["band_low"][0] for band in bands]
-    # Ten mentions are worth one: the square root of 10.
-    assert widths[0] / widths[1] == pytest.approx(np.sqrt(10), rel=0.25)

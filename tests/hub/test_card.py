@@ -9,8 +9,8 @@ from huggingface_hub import ModelCard
 from tiny_reranker import tiny_reranker
 
 from umls_reranker.core.files import read_json, write_json
+from umls_reranker.hub.card import Card, folder_card
 from umls_reranker.hub.model_folder import changing
-from umls_reranker.hub.publish import Card, folder_card
 from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.pipeline.recipe import Recipe
 

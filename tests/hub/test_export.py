@@ -23,9 +23,9 @@ from umls_reranker import UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json, write_json
 from umls_reranker.hub import export
+from umls_reranker.hub.card import TABLES, folder_card
 from umls_reranker.hub.export import export_onnx
 from umls_reranker.hub.model_folder import ONNX, WEIGHTS, changing, verify_model
-from umls_reranker.hub.publish import TABLES, folder_card
 from umls_reranker.models.cross_encoder import score_lists
 from umls_reranker.models.pairs import PairTemplate
 

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pytest
 from data_fixtures import write_obo, write_rrf
+from list_fixtures import write_lists
 from processes import absent, python
 from tiny_models import tiny_encoder
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import hold, read_json, write_json
 from umls_reranker.linking.linker import ConceptLinker
+from umls_reranker.lists.dictionary import Dictionary
 from umls_reranker.models.bi_encoder import BiEncoder
 from umls_reranker.retrieval.deployment import IndexSettings
 from umls_reranker.retrieval.lexical_index import FormIndex
 from umls_reranker.retrieval.retriever import load_retriever
+from umls_reranker.serving.file_jobs import BulkJob
 from umls_reranker.vocab.codes import Code, ConceptCodes
 from umls_reranker.vocab.concepts import ConceptTable
 
@@ -310,3 +313,22 @@ def test_an_index_that_names_were_added_to_is_refused(index, tmp_path):
     settings.save(tmp_path / "made")
     with pytest.raises(UserError, match="made"):
         IndexSettings.load(tmp_path / "made")
+
+
+def test_an_index_is_the_dictionary_that_its_release_is(index, tmp_path):
+    release = write_rrf(tmp_path / "META")
+    index("META", "made")
+    made = tmp_path / "made"
+    ids = ConceptTable.load(made / "concepts").cuis.to_pylist()
+    rows = [
+        {"entity": text, "candidates": [{"cui": cui} for cui in [*ids, "C0"]]}
+        for text in ("cold in the head", "kidneys fail", "x")
+    ]
+    of_release = Dictionary.load(release)
+    of_index = Dictionary.load(made)
+    assert of_index.add_to(rows) == of_release.add_to(rows)
+    assert of_index.known([*ids, "C0"]) == of_release.known([*ids, "C0"])
+    codes = [ConceptCodes.read(folder) for folder in (release, made)]
+    assert [codes[0].of(cui) for cui in ids] == [codes[1].of(cui) for cui in ids]
+    job = BulkJob(write_lists(tmp_path / "in.jsonl", rows), tmp_path / "out.csv", dictionary=made)
+    assert made / "concepts" / "concepts.arrow" in job.further_files()

@@ -104,16 +104,12 @@ def test_a_concept_is_described_by_the_dictionary(finished, linker):
 
 def test_text_around_a_mention_is_that_of_the_corpus_reader(linker):
     document = "Colds are common. A cold, or common cold, is mild."
-    queries = linker.read(["cold", "cold"], [document] * 2, [20, None])
-    assert (
-        queries.lefts[0] == "Colds are common. A "
-        and queries.rights[0] == ", or common cold, is mild."
-    )
-    assert queries == linker.read(
-        ["cold"] * 2, lefts=[queries.lefts[0]] * 2, rights=[queries.rights[0]] * 2
-    )
+    read = linker.read(["cold", "cold"], [document] * 2, [20, None])
+    left, right = "Colds are common. A ", ", or common cold, is mild."
+    assert read.to_pylist()[0] == {"entity": "cold", "left": left, "right": right}
+    assert read == linker.read(["cold"] * 2, lefts=[left] * 2, rights=[right] * 2)
     rows = pd.DataFrame({"mention": ["cold"], "text": [document], "start": [20]}, index=["a"])
-    assert linker.read(rows["mention"], rows["text"], rows["start"]).lefts == queries.lefts[:1]
+    assert linker.read(rows["mention"], rows["text"], rows["start"]) == read[:1]
     # As of a document, no more is read of the text that is given.
     sides = ("cold " * 100, " or flu" * 100)
     assert linker.read(["fever"], lefts=sides[:1], rights=sides[1:]) == linker.read(
@@ -150,11 +146,11 @@ def test_arguments_that_will_not_do_are_named(arguments, error, reason):
 
 def test_abbreviations_are_expanded_where_the_run_expanded_them(finished, linker, monkeypatch):
     document = "Acute renal failure (ARF) is sudden. ARF may be mild."
-    assert linker.read(["ARF"], [document], [37]).texts == ["ARF"]
+    assert linker.read(["ARF"], [document], [37])["entity"].to_pylist() == ["ARF"]
     monkeypatch.setattr(linker, "expands_abbreviations", True)
-    queries = linker.read(["ARF", "ARF", "sudden"], [document, None, document], [37, None, None])
-    assert queries.texts == ["Acute renal failure", "ARF", "sudden"]
-    assert queries.rights[0] == " may be mild."
+    read = linker.read(["ARF", "ARF", "sudden"], [document, None, document], [37, None, None])
+    assert read["entity"].to_pylist() == ["Acute renal failure", "ARF", "sudden"]
+    assert read["right"].to_pylist()[0] == " may be mild."
 
 
 def test_equal_mentions_are_searched_once(linker, monkeypatch):

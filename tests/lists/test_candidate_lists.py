@@ -11,7 +11,7 @@ from trigram_encoder import make_concepts
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists, row_errors
-from umls_reranker.lists.columns import InvalidRow, MentionColumns
+from umls_reranker.lists.columns import InvalidRow
 from umls_reranker.lists.dictionary import Dictionary
 from umls_reranker.lists.labels import (
     candidate_cuis,
@@ -19,13 +19,11 @@ from umls_reranker.lists.labels import (
     read_labelled_lists,
     read_run_lists,
     usable_lists,
-    with_parents,
     write_list_rows,
 )
 from umls_reranker.lists.read import Rows, read_rows
+from umls_reranker.lists.table import mappings_of, mention_table, row_table
 from umls_reranker.serving.list_description import describe_lists
-from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, write_concepts
-from umls_reranker.vocab.rrf import read_relations, write_relations
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 HIERARCHY = TypeHierarchy([SemanticType("T1", "One"), SemanticType("T2", "Two")])
@@ -191,9 +189,7 @@ OURS = {"name": "cold", "cui": "C1", "list_score": 0.5}
 )
 def test_candidates_of_other_tools_are_read_as_ours(theirs):
     rows = [{"entity": "m", "candidates": [theirs]}]
-    expected = content(
-        CandidateLists.from_columns(HIERARCHY, MentionColumns(["m"], [[OURS]]), None)
-    )
+    expected = content(CandidateLists.from_table(HIERARCHY, mention_table(["m"], [[OURS]]), None))
     assert content(CandidateLists.from_rows(HIERARCHY, rows, scores=None)) == expected
     if "_source" not in theirs:
         table = pa.Table.from_pylist(rows)
@@ -349,30 +345,6 @@ def test_another_candidate_of_the_gold_concept_takes_the_place_of_one_that_goes(
     assert kept.offsets.tolist() == [0, 2, 3]
 
 
-COLD = "C0000001"
-INFECTION = "C0000002"
-DISEASE = "C0000003"
-
-
-def test_a_run_knows_the_parents_of_the_concepts_of_lists(tmp_path):
-    items = [[{"name": cui, "cui": cui} for cui in (INFECTION, COLD)], [{"name": "c", "cui": COLD}]]
-    lists = make_lists(["m", "n"], items, gold=[1, -1], cuis=[COLD, INFECTION])
-    # One parent is told by PAR, one by CHD, and a synonym is none.
-    lines = [(COLD, "PAR", INFECTION), (DISEASE, "CHD", INFECTION), (COLD, "SY", DISEASE)]
-    text = "".join(f"{a}|A1|AUI|{rel}|{b}|A2|AUI||R1||X|X|||N||\n" for a, rel, b in lines)
-    (tmp_path / "MRREL.RRF").write_text(text, encoding="utf-8")
-    folder = tmp_path / "concepts"
-    concepts = [Concept(cui, cui) for cui in (COLD, INFECTION, DISEASE)]
-    write_concepts(concept_table(concepts), TypeHierarchy([]), folder)
-    write_relations(read_relations(tmp_path / "MRREL.RRF"), ConceptTable.load(folder).cuis, folder)
-    known = with_parents(lists, folder)
-    # The disease is in no list.
-    assert known.parents == {(COLD, INFECTION)}
-    assert known.parents_of_gold.tolist() == [True, False, False]
-    assert known.children_of_gold.tolist() == [False, False, True]
-    assert known.take(np.array([1])).children_of_gold.tolist() == [True]
-
-
 # Documents of nearly equal content count as one
 
 
@@ -397,7 +369,7 @@ def notes(copies, changed=0.0, mentions=3, seed=0, has_text=True):
 
 
 def documents(rows):
-    lists = usable_lists(Rows.of_mappings(rows), "rows", TypeHierarchy([]))
+    lists = usable_lists(Rows.of(rows), "rows", TypeHierarchy([]))
     assert lists.annotations.doc_ids.tolist() == [row["doc_id"] for row in rows]
     return lists.annotations.documents
 
@@ -633,3 +605,21 @@ def test_a_row_in_error_is_found_without_reading_each_row_alone():
 
     assert row_errors(read, range(1_024)) == [None] * 700 + ["bad"] + [None] * 323
     assert len(sizes) == 21 and sum(sizes) < 4_096
+
+
+def test_a_value_of_no_one_type_is_refused_where_it_is_read_alone():
+    """By the row that has it; it comes back as it was."""
+    rows = [
+        {"entity": "cold", "x": 1, "candidates": [{"name": "a", "a_score": 0.5, "b_score": "x"}]},
+        {"entity": "cold", "x": {"y": [None]}, "candidates": ["b", {"name": "a", "a_score": []}]},
+    ]
+    table = row_table(rows)
+    assert mappings_of(table) == rows and mappings_of(table[1:]) == rows[1:]
+    assert CandidateLists.from_table(HIERARCHY, table, ["c"]).unread_scores.keys() == {
+        "a_score",
+        "b_score",
+    }
+    for score, row, candidate in (("a", 1, 1), ("b", 0, 0)):
+        with pytest.raises(InvalidRow, match=f"candidate {candidate}: {score}_score") as refused:
+            CandidateLists.from_table(HIERARCHY, table, [score])
+        assert refused.value.row == row

@@ -16,10 +16,11 @@ from tiny_reranker import refused
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.answers import Answers, read_sheet
 from umls_reranker.lists.candidate_lists import CandidateLists
-from umls_reranker.lists.columns import InvalidRow, require_lists
+from umls_reranker.lists.columns import InvalidRow
 from umls_reranker.lists.dictionary import Dictionary
 from umls_reranker.lists.labels import gold_ids, labelled_lists, read_labelled_lists
 from umls_reranker.lists.read import Rows, read_rows
+from umls_reranker.lists.table import require_lists
 from umls_reranker.vocab.types import TypeHierarchy
 
 ROWS = [
@@ -121,7 +122,7 @@ def test_rows_of_candidates_are_mentions_with_candidates(tmp_path, ending):
         )
     path.write_text(text, encoding="utf-8-sig")
     (batch,) = read_rows(path)
-    assert batch.content == MENTIONS
+    assert batch.mappings() == MENTIONS
     assert [str(position) for position in batch.positions] == [
         f"{path}:{line}" for line in (2, 4, 5, 6, 7)
     ]
@@ -193,7 +194,7 @@ def test_an_array_is_a_file_of_rows_and_stdin_a_file(tmp_path, monkeypatch):
     for name in ("in.json", "in.jsonl"):
         (tmp_path / name).write_text(json.dumps(ROWS, indent=1))
         (batch,) = read_rows(tmp_path / name)
-        assert batch.content == ROWS and [at.number for at in batch.positions] == [*range(1, 24)]
+        assert batch.mappings() == ROWS and [at.number for at in batch.positions] == [*range(1, 24)]
     code = (
         "from umls_reranker.lists.read import *; "
         "print(sum(len(rows.content) for rows in read_rows(Path('-'))))"
@@ -238,7 +239,7 @@ def test_why_a_line_is_not_json_is_said(tmp_path, line, named):
     path = tmp_path / "in.jsonl"
     path.write_bytes(line.encode("latin-1"))
     (batch,) = read_rows(path)
-    assert re.search(named, batch.content[0]["error"])
+    assert re.search(named, batch.mappings()[0]["error"])
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", "null", '{"a": 1e}', "\xff"])
@@ -246,7 +247,7 @@ def test_a_line_that_is_no_object_is_a_faulty_row(tmp_path, line):
     path = tmp_path / "in.jsonl"
     path.write_bytes(b'{"entity": "a", "candidates": []}\n' + line.encode("latin-1"))
     (batch,) = read_rows(path)
-    assert set(batch.content[1]) == {"line", "error"}
+    assert set(batch.mappings()[1]) == {"line", "error"}
     with pytest.raises(InvalidRow) as found:
         CandidateLists.from_rows(TypeHierarchy.built_in(), batch.content)
     assert found.value.row == 1
@@ -265,9 +266,9 @@ def test_rows_that_no_output_could_repeat_are_faulty(tmp_path, name):
     text = f"[{','.join(rows)}]" if name == "in.json" else "\n".join(rows)
     (tmp_path / name).write_text(text)
     (batch,) = read_rows(tmp_path / name)
-    assert ["error" in row for row in batch.content] == [True] * 4 + [False]
-    assert batch.content[2]["entity"] == "cold" and [*batch.content[4]][1].isascii()
-    assert len(json.dumps(batch.content)) < 1_000
+    assert ["error" in row for row in batch.mappings()] == [True] * 4 + [False]
+    assert batch.mappings()[2]["entity"] == "cold" and [*batch.mappings()[4]][1].isascii()
+    assert len(json.dumps(batch.mappings())) < 1_000
 
 
 def test_an_array_that_is_nested_too_deeply_is_named(tmp_path):
@@ -408,12 +409,12 @@ def test_gold_concepts_that_a_table_of_cells_lacks_are_named_as_its_columns(tmp_
 
 def test_a_frame_is_its_rows_and_anything_else_is_named(tmp_path):
     frame = pd.DataFrame([{"entity": "cold", "left": "a", "n": 1.5}, {"entity": "flu"}])
-    assert Rows.of_mappings(frame).content == [
+    assert Rows.of(frame).mappings() == [
         {"entity": "cold", "left": "a", "n": 1.5},
         {"entity": "flu", "left": None, "n": None},
     ]
     with pytest.raises(UserError, match="rows:2: 'entity' is no row"):
-        Rows.of_mappings([{}, "entity"])
+        Rows.of([{}, "entity"])
     names = tmp_path / "names.csv"
     names.write_text("id,name\nC1,common cold\n")
     known = Dictionary.load(names)

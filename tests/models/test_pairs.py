@@ -14,7 +14,7 @@ from trigram_encoder import make_concepts
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
-from umls_reranker.lists.columns import MentionColumns
+from umls_reranker.lists.table import mention_table
 from umls_reranker.models.arguments import BUILT_IN, BUILT_IN_FOLDERS
 from umls_reranker.models.pairs import MARKERS, PairEncoder, PairTemplate, divide_by_length
 
@@ -173,8 +173,8 @@ def test_candidate_texts_come_from_the_dictionary(tmp_path):
     names = ["cold", "Cold", "common cold"]
     cuis = ["C0000001", "C0000002", "C0000001"]
     candidates = [{"name": name, "cui": cui} for name, cui in zip(names, cuis, strict=True)]
-    lists = CandidateLists.from_columns(
-        concepts.hierarchy, MentionColumns(["a cold"], [candidates])
+    lists = CandidateLists.from_table(
+        concepts.hierarchy, mention_table(["a cold"], [candidates])
     ).completed(concepts)
     shown = PairTemplate(candidate_fields=("preferred_name",)).candidate_texts(lists)
     assert shown == ["cold ; Common Cold", "Cold", "common cold"]

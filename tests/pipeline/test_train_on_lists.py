@@ -76,7 +76,7 @@ def test_the_result_is_a_cross_encoder_and_nothing_else_stays(folder):
 
 def test_calibrate_makes_a_reranker_of_it_with_the_scores_of_the_lists(folder, scripts):
     words = ("--lists", folder / "calibration.jsonl", "--output", folder / "model")
-    ended = scripts.run("calibrate", folder / "trained", *words, "--keep_cross_encoder")
+    ended = scripts.run("calibrate", folder / "trained", *words)
     assert (ended.code, ended.errors) == (0, []), ended.err
     model = UMLSReranker.from_pretrained(folder / "model", device="cpu")
     assert model.template.candidate_fields == ("preferred_name",)

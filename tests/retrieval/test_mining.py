@@ -21,7 +21,7 @@ from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.retrieval.arguments import MiningArguments
 from umls_reranker.retrieval.mining import (
     FILTERS,
-    GOLD,
+    PASSES,
     SOURCES,
     ConceptFilters,
     PairMiner,
@@ -34,7 +34,7 @@ NEAREST_ONLY = {"same_type_negatives": 0, "random_negatives": 0}
 
 
 # Arguments of `PairMiner` besides the settings.
-OPTIONS = {"relations", "template", "teachers", "filters"}
+OPTIONS = {"relations", "template", "teachers"}
 # Key of a pair -> column of training rows.
 COLUMNS = {name: f"{name}s" for name in ("name", "cui", "label", "weight", "source")}
 COLUMNS["teacher"] = "teacher"
@@ -92,14 +92,14 @@ def pairs_of(number, row):
 
 
 class Relations:
-    """A stand-in for `RelationTable`: ``{(gold row, other row): kind}``."""
+    """A stand-in for `RelationTable`: the pairs of a gold row and the row of a synonym."""
 
-    def __init__(self, pairs: dict[tuple[int, int], str]) -> None:
+    def __init__(self, pairs: set[tuple[int, int]]) -> None:
         self.pairs = pairs
 
-    def related(self, gold: np.ndarray, rows: np.ndarray, kind: str) -> np.ndarray:
+    def related(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
         gold, rows = np.broadcast_arrays(gold, rows)
-        flat = [self.pairs.get(pair) == kind for pair in zip(gold.flat, rows.flat, strict=True)]
+        flat = [pair in self.pairs for pair in zip(gold.flat, rows.flat, strict=True)]
         return np.array(flat, bool).reshape(rows.shape)
 
 
@@ -183,34 +183,13 @@ def test_a_gold_concept_that_is_not_listed_gets_its_name_most_similar_to_the_men
     assert (report["gold_concept_not_in_list"], report["missing_pairs"]) == (1, 2)
 
 
-def test_a_filter_that_drops_a_concept_is_the_reason_before_one_that_counts(colds):
-    relations = Relations({(0, 2): "parent", (0, 3): "child", (0, 4): "synonym"})
-    rows = np.array([[0, 1, 2, 3, 4, -1]])
-
-    def found(*names):
-        filters = ConceptFilters(SharedNames(colds.concepts, np.array([0])), relations, names)
-        reasons = filters.reasons(np.array([[0]]), rows)[0]
-        return [
-            FILTERS[reason] + ("" if filters.drops[reason] else " counted") if reason >= 0 else ""
-            for reason in reasons
-        ]
-
-    assert found("hierarchy", "shared_name", "synonym")[3:] == ["hierarchy", "synonym", ""]
-    assert found("shared_name")[:4] == [
-        "gold_concept",
-        "shared_name",
-        "shared_name",
-        "hierarchy counted",
-    ]
-    assert found("hierarchy")[1:4] == ["shared_name counted", "hierarchy", "hierarchy"]
-
-
-def test_what_a_filter_that_is_not_set_would_have_dropped_is_counted(colds):
-    mention = [("cold", "C0000001", ["C0000001", "C0000002", "C0000004"])]
-    _, dropping = colds.mine(mention, nearest_negatives=2, **NEAREST_ONLY)
-    _, counting = colds.mine(mention, nearest_negatives=2, filters=[], **NEAREST_ONLY)
-    assert (dropping["dropped_shared_name_nearest"], dropping["nearest_pairs"]) == (1, 1)
-    assert (counting["retained_shared_name_nearest"], counting["nearest_pairs"]) == (1, 2)
+def test_of_several_filters_the_last_is_the_reason(colds):
+    filters = ConceptFilters(
+        SharedNames(colds.concepts, np.array([0])), Relations({(0, 2), (0, 4)})
+    )
+    reasons = filters.reasons(np.array([[0]]), np.array([[0, 1, 2, 3, 4, -1]]))[0]
+    expected = ["gold_concept", "shared_name", "synonym", None, "synonym", None]
+    assert [None if reason == PASSES else FILTERS[reason] for reason in reasons] == expected
 
 
 def test_same_type_negatives_share_a_type_and_random_ones_stand_in_where_there_is_none(colds):
@@ -341,7 +320,7 @@ def test_no_false_negative_and_every_pair_accounted_for(data, rows, nearest, sam
         st.tuples(names, cuis, st.lists(cuis, max_size=6, unique=True)), min_size=1, max_size=6
     )
     edges = st.tuples(st.integers(0, size - 1), st.integers(0, size - 1))
-    relations = Relations(dict.fromkeys(data.draw(st.lists(edges, max_size=30)), "parent"))
+    relations = Relations(set(data.draw(st.lists(edges, max_size=30))))
     mentions = data.draw(mentions)
     chunk = data.draw(st.integers(1, 7))
     numbers = {
@@ -351,8 +330,7 @@ def test_no_false_negative_and_every_pair_accounted_for(data, rows, nearest, sam
     }
     with tempfile.TemporaryDirectory() as folder:
         setup = Setup(Path(folder), {f"C{number:07}": row for number, row in enumerate(rows)})
-        options = {"relations": relations, "chunk": chunk, "filters": FILTERS[:GOLD]}
-        pairs, report = setup.mine(mentions, **options, **numbers)
+        pairs, report = setup.mine(mentions, relations=relations, chunk=chunk, **numbers)
     forms = {f"C{number:07}": set(map(normalize_name, row[1])) for number, row in enumerate(rows)}
     for pair in pairs:
         _, gold, listed = mentions[pair["mention_id"]]

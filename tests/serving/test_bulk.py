@@ -24,13 +24,9 @@ from umls_reranker import Dictionary, UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.read import STDIN
 from umls_reranker.serving import bulk
-from umls_reranker.serving.bulk import (
-    BulkJob,
-    OneProcess,
-    RerankBatches,
-    RerankPartitions,
-    distance_from_calibration,
-)
+from umls_reranker.serving.bulk import RerankBatches, RerankPartitions
+from umls_reranker.serving.counts import distance_from_calibration
+from umls_reranker.serving.file_jobs import BulkJob, OneProcess
 from umls_reranker.serving.rows import FormatSettings
 
 pytest_plugins = ["pipeline_fixtures"]
@@ -134,7 +130,7 @@ def test_a_table_of_stdin_has_keys_that_come_late(tmp_path, reranker, monkeypatc
     reading, writing = os.pipe()
     with os.fdopen(writing, "w") as stream:
         stream.writelines(json.dumps(each) + "\n" for each in (row, row | {"late": 1}))
-    for module in ("lists.read", "serving.bulk"):
+    for module in ("lists.read", "serving.file_jobs"):
         monkeypatch.setattr(
             f"umls_reranker.{module}.mention_files", lambda path: [Path(f"/dev/fd/{reading}")]
         )

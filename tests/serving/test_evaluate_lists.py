@@ -9,12 +9,10 @@ from list_model import run_script, unordered_rows
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker, UserError
-from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.evaluation.metrics import Outcomes
 from umls_reranker.lists.labels import read_labelled_lists, usable_lists
 from umls_reranker.lists.read import Rows
 from umls_reranker.serving.list_description import describe_lists
-from umls_reranker.serving.model_source import ModelSource
 from umls_reranker.serving.on_lists import evaluate_lists
 from umls_reranker.vocab.types import TypeHierarchy
 
@@ -29,7 +27,7 @@ def model(tmp_path_factory):
 def calibrated(tmp_path_factory, model):
     """The same, calibrated on `unordered_rows`, with their score."""
     folder = tmp_path_factory.mktemp("models")
-    words = "--lists", write_lists(folder / "own.jsonl", unordered_rows()), "--keep_cross_encoder"
+    words = "--lists", write_lists(folder / "own.jsonl", unordered_rows())
     run_script("calibrate", model, *words, "--output", folder / "new")
     return folder / "new"
 
@@ -238,7 +236,7 @@ def test_mentions_that_a_corpus_annotates_without_a_concept_are_kept_as_errors()
         | {"cui": [["C1"]] if number else []}
         for number in range(10)
     ]
-    lists = usable_lists(Rows.of_mappings(rows), "rows", TypeHierarchy.built_in(), None)
+    lists = usable_lists(Rows.of(rows), "rows", TypeHierarchy.built_in(), None)
     assert len(lists) == 10 and lists.annotations.gold.tolist() == [-1] + [0] * 9
     assert not lists.annotations.in_dictionary[0]
     assert "10 mentions of 10 documents; 1 without their gold concept" in describe_lists(lists, [])
@@ -300,13 +298,11 @@ def test_documents_that_repeat_others_are_counted():
         candidates = [{"name": "cold", "cui": "C1"}, {"name": "fever", "cui": "C2"}]
         row = {"doc_id": f"d{number}", "entity": "cold", "cui": "C1", "left": left}
         rows.append(row | {"candidates": candidates})
-    lists = usable_lists(Rows.of_mappings(rows), "rows", TypeHierarchy.built_in())
+    lists = usable_lists(Rows.of(rows), "rows", TypeHierarchy.built_in())
     said = describe_lists(lists, [])
     assert "48 mentions of 24 documents" in said
     assert "caution: 12 documents repeat" in said and "d12 repeats d0" in said
     assert "12 are left" in said
-    settings = CalibrationArguments()
-    assert "these 12 are worth 12;" in ModelSource.load(None).needed_documents(lists, settings)
 
 
 @pytest.mark.filterwarnings("error")

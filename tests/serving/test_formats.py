@@ -14,10 +14,10 @@ import yaml
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.linking.mentions import UsagiSheets, read_answers, read_mentions
+from umls_reranker.lists.table import LINE, row_table
 from umls_reranker.serving.formats import OmopVocabulary
 from umls_reranker.serving.outputs import OUTPUT_FORMATS, brought, format_of
 from umls_reranker.serving.rows import (
-    LINE,
     RANKED,
     RANKED_TYPE,
     FormatSettings,
@@ -43,7 +43,7 @@ ROWS = [
 
 
 def part(rows, ranked, errors):
-    return RankedRows(rows, pa.array(ranked, pa.list_(RANKED_TYPE)), errors)
+    return RankedRows(row_table(rows), pa.array(ranked, pa.list_(RANKED_TYPE)), errors)
 
 
 PARTS = [part(ROWS[:1], [[BEST, SAME, NEXT]], [None]), part(ROWS[1:], [None], ["no list"])]
@@ -114,7 +114,7 @@ def test_a_part_is_read_as_it_was_saved(tmp_path):
             assert loaded.content.schema.equals(table.schema, check_metadata=True)
             assert loaded.content.equals(table)
         else:
-            assert repr(loaded.content) == repr([row])
+            assert repr(loaded.mappings()) == repr([row])
 
 
 def test_a_format_is_a_class_and_a_line(tmp_path, monkeypatch):
@@ -345,7 +345,7 @@ def test_source_codes_and_answers_of_reviewers_live_in_every_format(tmp_path, se
     # As what was approved, with the reviewer and the day, it is read again.
     read = [answer for _, answer in read_answers([tmp_path / "sheet.csv"])]
     answers = {answer.term.code: answer for answer in read}
-    assert answers["L3"][2:] == ("C0000002", "ann", "2026-11-30", "seen", ("14",))
+    assert answers["L3"][2:7] == ("C0000002", "ann", "2026-11-30", "seen", ("14",))
     assert (answers["none"].gold, answers["L1"].gold) == ("CUI-less", None)
     text, _ = write_format("fhir", tmp_path / "out.ndjson", settings, TERMS)
     concepts = [json.loads(line) for line in text.splitlines()]

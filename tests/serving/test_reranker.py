@@ -34,7 +34,7 @@ from umls_reranker.core.files import read_json
 from umls_reranker.hub.model_folder import MANIFEST, model_files
 from umls_reranker.linking.linker import LinkedConcept
 from umls_reranker.lists.candidate_lists import CandidateLists
-from umls_reranker.lists.columns import MentionColumns
+from umls_reranker.lists.table import mention_table
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.serving.bulk import RANKED_SCHEMA
@@ -697,7 +697,7 @@ FALLBACKS = [("names", 1), (None, 0), ("all", 1)]
 
 @pytest.fixture
 def decided():
-    lists = CandidateLists.from_columns(HIERARCHY, MentionColumns(["a", "b", "c"], CANDIDATES))
+    lists = CandidateLists.from_table(HIERARCHY, mention_table(["a", "b", "c"], CANDIDATES))
     decisions = Decisions(
         offsets=lists.offsets,
         concepts=lists.concepts,

@@ -294,6 +294,7 @@ def test_a_share_is_drawn_at_random_and_nothing_thins_it():
     rows = [ranked_row("same", 0.99) for _ in range(30)] + [
         ranked_row(f"b{n}", 0.01) for n in range(30)
     ]
+    rows = [row | {"doc_id": number} for number, row in enumerate(rows)]
     selected = select_for_review(rows, 60, random_share=1 / 3, seed=1)
     drawn = [row for row in selected if row["is_random_sample"]]
     assert selected[:20] == drawn and 4 <= entities(drawn).count("same") <= 16
@@ -378,7 +379,7 @@ def test_answers_find_their_rows_or_are_refused_with_both_lines(tmp_path):
         path.write_text("mention,gold_cui,reviewed_on\na,C1,1.12.2026")
         list(read_sheet(path))
     with pytest.raises(UserError, match="no row"):
-        answered(Rows.of_mappings([{"mention": "x"}]), Answers(answers(*lines)))
+        answered(Rows.of([{"mention": "x"}]), Answers(answers(*lines)))
 
 
 def test_rows_of_link_become_a_sheet_and_mentions(tmp_path):

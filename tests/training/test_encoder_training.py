@@ -3,11 +3,15 @@ leaves.
 """
 
 import json
+from pathlib import Path
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
+from encoder_on_processes import moved, take_steps
+from safetensors.torch import load_file
 from tiny_models import assert_same_weights, tiny_encoder
 from transformers import AutoModel
 from trigram_encoder import make_concepts
@@ -21,8 +25,14 @@ from umls_reranker.training.encoder_training import (
     EncoderTrainer,
     QueryCollator,
     QueryNamePairs,
+    QueryNameVectors,
+    name_loss,
     train_encoder,
 )
+
+pytest_plugins = ["pipeline_fixtures"]
+
+HERE = Path(__file__).resolve().parent
 
 CONCEPTS = {
     "C0000001": ("", ["common cold", "acute coryza", "cold"]),
@@ -112,9 +122,9 @@ def test_loss_by_hand(folder, concepts):
     encoder = BiEncoder.from_pretrained(str(folder), device="cpu", dtype="float32")
     chosen = [pairs(concepts)[i] for i in (0, 1, 2, 3, 4, 5)]
     batch = QueryCollator(encoder.queries)(chosen)
-    trainer = EncoderTrainer.__new__(EncoderTrainer)
-    trainer.pooling = "mean"
-    loss = trainer.compute_loss(AutoModel.from_pretrained(folder).eval(), dict(batch)).item()
+    network = QueryNameVectors(AutoModel.from_pretrained(folder).eval(), "mean")
+    vectors = network(batch["groups"], batch["position"])
+    loss = name_loss(*vectors.split(len(chosen)), batch["row"]).item()
     queries = []
     for pair in chosen:
         context = None
@@ -171,3 +181,41 @@ def test_a_stopped_training_ends_with_the_same_weights(folder, concepts, tmp_pat
     monkeypatch.setattr(EncoderTrainer, "compute_loss", original)
     train(folder, concepts, tmp_path / "cut")
     assert_same_weights(tmp_path / "cut", tmp_path / "whole")
+
+
+@pytest.fixture(scope="module")
+def steps_of_one_process(folder, tmp_path_factory):
+    """How far eight steps of one process move the weights."""
+    return moved(folder, take_steps(folder, tmp_path_factory.mktemp("alone")))
+
+
+def relative_difference(move: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((move - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_weights_move_as_with_one_process(
+    scripts, folder, tmp_path, steps_of_one_process, processes
+):
+    outcome = scripts.launch(
+        HERE / "encoder_on_processes.py", folder, tmp_path, processes=processes
+    )
+    assert outcome.code == 0, outcome.err
+    move = moved(folder, load_file(tmp_path / "trained.safetensors"))
+    assert relative_difference(move, steps_of_one_process) < 1e-4
+
+
+def test_names_of_other_processes_are_negatives(
+    folder, tmp_path, steps_of_one_process, monkeypatch
+):
+    """The measure above tells negatives of the whole batch from those of a process alone."""
+
+    def loss_of_halves(queries, names, rows):
+        middle = len(rows) // 2
+        first = name_loss(queries[:middle], names[:middle], rows[:middle])
+        second = name_loss(queries[middle:], names[middle:], rows[middle:])
+        return (first + second) / 2
+
+    monkeypatch.setattr(encoder_training, "name_loss", loss_of_halves)
+    move = moved(folder, take_steps(folder, tmp_path))
+    assert relative_difference(move, steps_of_one_process) > 0.05

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from list_model import run_script
 from loss_on_processes import TRAINING_ROW
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
@@ -372,10 +371,7 @@ def test_training_takes_the_first_gpu(two_gpus, device):
 
 
 def test_another_gpu_is_chosen_by_the_environment(two_gpus):
-    with pytest.raises(
-        UserError,
-        match="device: cuda:1 cannot be selected .* set CUDA_VISIBLE_DEVICES=1 and device: cu",
-    ):
+    with pytest.raises(UserError, match="device: cuda:1 .*CUDA_VISIBLE_DEVICES=1"):
         training_device(RunArguments(device="cuda:1"))
 
 
@@ -386,10 +382,3 @@ def test_a_process_keeps_to_one_gpu_of_all_it_sees(tmp_path, visible, used, monk
         output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=16
     )
     assert (arguments.n_gpu, arguments.train_batch_size) == (used, 16)
-
-
-def test_the_encoder_is_trained_by_one_process(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    (tmp_path / "recipe.yaml").write_text("encoder_training_steps: 1\n")
-    with pytest.raises(UserError, match="trains on one process"):
-        run_script("train_encoder", tmp_path / "recipe.yaml", "--output_dir", tmp_path)

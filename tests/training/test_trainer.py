@@ -311,7 +311,7 @@ def test_every_document_gives_a_mention_before_any_gives_two():
 
 @pytest.mark.parametrize("documents", [DOCUMENTS, []])
 def test_a_limit_below_the_first_list_is_refused(documents):
-    with pytest.raises(UserError, match="max_dev_pairs: 3 is smaller than one candidate list"):
+    with pytest.raises(UserError, match="max_dev_pairs: 3 "):
         sample_by_document(documents, np.full(len(documents), 4), 3, seed=1)
 
 

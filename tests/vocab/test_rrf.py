@@ -12,9 +12,6 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.vocab.concepts import Concept, iter_concepts
 from umls_reranker.vocab.ontology import read_obo_concepts
 from umls_reranker.vocab.rrf import (
-    INVERSES,
-    KINDS,
-    RELATIONS,
     RelationTable,
     read_relations,
     read_release,
@@ -257,25 +254,25 @@ def build(folder, *triples, **settings):
     return table
 
 
-def test_siblings_suppressed_lines_and_concepts_outside_are_left_out(tmp_path):
+def test_other_relations_suppressed_lines_and_concepts_outside_are_left_out(tmp_path):
     triples = [
-        (CUIS[0], "PAR", CUIS[1]),
+        (CUIS[0], "SY", CUIS[1]),
         (CUIS[0], "SIB", CUIS[2]),
-        (CUIS[0], "PAR", CUIS[3], "O"),
+        (CUIS[0], "SY", CUIS[3], "O"),
         (CUIS[0], "SY", CUIS[0]),
-        (CUIS[0], "PAR", "C9999999"),
-        ("CL1", "PAR", CUIS[4]),
+        (CUIS[0], "SY", "C9999999"),
+        ("CL1", "SY", CUIS[4]),
+        (CUIS[0], "PAR", CUIS[5]),
     ]
     rows = np.arange(6)
     table = build(tmp_path, *triples)
     assert len(table) == 2
-    assert np.argwhere(table.related(rows[:, None], rows, "parent")).tolist() == [[0, 1]]
-    assert np.argwhere(table.related(rows[:, None], rows, "child")).tolist() == [[1, 0]]
+    assert np.argwhere(table.related(rows[:, None], rows)).tolist() == [[0, 1], [1, 0]]
 
 
 TRIPLES = st.tuples(
     st.sampled_from([*CUIS, "C9999999", "X"]),
-    st.sampled_from([*RELATIONS, "SIB", "RO"]),
+    st.sampled_from(["SY", "PAR", "RO"]),
     st.sampled_from(CUIS),
 )
 
@@ -290,13 +287,21 @@ TRIPLES = st.tuples(
 def test_the_table_says_what_the_file_says(tmp_path, triples, pairs_at_once):
     table = build(tmp_path, *triples, pairs=pairs_at_once)
     inside = [triple for triple in triples if triple[0] in CUIS and triple[0] != triple[2]]
-    known = {(a, RELATIONS[name], b) for a, name, b in inside if name in RELATIONS}
-    known |= {(b, INVERSES[kind], a) for a, kind, b in known}
+    known = {(one, two) for one, name, two in inside if name == "SY"}
+    known |= {(two, one) for one, two in known}
     ids = [*CUIS, None]
     rows = np.array([*range(len(CUIS)), -1])
-    for kind in KINDS:
-        expected = [[(a, kind, b) in known for b in ids] for a in ids]
-        assert table.related(rows[:, None], rows, kind).tolist() == expected
+    expected = [[(one, two) in known for two in ids] for one in ids]
+    assert table.related(rows[:, None], rows).tolist() == expected
+
+
+def test_parents_in_a_file_of_an_earlier_version_are_no_synonyms():
+    # A row, a related row, and in the lowest bits 0 for a synonym and 1 for a parent.
+    pairs = np.array([((0 << 30 | 1) << 2) | 1, (0 << 30 | 2) << 2])
+    assert RelationTable(pairs).related(np.zeros(2, int), np.array([1, 2])).tolist() == [
+        False,
+        True,
+    ]
 
 
 def stanza(number, *lines, name="a name", cui=None):
@@ -434,27 +439,6 @@ def test_an_exact_match_goes_before_cross_references(tmp_path):
     assert report["without_cui"] == 1
 
 
-def test_relations_lead_to_the_nearest_concepts_above(tmp_path):
-    stanzas = [
-        stanza(1, name="root", cui="C0000001"),
-        stanza(2, "is_a: X:1", name="no CUI"),
-        stanza(3, "is_a: X:2", "is_a: X:9", cui="C0000003"),
-        stanza(4, "is_a: X:3", "is_a: X:2", cui="C0000004"),
-        stanza(5, "is_a: X:6", name="circle without CUI"),
-        stanza(6, "is_a: X:5", "is_a: X:4", name="circle without CUI"),
-        stanza(7, "is_a: X:5", "is_a: X:7", cui="C0000007"),
-        stanza(8, "is_a: X:3", cui="C0000003"),
-    ]
-    content = "".join(stanzas)
-    assert read_obo(tmp_path, content).parents == [
-        ("C0000003", "C0000001"),
-        ("C0000004", "C0000003"),
-        ("C0000004", "C0000001"),
-        ("C0000007", "C0000004"),
-        ("C0000003", "C0000003"),  # two terms of one concept; left out when relations are written
-    ]
-
-
 def test_several_ontologies_become_one(tmp_path):
     first = (
         "ontology: one\ndata-version: 1.0\n"
@@ -476,7 +460,6 @@ def test_several_ontologies_become_one(tmp_path):
         Concept("C0000004", "four", ("uno",), ("X:2", "X:3")),
     ]
     assert list(merged.hierarchy) == ["X:2", "X:3"]
-    assert merged.parents == [("C0000004", "C0000001")]
     assert merged.vocabularies == [
         {
             "file": "one.obo",

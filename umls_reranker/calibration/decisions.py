@@ -16,9 +16,8 @@ A type falls back along its `lineage`: itself, the ancestors in its semantic gro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from itertools import chain
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,7 +26,8 @@ import numpy as np
 from ..core.arrays import firsts, list_offsets, ranking, values_at
 from ..core.errors import TooLittleData, UserError
 from ..vocab.types import GROUP_PREFIX, TypeHierarchy, TypeSets
-from .certificate import Certificate, PrecisionTest, find_certificate
+from .certificate import Certificate, find_certificate
+from .precision_test import PrecisionTest
 
 if TYPE_CHECKING:
     from ..lists.candidate_lists import AnnotatedLists
@@ -141,6 +141,8 @@ class ThresholdTable:
     target_precision: float = 0.95
     confidence: float = 0.95
     certificate: Certificate | None = None
+    # What was looked up: a hierarchy has more types than are asked for.
+    _row_of_node: dict[str, TypeThreshold] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def uncertified(cls) -> ThresholdTable:
@@ -157,13 +159,6 @@ class ThresholdTable:
         """Whether any type, ancestor or group has its own thresholds."""
         return len(self.rows) > 1
 
-    @cached_property
-    def row_of_type(self) -> dict[str, TypeThreshold]:
-        """The row of each type and group of the hierarchy: its own, or its nearest ancestor's."""
-        chains = map(self.hierarchy.chain, self.hierarchy)
-        nodes = {*self.rows, *chain.from_iterable(chains)}
-        return {node: self._nearest_row(node) for node in nodes}
-
     def _nearest_row(self, node: str) -> TypeThreshold:
         """The row of a type or group, or of its nearest ancestor that has one."""
         ancestors = lineage(node, self.hierarchy)
@@ -177,7 +172,10 @@ class ThresholdTable:
         """
         names = [types] if isinstance(types, str) else types or ()
         known = filter(None, map(self.hierarchy.resolve, names))
-        return self.row_of_type.get(next(known, DEFAULT), self.rows[DEFAULT])
+        node = next(known, DEFAULT)
+        if node not in self._row_of_node:
+            self._row_of_node[node] = self._nearest_row(node)
+        return self._row_of_node[node]
 
     def edges(self, types: TypeSets) -> np.ndarray:
         """`TypeThreshold.edges` by the types of n mentions, (n, 3)."""
@@ -204,7 +202,7 @@ class ThresholdTable:
     def to_dict(self) -> dict[str, Any]:
         """Its entry in ``thresholds.json``."""
         return {
-            "certificate": self.certificate and asdict(self.certificate),
+            "certificate": self.certificate and self.certificate.to_dict(),
             "default": asdict(self.rows[DEFAULT]),
             "types": {
                 node: asdict(row) for node, row in sorted(self.rows.items()) if node != DEFAULT
@@ -261,7 +259,7 @@ def fit_thresholds(
     *,
     complete: np.ndarray | bool = True,
     for_certificate: np.ndarray | bool = True,
-    attempt: int = 1,
+    share: float = 1.0,
 ) -> ThresholdTable:
     """Fit thresholds and certificate to n candidate lists with m candidates.
 
@@ -278,7 +276,7 @@ def fit_thresholds(
         complete: (n,) bool, whether a mention has all inputs that the model reads, by default all.
             Others are never in the high tier.
         for_certificate: (n,) bool, whether a mention counts for the certificate, by default all.
-        attempt: as for `certify`.
+        share: of the error probability, what the certificate may use; 0: nothing is tested.
 
     Raises:
         TooLittleData: there is no gold pair.
@@ -293,12 +291,14 @@ def fit_thresholds(
     accept_edges = ThresholdTable(rows, lists.hierarchy).edges(lists.types)[:, 1]
     is_accepted = (top_p >= accept_edges) & complete
     counted = np.broadcast_to(for_certificate, len(lists))
-    certificate = find_certificate(
-        np.where(is_accepted, top_p, np.nan)[counted],
-        correct[counted],
-        lists.annotations.documents[counted],
-        PrecisionTest(settings.target_precision, settings.confidence, attempt=attempt),
-    )
+    certificate = None
+    if share:
+        certificate = find_certificate(
+            np.where(is_accepted, top_p, np.nan)[counted],
+            correct[counted],
+            lists.annotations.documents[counted],
+            PrecisionTest(settings.target_precision, settings.confidence, share=share),
+        )
     return ThresholdTable(
         rows={node: replace(row, high=_high(row, certificate)) for node, row in rows.items()},
         hierarchy=lists.hierarchy,
@@ -417,7 +417,9 @@ def _table_of(
         node: TypeThreshold(**row)
         for node, row in {**entry["types"], DEFAULT: entry["default"]}.items()
     }
-    certificate = None if entry["certificate"] is None else Certificate(**entry["certificate"])
+    certificate = None
+    if entry["certificate"] is not None:
+        certificate = Certificate.from_dict(entry["certificate"])
     for node, row in rows.items():
         if not 0.0 <= row.low <= row.accept <= 1.0:
             raise TypeError(f"thresholds of {node} are not in order")

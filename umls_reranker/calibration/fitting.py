@@ -16,7 +16,6 @@ from ..core.errors import TooLittleData
 from ..lists.columns import FOUND, SUFFIX
 from ..models.cross_encoder import PairScorer, score_lists
 from .calibrators import CALIBRATORS, Calibrator, choose_calibrator
-from .certificate import NO_CERTIFICATES, CertificateHistory
 from .cross_fitting import CrossFits, LeftOut
 from .decisions import TIERS, CandidateScores, Decisions, fit_thresholds
 from .features import (
@@ -39,16 +38,12 @@ from .fusion import reads_type
 from .probabilities import CalibratedModel, Calibration
 from .reliability import document_folds
 from .string_counts import StringCounts
+from .study import NO_HISTORY, StudyHistory
 
 if TYPE_CHECKING:
     from ..lists.candidate_lists import AnnotatedLists, CandidateLists
     from .arguments import CalibrationArguments
 
-# The cross-encoder is worth its time if it lowers the mean log loss of held-out lists by more than
-# these nats, which is what one calibrator is better than another, even at the lower end of the 95 %
-# interval.
-MOST_NATS_LOST = 0.002
-STANDARD_ERRORS = 1.96
 # Minimum of gold concepts in the lists with types to fit a model that reads types on them alone.
 FEWEST_GOLD = 100
 
@@ -140,16 +135,13 @@ class FitOptions:
     """What `fit_calibration` may do.
 
     Attributes:
-        may_certify: whether any document counts for a certificate.
-        may_drop_cross_encoder: whether the cross-encoder is left out if it adds nothing.
+        share: the share of the error probability that the certificates may use; 0: nothing is
+            tested.
         has_fallbacks: whether to fit more than the model of all inputs.
-        compares: whether to decide by what was not chosen, too (`Fitted.compared`).
     """
 
-    may_certify: bool = True
-    may_drop_cross_encoder: bool = False
+    share: float = 1.0
     has_fallbacks: bool = True
-    compares: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,17 +156,12 @@ class Fitted:
         facts: what it was fitted on, for ``calibrator.json``.
         is_held_out: False if there was too little data to fit without each fold, so that decisions
             of some model are by a fit that has seen the document. Such a model has no certificate.
-        compared: decisions like `decisions` by a fit that makes the other choice about the
-            cross-encoder, without fallback models: by the list fusion alone where the cross-encoder
-            is kept, by all features where it is left out. None if there was no choice, if the other
-            features carry no information, or without `FitOptions.compares`.
     """
 
     calibration: Calibration
     decisions: Decisions
     facts: dict[str, Any]
     is_held_out: bool
-    compared: Decisions | None = None
 
 
 def fit_calibration(
@@ -183,7 +170,7 @@ def fit_calibration(
     counts: StringCounts,
     settings: CalibrationArguments,
     seed: int,
-    history: CertificateHistory = NO_CERTIFICATES,
+    history: StudyHistory = NO_HISTORY,
     options: FitOptions = FitOptions(),
 ) -> Fitted:
     """Fit the at most four models of a calibration on candidate lists, balanced as in serving.
@@ -192,11 +179,8 @@ def fit_calibration(
     fusion and a calibrator of the same kind fitted on the other folds (`CrossFits`). The served
     model is fitted on all documents. Each fallback model is fitted in the same way, on the lists
     without the inputs that it does not read, with a calibrator of the same kind. Each has one
-    certificate: the best of several would guarantee more than holds. Documents of earlier
-    certificates do not certify again.
-
-    Whether the cross-encoder stays is decided once, for all models, by the log loss of held-out
-    lists.
+    certificate: the best of several would guarantee more than holds. Documents that an earlier
+    version was calibrated on do not certify.
 
     The served model counts calibration mentions as well as training mentions. For a fit, the
     mentions of a fold are not counted in its own features.
@@ -207,7 +191,8 @@ def fit_calibration(
         counts: counts of the training split; those of `lists` are added.
         settings: the recipe's section.
         seed: seed of the folds of documents.
-        history: certificates of the versions that this one was derived from.
+        history: documents that the versions that this one was derived from were calibrated on, and
+            the studies; the documents of `lists` are added.
         options: what to leave out, and what to add.
 
     Raises:
@@ -216,9 +201,9 @@ def fit_calibration(
     """
     annotations = lists.annotations
     is_new = history.are_of_new_documents(annotations)
-    for_certificate = annotations.is_random_sample & is_new & options.may_certify
+    for_certificate = annotations.is_random_sample & is_new & (options.share > 0)
     certified = annotations.documents[for_certificate].tolist()
-    history = history.after(annotations.doc_ids[for_certificate])
+    history = history.after(annotations.doc_ids)
     names = _features(lists, settings)
     folds = document_folds(annotations.documents, seed)
     table, all_counts = cross_counted_features(lists, counts, folds, names)
@@ -237,14 +222,11 @@ def fit_calibration(
         ),
         folds=folds,
         for_certificate=for_certificate,
+        share=options.share,
         always_missing=always_missing(lists, cross_encoder.reads),
     )
-    data, alternative, reasons = _decide_about_cross_encoder(data, options.may_drop_cross_encoder)
+    of_cross_encoder = _about_cross_encoder(data)
     fitted = _fit(data, has_fallbacks=options.has_fallbacks)
-    compared = None
-    if options.compares and alternative is not None:
-        with suppress(TooLittleData):
-            compared = _fit(alternative, has_fallbacks=False).decisions
     facts = {
         "split": "calibration",
         "mentions": len(lists),
@@ -252,12 +234,12 @@ def fit_calibration(
         "pairs": len(lists.owner),
         "positives": int(lists.labels.sum()),
         "certified_by": {
-            "attempt": len(history.certificates),
+            "share": options.share,
             "documents": len({*certified}),
             "mentions": len(certified),
         },
     }
-    return replace(fitted, facts=facts | reasons | fitted.facts, compared=compared)
+    return replace(fitted, facts=facts | of_cross_encoder | fitted.facts)
 
 
 def _features(lists: AnnotatedLists, settings: CalibrationArguments) -> Sequence[str]:
@@ -270,28 +252,16 @@ def _features(lists: AnnotatedLists, settings: CalibrationArguments) -> Sequence
     return names
 
 
-def _decide_about_cross_encoder(
-    data: CalibrationData, may_drop: bool
-) -> tuple[CalibrationData, CalibrationData | None, dict[str, Any]]:
-    """Keep the cross-encoder if it is worth its time or may not be dropped.
-
-    Returns:
-        What is fitted, what was not chosen (None if there was no choice), and the reasons, for
-        ``calibrator.json``.
-    """
+def _about_cross_encoder(data: CalibrationData) -> dict[str, Any]:
+    """What the cross-encoder gains, and what pruning costs; {} if it is not weighed with others."""
     if CROSS_ENCODER not in data.names or len(data.names) == 1:
-        return data, None, {}
+        return {}
     fits = data.cross_fits()
     nats, error = fits.cross_encoder_gain()
-    is_known = bool(np.isfinite(nats))
-    is_kept = not may_drop or (is_known and nats - STANDARD_ERRORS * error > MOST_NATS_LOST)
-    reasons: dict[str, Any] = {"kept": is_kept, "nats_gained": None, "standard_error": None}
-    if is_known:
-        reasons |= {"nats_gained": nats, "standard_error": error}
-    if not is_kept:
-        return data.list_fusion_alone, data, {"cross_encoder": reasons}
-    cost = fits.pruning_cost()
-    return data, data.list_fusion_alone, {"cross_encoder": reasons, "pruning": cost}
+    gain: dict[str, Any] = {"nats_gained": None, "standard_error": None}
+    if np.isfinite(nats):
+        gain = {"nats_gained": nats, "standard_error": error}
+    return {"cross_encoder": gain, "pruning": fits.pruning_cost()}
 
 
 def _fit(data: CalibrationData, *, has_fallbacks: bool) -> Fitted:
@@ -402,8 +372,8 @@ def _fit_model(
         best_candidates(scores.log_odds, lists.offsets),
         data.settings,
         complete=complete,
-        for_certificate=data.for_certificate & is_held_out,
-        attempt=len(data.unfitted.history.certificates),
+        for_certificate=data.for_certificate,
+        share=data.share * is_held_out,
     )
     return _FittedModel(replace(model, thresholds=thresholds), scores, is_held_out)
 
@@ -449,6 +419,7 @@ class CalibrationData:
             certificates, with those of this fit.
         folds: (n,) folds of the documents.
         for_certificate: (n,) bool, mentions that count for the certificates.
+        share: as in `FitOptions`.
         always_missing: inputs of the cross-encoder that no list has.
         known: fusions by their features, the cross-encoder's inputs and concepts; models share
             them.
@@ -463,21 +434,9 @@ class CalibrationData:
     unfitted: Calibration
     folds: np.ndarray
     for_certificate: np.ndarray
+    share: float
     always_missing: tuple[str, ...]
     known: dict[tuple, CrossFits] = field(default_factory=dict)
-
-    @property
-    def list_fusion_alone(self) -> CalibrationData:
-        """The same without the cross-encoder, whose list fusion is fitted already."""
-        alone = replace(
-            self,
-            cross_encoder=CrossEncoderLogits(None, self.lists),
-            names=[name for name in self.names if name != CROSS_ENCODER],
-            always_missing=(),
-            known={},
-        )
-        alone.known[alone._key(())] = self.cross_fits().list_fusion_alone
-        return alone
 
     def all_missing(self, missing: Sequence[str]) -> tuple[str, ...]:
         """Inputs that a model without some inputs was fitted without."""

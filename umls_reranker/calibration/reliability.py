@@ -21,30 +21,6 @@ def brier(p: np.ndarray, y: np.ndarray) -> float:
     return float(np.mean((p - y) ** 2))
 
 
-def brier_decomposition(p: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Brier score = miscalibration - discrimination + uncertainty, without bins.
-
-    Uses the isotonic regression of `y` on `p` instead (Dimitriadis et al. 2021). ``miscalibration``
-    is what recalibration would save, ``discrimination`` what the recalibrated probabilities save
-    compared with the base rate, and ``uncertainty`` the Brier score of the base rate.
-    """
-    from sklearn.isotonic import isotonic_regression
-
-    p, y = _checked_probabilities(p, y)
-    # Equal probabilities share one value of the regression.
-    _, index, count = np.unique(p, return_inverse=True, return_counts=True)
-    rate = np.bincount(index, weights=y) / count
-    recalibrated = isotonic_regression(rate, sample_weight=count.astype(np.float64))[index]
-    after = float(np.mean((recalibrated - y) ** 2))
-    base = y.mean()
-    uncertainty = float(base * (1 - base))
-    return {
-        "miscalibration": float(np.mean((p - y) ** 2)) - after,
-        "discrimination": uncertainty - after,
-        "uncertainty": uncertainty,
-    }
-
-
 def log_loss(p: np.ndarray, y: np.ndarray, eps: float = EPSILON) -> float:
     """Mean negative log-likelihood in nats; `p` is kept in [eps, 1 - eps]."""
     p, y = _checked_probabilities(p, y)
@@ -70,7 +46,7 @@ def calibration_report(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """All estimates with 95 % intervals by document, and their values under perfect calibration.
+    """All estimates with 95 % intervals by document.
 
     ``ece`` is that of `ece`. ``debiased_ece`` has bins of equal mass (Roelofs et al. 2022; equal
     probabilities are never split over two bins, and a bin holds at least two rows) and is corrected
@@ -87,68 +63,38 @@ def calibration_report(
         seed: seed of the resamples.
 
     Returns:
-        ``ece``, ``debiased_ece``, ``brier`` and ``log_loss``, each with ``value``, ``low``,
-        ``high``, and ``perfect`` and ``perfect_high``: mean and 95 % quantile of what a perfectly
-        calibrated model with these probabilities would show on as many rows of as many documents,
-        errors resembling each other within a document as they do here. ``brier_miscalibration``,
-        ``brier_discrimination`` and ``brier_uncertainty`` have a ``value`` alone (see
-        `brier_decomposition`).
+        ``ece``, ``debiased_ece``, ``brier`` and ``log_loss``, each with ``value``, ``low`` and
+        ``high``.
     """
     p, y = _checked_probabilities(p, y)
     index, documents = document_index(groups)
     mass = _equal_mass(p, bins)
     mass_bins = mass.max() + 1
-    count, sum_p, sum_y = _bin_sums(p, y, mass, mass_bins)
-    # Noise: what remains after subtracting each bin's error.
-    noise = (y - p) - ((sum_y - sum_p) / np.maximum(count, 1))[mass]
-
-    def by_chance(column: np.ndarray, cell: np.ndarray | None = None, cells: int = 1) -> np.ndarray:
-        """Totals of a column by cell, each document's with random signs, (resamples, cells)."""
-        sums = document_sums(index, documents, [column], cell, cells).reshape(documents, -1)
-        return random_signs(sums, draws=resamples, seed=seed)
 
     def binned(cell: np.ndarray, cells: int, gap: Callable) -> dict[str, float]:
         """An ECE: `gap` of counts, sums of probabilities and sums of labels, (3, ..., cells)."""
         sums = document_sums(index, documents, [np.ones_like(p), p, y], cell, cells)
-        total = sums.sum(axis=0)
-        value = float(gap(total))
+        value = float(gap(sums.sum(axis=0)))
 
         def resampled(sums: np.ndarray) -> np.ndarray:
             return _debiased_gap(np.moveaxis(sums.reshape(-1, 3, cells), 1, 0), noises=2)
 
         flat = sums.reshape(documents, -1)
         low, high = bootstrap_sums(flat, resampled, resamples=resamples, seed=seed)
-        chance = by_chance(noise, cell, cells)
-        sizes = np.broadcast_to(total[0], chance.shape)
-        expected = np.broadcast_to(total[1], chance.shape)
-        labels = np.clip(expected + chance, 0.0, sizes)
-        perfect = _perfect(gap(np.stack([sizes, expected, labels])))
-        return {"value": value, "low": min(low, value), "high": max(high, value)} | perfect
+        return {"value": value, "low": min(low, value), "high": max(high, value)}
 
-    def mean(losses: np.ndarray, expected: np.ndarray, factor: np.ndarray) -> dict[str, float]:
-        """A mean loss, from losses, what to expect of them, and their rise with the label."""
+    def mean(losses: np.ndarray) -> dict[str, float]:
+        """A mean loss."""
         sums = document_sums(index, documents, [losses, np.ones_like(p)])
         low, high = bootstrap_sums(sums, ratio, resamples=resamples, seed=seed)
-        perfect = _perfect(expected.mean() + by_chance(factor * noise)[:, 0] / len(p))
-        return {"value": float(losses.mean()), "low": low, "high": high} | perfect
+        return {"value": float(losses.mean()), "low": low, "high": high}
 
-    log_p = np.log(np.clip(p, EPSILON, 1))
-    log_rest = np.log(np.clip(1 - p, EPSILON, 1))
-    entropy = -(p * log_p + (1 - p) * log_rest)
-    report = {
+    return {
         "ece": binned(equal_width(p, bins), bins, _absolute_gap),
         "debiased_ece": binned(mass, mass_bins, _debiased_gap),
-        "brier": mean((p - y) ** 2, p * (1 - p), 1 - 2 * p),
-        "log_loss": mean(_negative_log_likelihood(p, y, EPSILON), entropy, log_rest - log_p),
+        "brier": mean((p - y) ** 2),
+        "log_loss": mean(_negative_log_likelihood(p, y, EPSILON)),
     }
-    brier_parts = {
-        f"brier_{name}": {"value": value} for name, value in brier_decomposition(p, y).items()
-    }
-    return report | brier_parts
-
-
-def _perfect(values: np.ndarray) -> dict[str, float]:
-    return {"perfect": float(values.mean()), "perfect_high": float(np.quantile(values, 0.95))}
 
 
 def _checked_probabilities(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -317,20 +263,6 @@ def jackknife_sums(
     return float(value - reach), float(value + reach)
 
 
-def random_signs(sums: np.ndarray, *, draws: int = 1000, seed: int = 0) -> np.ndarray:
-    """Noise of the total of `sums`: each document's sums get a random sign (Liu 1988).
-
-    Args:
-        sums: (documents, k) sums of residuals of mean zero.
-        draws: number of draws.
-        seed: seed of the draws.
-
-    Returns:
-        (draws, k) totals, distributed as the total of `sums` by chance.
-    """
-    return _signs(len(sums), draws, seed) @ sums
-
-
 def ratio(sums: np.ndarray) -> np.ndarray:
     """First over second column of sums (..., 2); NaN where the second is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -345,9 +277,3 @@ def document_draws(documents: int, resamples: int, seed: int) -> np.ndarray:
     return rng.multinomial(documents, np.full(documents, 1.0 / documents), size=resamples).astype(
         np.float64
     )
-
-
-@lru_cache(maxsize=2)
-def _signs(documents: int, draws: int, seed: int) -> np.ndarray:
-    """Random signs, (draws, documents) float64, 1 or -1."""
-    return 2.0 * np.random.default_rng(seed).integers(0, 2, (draws, documents), dtype=np.int8) - 1.0

@@ -209,7 +209,8 @@ def in_threads(
     """
     if has_dropout(model) or batch_mapper(words.device) is map:
         return [function(part, words) for part in parts]
-    return _InThreads.apply(function, parts, words, *model.parameters())
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    return _InThreads.apply(function, parts, words, *trained)
 
 
 def has_dropout(model: torch.nn.Module) -> bool:

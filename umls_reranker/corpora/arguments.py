@@ -1,6 +1,6 @@
 """Keys of a recipe that this layer reads: concepts, and mentions with their splits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..core.keys import recipe_key
 
@@ -30,13 +30,12 @@ class ConceptArguments:
         "with its names alone; unset: CUIs",
     )
     concept_types: list[str] = recipe_key(
-        [], "keep concepts of these semantic types (ids) and of narrower ones; empty keeps all"
-    )
-    semantic_groups: list[str] = recipe_key(
         [],
-        "rrf: also keep concepts of these semantic groups (e.g. DISO); "
-        "all concepts are kept if this and concept_types are empty",
+        "keep concepts of these semantic types (ids), of narrower ones, and of these semantic "
+        "groups (e.g. DISO); empty keeps all",
     )
+    # Groups apart from types, as the settings of an index have them; no key of recipes.
+    semantic_groups: list[str] = field(default_factory=list)
     obo: list[str] = recipe_key(
         [],
         "obo: local path, URL, or package:NAME/FILE of an ontology in OBO format (plain or .gz), "

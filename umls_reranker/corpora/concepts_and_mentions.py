@@ -39,7 +39,7 @@ from ..vocab.concepts import (
     write_concepts,
 )
 from ..vocab.ontology import read_obo_concepts
-from ..vocab.rrf import PAIRS, read_relations, read_release, read_rrf_concepts, read_table
+from ..vocab.rrf import read_relations, read_release, read_rrf_concepts, read_table
 from ..vocab.text import normal_forms, normalize_name, normalize_names, visible
 from ..vocab.types import GROUP_PREFIX, TypeHierarchy
 from .arguments import ConceptArguments
@@ -176,11 +176,8 @@ def read_all_concepts(settings: ConceptArguments, files: Files) -> ConceptSource
             type_roots=settings.obo_type_roots,
             synonym_scopes=settings.obo_synonym_scopes,
         )
-        children = [child for child, _ in merged.parents]
-        parents = [parent for _, parent in merged.parents]
-        relations = [pa.table([children, ["PAR"] * len(parents), parents], schema=PAIRS)]
         report = merged.report | {"vocabularies": merged.vocabularies}
-        return ConceptSource(concept_table(merged.concepts), merged.hierarchy, relations, report)
+        return ConceptSource(concept_table(merged.concepts), merged.hierarchy, (), report)
     if settings.concept_source == "names":
         (path,) = files["names"]
         table, report = read_name_concepts(path, hierarchy)
@@ -251,18 +248,12 @@ def _names_of(path: Path, columns: ConceptColumns) -> Iterator[dict[str, Any]]:
 
 def _wanted_types(settings: ConceptArguments, hierarchy: TypeHierarchy) -> list[str]:
     """Ids of the recipe's types and groups, and of all narrower types."""
-    groups = [
-        f"{GROUP_PREFIX}{group.removeprefix(GROUP_PREFIX)}" for group in settings.semantic_groups
-    ]
     types: list[str] = []
-    for name in [*settings.concept_types, *groups]:
-        known = hierarchy.resolve(name)
+    for name in [*settings.concept_types, *settings.semantic_groups]:
+        known = hierarchy.resolve(name) or hierarchy.resolve(f"{GROUP_PREFIX}{name}")
         if known is None:
             names = sorted({*hierarchy, *(f"group:{hierarchy[kind].group}" for kind in hierarchy)})
-            raise UserError(
-                f"{name} in concept_types or semantic_groups is not known; "
-                f"the first are {names[:12]}"
-            )
+            raise UserError(f"concept_types: {name} is not known; the first are {names[:12]}")
         types += hierarchy.descendants(known)
     return types
 

@@ -61,7 +61,6 @@ SCHEMA = pa.schema(
         ("tier", pa.string()),
         ("accepted", pa.bool_()),
         ("decided_by", pa.int32()),
-        ("relation", pa.string()),
     ],
     metadata={"schema_version": str(OUTCOMES_VERSION)},
 )
@@ -124,8 +123,6 @@ class Outcomes:
         tier: (n,) tier of the answer, "reject" without candidates.
         accepted: (n,) bool, whether the answer is accepted.
         decided_by: (n,) index of the model that decided (`Decisions.models`); 0: of all inputs.
-        relation: (n,) what an incorrect answer is of the gold concept: "parent", "child" or
-            "other"; "" of correct answers, and None without relations of concepts.
     """
 
     document: np.ndarray
@@ -144,7 +141,6 @@ class Outcomes:
     tier: np.ndarray
     accepted: np.ndarray
     decided_by: np.ndarray
-    relation: np.ndarray
 
     def __len__(self) -> int:
         return len(self.score)
@@ -173,7 +169,6 @@ class Outcomes:
             tier=np.array(TIERS)[tops.tiers],
             accepted=tops.accepted,
             decided_by=tops.models,
-            relation=_relations(lists, tops.positions),
         )
 
     @property
@@ -185,11 +180,6 @@ class Outcomes:
     def has_candidates(self) -> np.ndarray:
         """Whether the mention has candidates, and so a score, (n,) bool."""
         return ~np.isnan(self.score)
-
-    @property
-    def has_relations(self) -> np.ndarray:
-        """Whether relations of concepts are known, (n,) bool."""
-        return np.array([relation is not None for relation in self.relation], bool)
 
     @property
     def every(self) -> np.ndarray:
@@ -239,17 +229,6 @@ class Outcomes:
             ) from None
         columns: dict[str, Any] = {name: table[name].to_numpy() for name in SCHEMA.names}
         return cls(**columns | {"types": table["types"].to_pylist()})
-
-
-def _relations(lists: AnnotatedLists, tops: np.ndarray) -> np.ndarray:
-    """`Outcomes.relation` of the top candidates, (n,) flat positions, -1 without candidates."""
-    if lists.parents is None:
-        return np.full(len(lists), None)
-    relations = np.where(tops < 0, "", "other").astype(object)
-    relations[values_at(lists.parents_of_gold, tops, False)] = "parent"
-    relations[values_at(lists.children_of_gold, tops, False)] = "child"
-    relations[lists.is_gold(tops)] = ""
-    return relations
 
 
 @dataclass(frozen=True)
@@ -327,7 +306,6 @@ class Figure:
         format: its format in tables: ``percent`` or ``number``.
         in_slices: whether it is also measured on slices of the mentions, such as semantic groups.
         higher_is_better: whether a higher value is better.
-        is_optional: whether it is left out where no mention counts.
         margin: how much worse a version may be and count as as good, as a share of the margin for
             accuracy; 0: it is not compared between versions.
     """
@@ -340,7 +318,6 @@ class Figure:
     format: str = "percent"
     in_slices: bool = False
     higher_is_better: bool = True
-    is_optional: bool = False
     margin: float = 0.0
 
 
@@ -367,21 +344,6 @@ FIGURES = [
         lambda o: ((o.tier == "high") & o.correct, o.tier == "high"),
         "in the high tier",
         in_slices=True,
-    ),
-    # Correct answers, parents and children of gold concepts, and other errors are all answers.
-    Figure(
-        "parent_answers",
-        "parents of the gold concept",
-        lambda o: ((o.relation == "parent"), o.has_relations),
-        in_slices=True,
-        is_optional=True,
-    ),
-    Figure(
-        "child_answers",
-        "children of the gold concept",
-        lambda o: ((o.relation == "child"), o.has_relations),
-        in_slices=True,
-        is_optional=True,
     ),
     Figure("accepted_coverage", "coverage", lambda o: (o.accepted, o.every), in_slices=True),
     Figure(
@@ -523,12 +485,10 @@ def measure_figures(
     """
     figures = {}
     for figure in (declared for declared in FIGURES if declared.in_slices or not in_slices):
-        columns = figure.columns(outcomes)
-        if columns[-1].any() or not figure.is_optional:
-            figures[figure.name] = {
-                **documents.measure(columns, figure.statistic),
-                "population": f"mentions {figure.population}".rstrip(),
-            }
+        figures[figure.name] = {
+            **documents.measure(figure.columns(outcomes), figure.statistic),
+            "population": f"mentions {figure.population}".rstrip(),
+        }
     return figures
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from ..calibration.decisions import ThresholdTable
-from ..calibration.reliability import document_index, document_sums, equal_width
+from ..calibration.reliability import equal_width
 from .metrics import COVERAGE_PRECISIONS, FIGURES
 
 Cell = tuple[str, str]
@@ -105,8 +105,6 @@ TIER_COLUMNS = [
     MENTIONS,
     TableColumn("coverage", "coverage"),
     TableColumn("precision", "acc@1"),
-    TableColumn("parents of gold", "parent_answers"),
-    TableColumn("children of gold", "child_answers"),
 ]
 
 
@@ -312,45 +310,29 @@ def as_text(table: Table) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines() if line.strip())
 
 
-def reliability_points(
-    p: np.ndarray, y: np.ndarray, groups: Sequence | np.ndarray
-) -> dict[str, Any]:
+def reliability_points(p: np.ndarray, y: np.ndarray) -> dict[str, Any]:
     """Points of a reliability diagram: share of correct pairs in each non-empty equal-width bin.
-
-    A perfectly calibrated model would lie in the noise band (``band_low`` to ``band_high``, 95 %).
-    Its width counts documents, not pairs, because errors within a document are correlated.
 
     Args:
         p: (n,) probabilities.
         y: (n,) labels.
-        groups: (n,) document of each pair.
 
     Returns:
         Lists of equal length: ``lower``, ``upper``, ``count``, ``mean_probability``,
-        ``positive_rate``, ``band_low``, ``band_high``.
+        ``positive_rate``.
     """
     p = np.asarray(p, dtype=np.float64)
     y = np.asarray(y, dtype=np.float64)
     cell = equal_width(p, BINS)
-    index, documents = document_index(groups)
-    sums = document_sums(index, documents, [np.ones(len(p)), y - p], cell, BINS)
-    n, gap = np.moveaxis(sums, 1, 0)
-    count = n.sum(axis=0)
+    count = np.bincount(cell, minlength=BINS)
     total = np.maximum(count, 1)
-    surprise = gap - n * (gap.sum(axis=0) / total)
-    clustered = np.sqrt(documents / max(documents - 1, 1) * (surprise**2).sum(axis=0)) / total
-    binomial = np.sqrt(np.bincount(cell, weights=p * (1 - p), minlength=BINS)) / total
-    error = 1.96 * np.maximum(binomial, clustered)
-    mean = np.bincount(cell, weights=p, minlength=BINS) / total
     edges = np.linspace(0.0, 1.0, BINS + 1)
     points = {
         "lower": edges[:-1],
         "upper": edges[1:],
-        "count": count.astype(np.int64),
-        "mean_probability": mean,
+        "count": count,
+        "mean_probability": np.bincount(cell, weights=p, minlength=BINS) / total,
         "positive_rate": np.bincount(cell, weights=y, minlength=BINS) / total,
-        "band_low": np.maximum(mean - error, 0.0),
-        "band_high": np.minimum(mean + error, 1.0),
     }
     return {name: values[count > 0].tolist() for name, values in points.items()}
 
@@ -497,7 +479,7 @@ def card_charts(metrics: Mapping[str, Any], target_precision: float) -> tuple[st
     legend = {"after calibration": "series1"}
     if len(pair_curves) > 1:
         legend["before calibration"] = "series2"
-    legend |= {"perfect calibration": "ideal", "95 % band of perfect calibration": "noise"}
+    legend["perfect calibration"] = "ideal"
     reliability = _chart_file(
         "Reliability of candidate probabilities", legend, RELIABILITY_AXES, pair_curves
     )

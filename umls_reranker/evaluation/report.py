@@ -1,8 +1,6 @@
 """The report of a model on labelled lists: ``metrics.json``, and the outcome of each mention.
 
 Systems stand side by side on the same lists: is one better than the original order of the lists?
-Simple systems need no model: the order of the lists, names that match exactly, the most frequent
-concept of a string.
 """
 
 from __future__ import annotations
@@ -10,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +21,6 @@ from ..lists.candidate_lists import AnnotatedLists
 from ..lists.labels import are_repeated, best_of_each_concept
 from ..models.cross_encoder import PairScorer, Scores, score_lists
 from ..models.pairs import PairTemplate
-from ..vocab.text import normalize_name
 from .comparison import FEWEST_DOCUMENTS
 from .metrics import (
     COVERAGE_PRECISIONS,
@@ -254,14 +250,14 @@ def measure(
     probabilities = decisions.probabilities
     figures |= _pair_figures(probabilities, lists, documents)
     whole = _whole_lists(lists, logits)
-    points = {"calibrated": _pair_points(probabilities, lists, documents)}
+    points = {"calibrated": reliability_points(probabilities, lists.labels)}
     if whole.any():
         whole_lists = lists.take(whole)
         pairs = whole[lists.owner]
         raw = sigmoid(logits[pairs])
         of_whole = documents.take(whole)
         figures |= _raw_figures(raw, probabilities[pairs], whole_lists, of_whole)
-        points = {"raw": _pair_points(raw, whole_lists, of_whole)} | points
+        points = {"raw": reliability_points(raw, whole_lists.labels)} | points
     figures |= {
         f"top1_{name}": figure for name, figure in top_calibration(outcomes, documents).items()
     }
@@ -349,11 +345,6 @@ def _ece_reduction(gaps: np.ndarray) -> np.ndarray:
     return 1.0 - np.abs(gaps[..., BINS:]).sum(axis=-1) / np.where(before > 0, before, np.nan)
 
 
-def _pair_points(p: np.ndarray, lists: AnnotatedLists, documents: Documents) -> Any:
-    """The reliability curve of the m pairs of n lists, by probabilities (m,)."""
-    return reliability_points(p, lists.labels, documents.index[lists.owner])
-
-
 def _curves(
     outcomes: Outcomes, points: Mapping[str, Any], systems: Mapping[str, System]
 ) -> dict[str, Any]:
@@ -367,105 +358,12 @@ def _curves(
     return {
         "reliability": {
             **points,
-            "top1": reliability_points(top.score, top.correct, top.document),
+            "top1": reliability_points(top.score, top.correct),
         },
         "risk_coverage": risk_curves,
         "score": histogram(outcomes.score, outcomes.correct),
         "margin": histogram(outcomes.margin, outcomes.correct),
     }
-
-
-def baselines(lists: AnnotatedLists, known: Iterable[tuple[str, str]]) -> dict[str, System]:
-    """Systems with one answer or none.
-
-    Args:
-        lists: the lists.
-        known: text and gold CUI of the mentions that the model counts; none: only the first system.
-
-    Returns:
-        Those that answer any mention, and otherwise than the order and each other:
-        ``exact_match``, the concept with the mention as a name, if only one has it;
-        ``most_frequent_cui`` of the mention's string among known ones, of equally frequent ones the
-        smaller; and ``most_frequent_cui_else_order``, the strongest: it knows the corpus and
-        answers every list.
-        Strings are compared normalized (`normalize_name`).
-    """
-    cuis = lists.cuis.to_list()
-    most_frequent = _most_frequent((normalize_name(text), cui) for text, cui in known)
-    frequent = [most_frequent.get(normalize_name(text)) for text in lists.mentions]
-    first = [
-        cuis[start] if start < end else None for start, end in pairwise(lists.offsets.tolist())
-    ]
-    return _distinct(
-        {
-            "exact_match": _exact_matches(lists),
-            "most_frequent_cui": frequent,
-            "most_frequent_cui_else_order": [
-                cui or of_order for cui, of_order in zip(frequent, first, strict=True)
-            ],
-        },
-        lists,
-        first,
-    )
-
-
-def _distinct(
-    answers: dict[str, list[str | None]], lists: AnnotatedLists, *known: list[str | None]
-) -> dict[str, System]:
-    """The systems that answer something, and otherwise than those before them and `known` ones."""
-    distinct = {
-        tuple(ids): name for name, ids in reversed(answers.items()) if any(ids) and ids not in known
-    }
-    return {
-        name: System.answering(ids, lists.annotations.alternatives)
-        for ids, name in reversed(distinct.items())
-    }
-
-
-def _exact_matches(lists: AnnotatedLists) -> list[str | None]:
-    """For each mention the concept of which a candidate has its name, if there is one only."""
-    cuis = lists.cuis.to_list()
-    names = list(map(normalize_name, lists.names.to_list()))
-    answers = []
-    for mention, bound in zip(lists.mentions, pairwise(lists.offsets.tolist()), strict=True):
-        string = normalize_name(mention)
-        concepts = {cuis[item] for item in range(*bound) if names[item] == string}
-        only_concept = concepts.pop() if len(concepts) == 1 else None
-        answers.append(only_concept)
-    return answers
-
-
-def _most_frequent(known: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The most frequent concept of each string among pairs of both, of equal ones the smallest."""
-    ascending = sorted(Counter(known).items(), key=lambda item: (-item[1], item[0]), reverse=True)
-    # Of several concepts of a string the last stays.
-    return dict(pair for pair, _ in ascending)
-
-
-def free_baselines(lists: AnnotatedLists, folds: np.ndarray) -> dict[str, System]:
-    """What names and labels give without a model: `baselines`, with the labels of other documents.
-
-    Args:
-        lists: n lists with all their candidates.
-        folds: (n,) folds of the documents; labels of a mention's own fold do not count.
-
-    Returns:
-        ``exact_match``, and ``label_else_exact_match``, which answers with the most frequent gold
-        concept of the mention's string where there is one.
-    """
-    exact = _exact_matches(lists)
-    strings = map(normalize_name, lists.mentions)
-    labels = list(zip(strings, lists.annotations.trainable, folds.tolist(), strict=True))
-    most_frequent = []
-    for fold in range(folds.max(initial=0) + 1):
-        of_others = [(text, cui) for text, cui, of_fold in labels if cui and of_fold != fold]
-        most_frequent.append(_most_frequent(of_others))
-    labelled = [
-        most_frequent[fold].get(text, answer)
-        for (text, _, fold), answer in zip(labels, exact, strict=True)
-    ]
-    # Without a label that helps, both are one.
-    return _distinct({"exact_match": exact, "label_else_exact_match": labelled}, lists)
 
 
 def at_same_coverage(outcomes: Outcomes, system: System, documents: Documents) -> Measure:

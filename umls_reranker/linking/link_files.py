@@ -13,24 +13,21 @@ import pyarrow as pa
 
 from ..corpora.concepts_and_mentions import find_ids
 from ..lists.answers import Answer, Answers, refuse_ids
-from ..lists.columns import CUI_LESS, TYPES, ColumnChecker, first_values, gold_parts, id_text
+from ..lists.columns import CUI_LESS, gold_parts, id_text
 from ..lists.labels import GOLD_KEYS, OWN_DOCUMENTS, gold_ids, with_document
-from ..lists.read import ERROR, Rows
+from ..lists.read import Rows
+from ..lists.table import ERROR, TEXT_KEYS, first_values, table_of_mappings
 from ..models.arguments import BUILT_IN
-from ..serving.bulk import (
-    FileJob,
-    first_error,
-    ranked_rows,
-    read_valid,
-    said_of_counts,
-    spark_schema,
-)
+from ..serving.bulk import ranked_frames, spark_schema
+from ..serving.counts import said_of_counts
+from ..serving.file_jobs import FileJob, OneProcess, first_error, ranked_rows, read_valid
 from ..serving.review_queue import LIST_FORMATS
 from ..serving.rows import RANKED, REVIEWED_KEYS, RankedRows
-from .linker import LINKED_TYPE, ConceptLinker, MentionQueries
+from ..serving.study_files import Sample, StudySettings
+from .drawn_mentions import DrawnMentions
+from .linker import LINKED_TYPE, ConceptLinker
 from .mentions import (
     MENTION_KEYS,
-    TEXT_KEYS,
     UsagiSheets,
     input_files,
     read_answers,
@@ -38,9 +35,11 @@ from .mentions import (
     require_ends,
     span_columns,
 )
+from .ruled_out import without_concepts
 
 if TYPE_CHECKING:
     import pandas as pd
+    from accelerate import PartialState
 
 
 CALIBRATE = (
@@ -115,14 +114,19 @@ class LinkJob(FileJob):
                 f"{counts['reviewed']:,} mentions have the answer of a reviewer, of "
                 f"{self.answers.count:,} answers in the sheets"
             )
+            if counts["ruled_out"]:
+                yield (
+                    f"the answer to {counts['ruled_out']:,} mentions was ruled out by a reviewer; "
+                    "no other is accepted there"
+                )
 
 
 def linked_rows(linker: ConceptLinker, rows: Rows, top: int) -> RankedRows:
     """Rows of `mentions.read_mentions` with the first concepts of each, as `LINKED_TYPE`."""
-    queries, types, errors = _readable_mentions(linker, rows)
+    table, errors = _readable_mentions(linker, rows)
     golds, known = _gold_concepts(linker, rows)
     described = partial(linker.described_column, top=top)
-    lists = linker.lists(queries, types)
+    lists = linker.reranker.read_table(linker.with_candidates(table))
     ranked = ranked_rows(linker.reranker, rows, lists, errors, golds, described)
     in_index = {*compress(known.values(), linker.concepts.has([*known.values()]))}
     of_index = sum(not in_index.isdisjoint(gold) for gold in golds)
@@ -140,15 +144,22 @@ def _with_reviewed(
     """
     content = rows.mappings()
     counts = Counter(linked.counts)
+    ruled_out: dict[int, set[str]] = {}
     for number, place in enumerate(zip(content, rows.positions, rows.documents, strict=True)):
         answer = answers.of(*place)
+        if answer is not None and answer.ruled_out:
+            known_ids, _ = find_ids(answer.ruled_out, linker.concepts)
+            ruled_out[number] = {*filter(None, known_ids)}
         if answer is None or answer.gold is None:
             continue
         if _fault_of(linker, answer):
             refuse_ids(list(filter(None, (_fault_of(linker, each) for each in answers.given))))
         content[number] |= _reviewed(linker, answer)
         counts["reviewed"] += 1
-    return linked._replace(content=content, counts=counts)
+    if ruled_out:
+        linked, removed = without_concepts(linked, ruled_out)
+        counts.update(removed)
+    return linked._replace(content=table_of_mappings(content), counts=counts)
 
 
 def _fault_of(linker: ConceptLinker, answer: Answer) -> str | None:
@@ -186,31 +197,29 @@ def _reviewed(linker: ConceptLinker, answer: Answer) -> dict[str, Any]:
     return dict(zip(REVIEWED_KEYS, reviewed, strict=True))
 
 
-def _readable_mentions(
-    linker: ConceptLinker, rows: Rows
-) -> tuple[MentionQueries, list[Any], list[str | None]]:
-    """The mentions that can be read, their types, and for n rows why they cannot, or None."""
+def _readable_mentions(linker: ConceptLinker, rows: Rows) -> tuple[pa.Table, list[str | None]]:
+    """The mentions that can be read (`ConceptLinker.read`), and why each of n cannot, or None."""
     columns = span_columns(rows)
-    # Blank in a table that was linked before.
-    errors = [str(reason) if reason else None for reason in first_values(rows.content, ERROR)]
+    errors: list[str | None] = []
+    for reason in first_values(rows.content, ERROR):
+        # Blank in a table that was linked before.
+        error = str(reason) if reason else None
+        errors.append(error)
 
-    def read(numbers: list[int]) -> tuple[MentionQueries, list[Any]]:
+    def read(numbers: list[int]) -> pa.Table:
         of_numbers = {
             name: [column[number] for number in numbers] for name, column in columns.items()
         }
         return _read(linker, of_numbers)
 
-    queries, types = read_valid(read, errors)
-    return queries, types, errors
+    return read_valid(read, errors), errors
 
 
-def _read(linker: ConceptLinker, columns: dict[str, list[Any]]) -> tuple[MentionQueries, list[Any]]:
-    """The mentions and their types."""
-    types = columns.pop("types")
-    ColumnChecker(len(types)).column("entity_type", types, TYPES)
-    queries = linker.read(**{name: columns[name] for name in columns if name != "ends"})
+def _read(linker: ConceptLinker, columns: dict[str, list[Any]]) -> pa.Table:
+    """The mentions with their context."""
+    table = linker.read(**{name: columns[name] for name in columns if name != "ends"})
     require_ends(columns)
-    return queries, types
+    return table
 
 
 def _gold_concepts(linker: ConceptLinker, rows: Rows) -> tuple[list[set[str]], dict[str, str]]:
@@ -237,12 +246,14 @@ class CandidatesJob(LinkJob):
 
     A row of the lists is one of user-provided lists, whose scores count with its ``index_key``. It
     has the ``entity`` that was searched for and the text around it in place of the document. The
-    lists of a sheet lie beside it (`ReviewSheet.beside`).
+    lists of a sheet lie beside it (`ReviewSheet.beside`), and so does the study of a sample.
 
     Args:
         arguments: as for `LinkJob`.
         each_row_is_a_document: as for `lists.labels.with_document`; a row without ``doc_id`` is
             refused otherwise.
+        sample: the documents to draw; None: all, in their order.
+        study: what the study of a sample is for.
         options: as for `LinkJob`.
     """
 
@@ -250,23 +261,50 @@ class CandidatesJob(LinkJob):
     formats = LIST_FORMATS
 
     def __init__(
-        self, *arguments: Any, each_row_is_a_document: bool = False, **options: Any
+        self,
+        *arguments: Any,
+        each_row_is_a_document: bool = False,
+        sample: Sample | None = None,
+        study: StudySettings = StudySettings(),
+        **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
         self.each_row_is_a_document = each_row_is_a_document
+        self.drawn = None
+        if sample is not None:
+            self.drawn = DrawnMentions(self.source, self.sheets, sample, each_row_is_a_document)
+        self.study = study
+        self.about_study = ""
+
+    def made_of(self, worker: ConceptLinker) -> dict[str, Any]:
+        made_of = super().made_of(worker)
+        if self.drawn is not None:
+            made_of["the sample"] = vars(self.drawn.sample)
+        return made_of
+
+    def batches(self) -> Iterator[Rows]:
+        if self.drawn is None:
+            return super().batches()
+        return self.drawn.batches(self.batch_rows)
+
+    def run(self, worker: ConceptLinker, processes: PartialState | OneProcess) -> Counter[str]:
+        counts = super().run(worker, processes)
+        if self.drawn is not None and processes.is_main_process:
+            self.about_study = self.drawn.write_study(worker, self.study, self.target)
+        return counts
 
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedRows:
-        queries, types, errors = _readable_mentions(worker, rows)
-        lists = worker.candidates(queries).to_pylist()
+        table, errors = _readable_mentions(worker, rows)
+        table = worker.with_candidates(table)
         golds, known = _gold_concepts(worker, rows)
-        keys = ("entity", "left", "right", "entity_type", "candidates")
         # The rows without an error were searched.
         numbers = [number for number, error in enumerate(errors) if error is None]
-        searched = dict(zip(numbers, zip(*queries, types, lists, strict=True), strict=True))
+        searched = dict(zip(numbers, table.to_pylist(), strict=True))
+        types = span_columns(rows)["entity_types"]
         counts = Counter(
-            mentions=len(lists),
-            candidates=sum(map(len, lists)),
-            error=len(errors) - len(lists),
+            mentions=len(table),
+            candidates=sum(len(row["candidates"]) for row in searched.values()),
+            error=len(errors) - len(table),
         )
         content = []
         placed = zip(rows.positions, rows.mappings(), golds, strict=True)
@@ -277,15 +315,18 @@ class CandidatesJob(LinkJob):
                 brought["mention_id"] = Path(str(place)).name
             brought |= {key: _with_ids(row[key], known) for key in GOLD_KEYS if key in row}
             if number in searched:
-                brought |= zip(keys, searched[number], strict=True)
+                mention = searched[number]
+                brought |= {key: mention[key] for key in ("entity", "left", "right")}
+                brought["entity_type"] = types[number]
+                brought["candidates"] = mention["candidates"]
                 # Before somebody labels it.
                 with_document(brought, place, self.each_row_is_a_document)
-                brought["index_key"] = worker.retriever.index_key
+                brought["index_key"] = mention["index_key"]
                 counts["gold"] += bool(gold)
                 counts["in_list"] += any(item["cui"] in gold for item in brought["candidates"])
             content.append(brought)
         return RankedRows(
-            content=content,
+            content=table_of_mappings(content),
             ranked=pa.nulls(len(errors)),
             errors=errors,
             counts=counts,
@@ -309,6 +350,8 @@ class CandidatesJob(LinkJob):
         options = " --each_row_is_a_document" if self.each_row_is_a_document else ""
         if self.beside is not None:
             options = f" --answers {self.target}{options}"
+        if self.about_study:
+            yield self.about_study
         yield (
             "give each mention its gold concept, then: umls-reranker calibrate "
             f"{BUILT_IN} --lists {self.beside or self.target}{options} --output my_model"
@@ -350,11 +393,7 @@ class LinkPartitions:
 
     def __call__(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Yield each frame with the column ``ranked``, None where a mention cannot be linked."""
-        link = LinkBatches(**self.arguments)
-        for frame in frames:
-            read = [name for name in MENTION_KEYS if name in frame]
-            table = pa.Table.from_pandas(frame[read], preserve_index=False)
-            yield frame.assign(ranked=link(table)[RANKED].to_pylist())
+        yield from ranked_frames(LinkBatches(**self.arguments), frames, MENTION_KEYS)
 
 
 _load_linker = cache(ConceptLinker.from_pretrained)

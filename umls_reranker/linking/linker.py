@@ -6,18 +6,18 @@ import threading
 from collections.abc import Sequence
 from os.path import expanduser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.arrays import hash_texts, list_offsets, number_distinct
+from ..core.arrays import hash_texts, list_offsets, number_distinct, one_chunk
 from ..core.errors import UserError
 from ..core.files import json_sha256
 from ..corpora.corpus import find_abbreviations, text_around
-from ..lists.candidate_lists import CandidateLists
-from ..lists.columns import TEXT, ColumnChecker, MentionColumns, require_lists
+from ..lists.columns import TEXT, TYPES, ColumnChecker
+from ..lists.table import CANDIDATES, require_lists
 from ..retrieval.concept_index import Candidates
 from ..serving.reranker import UMLSReranker
 from ..serving.rows import RANKED_FIELDS, RANKED_TYPE, RankedCandidate, ranked_candidates
@@ -59,20 +59,6 @@ class LinkedConcept(RankedCandidate):
 LINKED_TYPE = pa.struct(
     [*RANKED_TYPE, ("preferred_name", pa.string()), ("semantic_types", pa.list_(pa.string()))]
 )
-
-
-class MentionQueries(NamedTuple):
-    """n mentions in the form that retriever and cross-encoder read.
-
-    Attributes:
-        texts: the mentions, with abbreviations replaced by long forms that the document defines.
-        lefts: texts before the mentions.
-        rights: texts after the mentions.
-    """
-
-    texts: list[str]
-    lefts: list[str]
-    rights: list[str]
 
 
 class RememberedSearch:
@@ -275,11 +261,11 @@ class ConceptLinker:
             TypeError: as for `link`.
             ValueError: as for `link`, or the arguments have different lengths.
         """
-        queries = self.read(mentions, documents, starts, lefts, rights)
-        candidates = self.candidates(queries)
-        lists = self.lists(queries, entity_types, candidates)
+        table = self.read(mentions, documents, starts, lefts, rights, entity_types)
+        table = self.with_candidates(table)
+        lists = self.reranker.read_table(table)
         decisions = self.reranker.decide(lists)
-        items = candidates.flatten().to_pylist()
+        items = one_chunk(table[CANDIDATES]).flatten().to_pylist()
         return self.described(ranked_candidates(lists, decisions, items, self.reranker.model_names))
 
     def read(
@@ -289,8 +275,13 @@ class ConceptLinker:
         starts: Sequence[int | None] | None = None,
         lefts: Sequence[str] | None = None,
         rights: Sequence[str] | None = None,
-    ) -> MentionQueries:
+        entity_types: Sequence[str | Sequence[str] | None] | None = None,
+    ) -> pa.Table:
         """Find the context of n mentions and the long forms of abbreviations.
+
+        The table has what retriever and cross-encoder read: ``entity``, in which an abbreviation is
+        replaced by the long form that the document defines, ``left``, ``right`` and, if it is
+        given, ``entity_type``.
 
         Args:
             mentions: as for `link_batch`.
@@ -298,57 +289,48 @@ class ConceptLinker:
             starts: as for `link_batch`.
             lefts: as for `link_batch`.
             rights: as for `link_batch`.
+            entity_types: as for `link_batch`.
 
         Raises:
-            TypeError: a mention or a document is not text, or a start is not an integer.
+            TypeError: a mention, a document or a type is not text, or a start is not an integer.
             ValueError: a mention is blank, too long, or not in its document.
         """
         require_lists(
-            mentions=mentions, documents=documents, starts=starts, lefts=lefts, rights=rights
+            mentions=mentions,
+            documents=documents,
+            starts=starts,
+            lefts=lefts,
+            rights=rights,
+            entity_types=entity_types,
         )
         checker = ColumnChecker(len(mentions))
-        queries = MentionQueries(
-            texts=checker.mention_texts("mention", mentions),
-            lefts=[
-                text_around(text, len(text), len(text))[0]
-                for text in checker.texts_or_empty("left", lefts)
-            ],
-            rights=[text_around(text, 0, 0)[1] for text in checker.texts_or_empty("right", rights)],
-        )
-        if documents is None:
-            return queries
-        long_forms: dict[str, dict[str, str]] = {}
-        # Columns of a data frame are numbered by its index.
-        starts = [None] * len(mentions) if starts is None else [*starts]
-        for row, document in enumerate(documents):
-            if document is None:
-                continue
-            # A column would hold the document of each mention.
-            if not isinstance(document, str) or document not in long_forms:
-                checker.require("document", row, document, TEXT)
-                long_forms[document] = (
-                    find_abbreviations(document) if self.expands_abbreviations else {}
-                )
-            mention = queries.texts[row]
-            first = _first_character(checker, row, mention, document, starts[row])
-            queries.lefts[row], queries.rights[row] = text_around(
-                document, first, first + len(mention)
+        texts = checker.mention_texts("mention", checker.converted("mention", mentions, TEXT))
+        lefts = _sides(checker, "left", lefts)
+        rights = _sides(checker, "right", rights)
+        if documents is not None:
+            _read_documents(
+                checker, documents, starts, texts, lefts, rights, self.expands_abbreviations
             )
-            queries.texts[row] = long_forms[document].get(mention, mention)
-        return queries
+        columns = {"entity": pa.array(texts), "left": pa.array(lefts), "right": pa.array(rights)}
+        if entity_types is not None:
+            columns["entity_type"] = checker.converted("entity_type", entity_types, TYPES)
+        return pa.table(columns)
 
-    def candidates(self, queries: MentionQueries) -> pa.ListArray:
+    def candidates(self, table: pa.Table) -> pa.ListArray:
         """Retrieve the candidate concepts of n mentions, with the scores of all retrievers.
 
         The lists are as for `UMLSReranker.rerank_batch`. The scores count only with the
-        ``index_key`` of the retriever, as for ``lists``. Mentions that are equal in everything that
-        is read are searched once; where no context is read, also those of other calls.
+        ``index_key`` of the retriever. Mentions that are equal in everything that is read are
+        searched once; where no context is read, also those of other calls.
 
         Args:
-            queries: what `read` returns.
+            table: what `read` returns.
         """
         reads_context = self.retriever.reads_context
-        keys = list(zip(*queries, strict=True)) if reads_context else queries.texts
+        keys: Sequence[Any] = table["entity"].to_pylist()
+        if reads_context:
+            sides = (table[side].to_pylist() for side in ("left", "right"))
+            keys = list(zip(keys, *sides, strict=True))
         distinct, query_of = number_distinct(keys)
         with self._lock:
             if reads_context:
@@ -374,32 +356,15 @@ class ConceptLinker:
         items = pa.StructArray.from_arrays(list(fields.values()), list(fields))
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items)
 
-    def lists(
-        self,
-        queries: MentionQueries,
-        types: Sequence[str | Sequence[str] | None] | None,
-        candidates: pa.ListArray | None = None,
-    ) -> CandidateLists:
-        """The candidates of n mentions as lists, which `UMLSReranker.decide` takes.
+    def with_candidates(self, table: pa.Table) -> pa.Table:
+        """The table with the `candidates` of its mentions, which `UMLSReranker.read_table` reads.
 
         Args:
-            queries: what `read` returns.
-            types: (n,) semantic types of the mentions, each as for `link`.
-            candidates: what `candidates` returns; None: they are retrieved.
+            table: what `read` returns.
         """
-        if candidates is None:
-            candidates = self.candidates(queries)
-        columns = MentionColumns(
-            mentions=queries.texts,
-            candidates=candidates,
-            types=types,
-            lefts=queries.lefts,
-            rights=queries.rights,
-            index_keys=[self.retriever.index_key] * len(queries.texts),
-        )
-        return CandidateLists.from_columns(
-            self.reranker.thresholds.hierarchy, columns, self.reranker.calibration.scores
-        )
+        index_keys = pa.array([self.retriever.index_key] * len(table), pa.string())
+        table = table.append_column("index_key", index_keys)
+        return table.append_column(CANDIDATES, self.candidates(table))
 
     def advice(self, dtype: str | None, in_batches: bool) -> str | None:
         """That of its reranker."""
@@ -436,6 +401,47 @@ class ConceptLinker:
         offsets = list_offsets(ranked.value_lengths().to_numpy())
         concepts = pa.StructArray.from_arrays(list(fields.values()), list(fields))
         return pa.ListArray.from_arrays(offsets.astype(np.int32), concepts)
+
+
+def _sides(checker: ColumnChecker, key: str, texts: Sequence[str | None] | None) -> list[str]:
+    """What is read of the texts on one side of the mentions, "" where there is none."""
+    if texts is None:
+        return [""] * checker.mentions
+    sides = []
+    for text in checker.converted(key, texts, TEXT).to_pylist():
+        text = text or ""
+        if key == "left":
+            side, _ = text_around(text, len(text), len(text))
+        else:
+            _, side = text_around(text, 0, 0)
+        sides.append(side)
+    return sides
+
+
+def _read_documents(
+    checker: ColumnChecker,
+    documents: Sequence[str | None],
+    starts: Sequence[int | None] | None,
+    texts: list[str],
+    lefts: list[str],
+    rights: list[str],
+    expands_abbreviations: bool,
+) -> None:
+    """Put the context and the long forms of mentions with a document in place of others."""
+    long_forms: dict[str, dict[str, str]] = {}
+    # Columns of a data frame are numbered by its index.
+    starts = [None] * len(texts) if starts is None else [*starts]
+    for row, document in enumerate(documents):
+        if document is None:
+            continue
+        # A column would hold the document of each mention.
+        if not isinstance(document, str) or document not in long_forms:
+            checker.require("document", row, document, TEXT)
+            long_forms[document] = find_abbreviations(document) if expands_abbreviations else {}
+        mention = texts[row]
+        first = _first_character(checker, row, mention, document, starts[row])
+        lefts[row], rights[row] = text_around(document, first, first + len(mention))
+        texts[row] = long_forms[document].get(mention, mention)
 
 
 def _first_character(

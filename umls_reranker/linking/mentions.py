@@ -15,17 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from ..core.errors import Malformed, UserError
 from ..core.files import start_of
 from ..corpora.corpus import Annotation, CorpusReader, Document, Faults, text_around
 from ..corpora.formats import corpus_files, reader_of
 from ..lists.answers import Answer, read_sheet, term_of
-from ..lists.columns import CUI_LESS, first_values, length_fault
+from ..lists.columns import CUI_LESS, length_fault
+from ..lists.judgments import read_judgments
 from ..lists.read import (
     ENDINGS,
-    ERROR,
     STDIN,
     RowPosition,
     Rows,
@@ -34,12 +33,11 @@ from ..lists.read import (
     read_rows,
     table_rows,
 )
+from ..lists.table import ERROR, SPAN_KEYS, TEXT_KEYS, first_values, table_of_mappings
 from ..serving.formats import APPROVED, OmopVocabulary
 from ..vocab.codes import ConceptCodes
 
-# Keys of a document's text, and of its spans; in spans of (start, end, label) these are the keys.
-TEXT_KEYS = ("document", "text")
-SPAN_KEYS = ("spans", "entities", "mentions")
+# The keys of a span that is a list.
 SPAN = ("start", "end", "entity_type")
 # All keys of a mention that are read.
 MENTION_KEYS = ("mention", "entity", *TEXT_KEYS, "start", "end", "left", "right", "entity_type")
@@ -163,12 +161,12 @@ def _suggested(rows: Sequence[Mapping[str, str]]) -> str:
 def read_answers(
     paths: Iterable[Path], sheets: UsagiSheets = UsagiSheets()
 ) -> Iterator[tuple[Mapping[str, Any], Answer]]:
-    """The lines of sheets, ours (`answers.read_sheet`) or of Usagi, and their answers."""
+    """The lines of sheets, ours (`answers.read_sheet`) or of other programs, and their answers."""
     for path in paths:
         if sheets.recognizes(path):
             yield from sheets.answers(path)
         else:
-            yield from read_sheet(path)
+            yield from read_judgments(path) or read_sheet(path)
 
 
 class FaultRows(Faults):
@@ -216,7 +214,7 @@ def read_mentions(
         yield from _batches(_annotated(reader_of(files), files), batch_rows)
         return
     for rows in read_rows(path, batch_rows, has_candidates=False):
-        if not _has_spans(rows.content):
+        if not _has_spans(rows):
             documents = [text or None for text in first_values(rows.content, *TEXT_KEYS)]
             yield rows._replace(documents=documents)
             continue
@@ -233,11 +231,9 @@ def _of_sheet(sheets: UsagiSheets, path: Path) -> Iterator[Item]:
         yield answer.position, row, None
 
 
-def _has_spans(content: list[dict[str, Any]] | pa.Table) -> bool:
+def _has_spans(rows: Rows) -> bool:
     """Whether any row may be a document with its spans."""
-    if isinstance(content, pa.Table):
-        return not {*SPAN_KEYS}.isdisjoint(content.column_names)
-    return any(_spans_of(row) is not None for row in content)
+    return not {*SPAN_KEYS}.isdisjoint(rows.content.column_names)
 
 
 def span_columns(mentions: Rows) -> dict[str, list[Any]]:
@@ -259,7 +255,7 @@ def span_columns(mentions: Rows) -> dict[str, list[Any]]:
         "ends": ends,
         "lefts": [value or "" for value in first_values(content, "left")],
         "rights": [value or "" for value in first_values(content, "right")],
-        "types": [_types_of(value) for value in first_values(content, "entity_type")],
+        "entity_types": [_types_of(value) for value in first_values(content, "entity_type")],
     }
 
 
@@ -286,7 +282,7 @@ def require_ends(columns: Mapping[str, list[Any]]) -> None:
 def _batches(items: Iterator[Item], batch_rows: int) -> Iterator[Rows]:
     while batch := list(islice(items, batch_rows)):
         places, rows, documents = map(list, zip(*batch, strict=True))
-        yield Rows(places, rows, documents)
+        yield Rows(places, table_of_mappings(rows), documents)
 
 
 def _spans_of(row: Mapping[str, Any]) -> list[Any] | None:

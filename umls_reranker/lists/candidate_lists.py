@@ -6,7 +6,7 @@ null, NaN, or -1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..core.arrays import (
     RepeatedTexts,
@@ -22,31 +23,27 @@ from ..core.arrays import (
     list_owner,
     lists_with_any,
     number_distinct,
+    one_chunk,
     values_at,
 )
 from ..vocab.types import TypeHierarchy, TypeSets
+from .candidates import are_structs, candidate_structs, fields_of, keys_found, refuse_name
 from .columns import (
     FIELDS,
     FOUND,
     NUMBER,
     SUFFIX,
+    SYNONYM_SCORE,
     TEXT,
     TYPES,
-    CandidateColumns,
     ColumnChecker,
     InvalidRow,
-    MentionColumns,
-    candidate_columns,
     encoded_texts,
-    first_values,
-    keys_found,
-    listed,
-    missing_rows,
-    require_lists,
-    row_column,
+    python_values,
     trainable,
 )
 from .index_scores import INDEX_SCORES
+from .table import CANDIDATES, ERROR, mappings_of, row_table
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -54,6 +51,8 @@ if TYPE_CHECKING:
     from ..vocab.concepts import ConceptTable
     from .dictionary import Dictionary
 
+# The columns of a table that are read.
+COLUMNS = ("entity", "mention", "entity_type", "left", "right", "index_key", CANDIDATES, ERROR)
 # The end of the message about a mention without a list.
 FINDS_CANDIDATES = "; umls-reranker link finds the candidates of mentions"
 
@@ -148,61 +147,57 @@ class CandidateLists:
     unread_scores: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def from_columns(
+    def from_table(
         cls,
         hierarchy: TypeHierarchy,
-        columns: MentionColumns,
+        table: pa.Table,
         scores: Iterable[str] | None = INDEX_SCORES,
     ) -> CandidateLists:
         """Check n mentions and their candidates, and make lists of them.
 
         Args:
             hierarchy: the types that the model knows.
-            columns: the mentions.
+            table: the mentions: ``entity`` (or ``mention``) and ``candidates``. Optional columns
+                are ``entity_type``, ``left``, ``right``, and ``index_key``, the key of the index
+                whose scores the candidates have. Others are ignored.
             scores: retrievers whose scores to read: "bm25" for the key ``bm25_score``; None: all.
 
         Raises:
-            InvalidRow: a value is of the wrong type, a mention or a name is blank, or a mention is
-                too long; names its position, and its mention if there are several.
-            TypeError: a column is not a list.
-            ValueError: columns are of different lengths.
+            InvalidRow: a value is missing or of the wrong type, a mention or a name is blank, a
+                mention is too long, or a row could not be read (it has ``error``); names its
+                position, and its mention if there are several.
         """
-        require_lists(
-            entities=columns.mentions,
-            candidates=columns.candidates,
-            entity_types=columns.types,
-            lefts=columns.lefts,
-            rights=columns.rights,
-            index_keys=columns.index_keys,
-        )
-        count = len(columns.mentions)
+        count = len(table)
         checker = ColumnChecker(count)
-        types = TypeSets.of_lists(checker.column("entity_type", columns.types, TYPES))
+        columns = _read_columns(table)
+        if ERROR in columns:
+            _refuse_unreadable(columns[ERROR])
+        entities = _entities(table, columns, checker)
+        types = TypeSets.of_lists(checker.column("entity_type", columns.get("entity_type"), TYPES))
         types, unknown_types = types.resolved(hierarchy)
-        candidates = candidate_columns(columns.candidates, scores)
-        values = candidates.values
-        item_checker = ColumnChecker(count, candidates.offsets)
+        candidates = _structs(table, columns, scores)
+        offsets = list_offsets(candidates.value_lengths().to_numpy())
+        structs = candidates.flatten()
+        fields = fields_of(structs)
+        item_checker = ColumnChecker(count, offsets)
         texts = {
-            key: item_checker.column(key, values.get(key), TEXT) for key in ("name", "cui", *FIELDS)
+            key: item_checker.column(key, fields.get(key), TEXT) for key in ("name", "cui", *FIELDS)
         }
         names = encoded_texts(texts["name"])
-        _require_names(names, candidates, item_checker)
-        kinds = item_checker.column("semantic_types", values.get("semantic_types"), TYPES)
-        score_keys = candidates.score_keys
-        if scores is not None:
-            score_keys = [name + SUFFIX for name in scores]
+        _require_names(names, structs, item_checker)
+        kinds = item_checker.column("semantic_types", fields.get("semantic_types"), TYPES)
+        with_score = _lists_with_scores(fields, offsets)
+        read = with_score if scores is None else [name + SUFFIX for name in scores]
         numbers = {
-            key: item_checker.column(key, values.get(key), NUMBER).to_numpy(zero_copy_only=False)
-            for key in score_keys
+            key: item_checker.column(key, fields.get(key), NUMBER).to_numpy(zero_copy_only=False)
+            for key in read
         }
-        unread = (key for key in candidates.score_keys if key not in numbers)
-        index_keys = [""] * count if columns.index_keys is None else columns.index_keys
         return cls(
-            mentions=checker.mention_texts("entity", columns.mentions),
-            lefts=checker.texts_or_empty("left", columns.lefts),
-            rights=checker.texts_or_empty("right", columns.rights),
+            mentions=checker.mention_texts("entity", entities),
+            lefts=_texts_or_empty(checker.column("left", columns.get("left"), TEXT)),
+            rights=_texts_or_empty(checker.column("right", columns.get("right"), TEXT)),
             types=types,
-            offsets=candidates.offsets,
+            offsets=offsets,
             names=names,
             cuis=encoded_texts(texts["cui"]),
             preferred_names=texts["preferred_name"],
@@ -210,10 +205,10 @@ class CandidateLists:
             candidate_types=TypeSets.of_lists(kinds).resolved(hierarchy)[0],
             scores={key.removesuffix(SUFFIX): column for key, column in numbers.items()},
             hierarchy=hierarchy,
-            are_scored=candidates.are_scored,
-            index_keys=index_keys,
+            are_scored=_are_scored(with_score, count),
+            index_keys=_texts_or_empty(checker.column("index_key", columns.get("index_key"), TEXT)),
             unknown_types=unknown_types,
-            unread_scores={key: candidates.lists_with(key) for key in unread},
+            unread_scores={key: has for key, has in with_score.items() if key not in numbers},
         )
 
     @classmethod
@@ -223,32 +218,13 @@ class CandidateLists:
         rows: Sequence[Mapping[str, Any]] | pa.Table,
         scores: Iterable[str] | None = INDEX_SCORES,
     ) -> CandidateLists:
-        """Make lists from n rows as in files: ``entity`` (or ``mention``) and ``candidates``.
-
-        Optional keys are ``entity_type``, ``left``, ``right``, and ``index_key``, the key of the
-        index whose scores the candidates have. Keys that are not known are ignored.
+        """Make lists from n rows as in files, in any form of `table.row_table`.
 
         Raises:
-            InvalidRow: as for `from_columns`, or a row could not be read (it has ``error``).
+            InvalidRow: as for `from_table`.
+            UserError: a row is no mapping (it is named).
         """
-        for row, reason in enumerate(first_values(rows, "error")):
-            if reason:
-                raise InvalidRow(row, str(reason), len(rows))
-        columns = MentionColumns(
-            mentions=first_values(rows, "entity", "mention"),
-            candidates=row_column(rows, "candidates"),
-            types=row_column(rows, "entity_type"),
-            lefts=row_column(rows, "left"),
-            rights=row_column(rows, "right"),
-            index_keys=[key or "" for key in first_values(rows, "index_key")],
-        )
-        for key, values in (("entity", columns.mentions), ("candidates", columns.candidates)):
-            for row in missing_rows(values).tolist():
-                (keys,) = listed(rows[row : row + 1])
-                lacks = "is null" if key in keys else "missing from the row"
-                way = FINDS_CANDIDATES if key == "candidates" else ""
-                raise InvalidRow(row, f"{key} {lacks}{keys_found(keys)}{way}", len(rows))
-        return cls.from_columns(hierarchy, columns, scores)
+        return cls.from_table(hierarchy, row_table(rows, scores or ()), scores)
 
     def annotated(self, annotations: Annotations) -> AnnotatedLists:
         """The same lists with annotations."""
@@ -414,13 +390,10 @@ class AnnotatedLists(CandidateLists):
     Attributes:
         annotations: annotations of the n mentions.
         dictionary: the dictionary that completed the candidates of a user's file, if any did.
-        parents: pairs ``(child, parent)`` of concept ids, at least those of gold concepts and
-            candidates; None if no dictionary has relations.
     """
 
     annotations: Annotations = field(kw_only=True)
     dictionary: Dictionary | None = field(default=None, kw_only=True)
-    parents: Collection[tuple[str, str]] | None = field(default=None, kw_only=True)
 
     @property
     def not_in_list(self) -> int:
@@ -447,27 +420,6 @@ class AnnotatedLists(CandidateLists):
         """Whether the candidate at each flat position (n,) is correct, (n,) bool; -1 is not."""
         return values_at(self.correct, positions, False)
 
-    @cached_property
-    def parents_of_gold(self) -> np.ndarray:
-        """Whether each candidate is a parent of a gold concept, and not correct, (m,) bool."""
-        return self._related(lambda gold, cui: (gold, cui))
-
-    @cached_property
-    def children_of_gold(self) -> np.ndarray:
-        """Whether each candidate is a child of a gold concept, and not correct, (m,) bool."""
-        return self._related(lambda gold, cui: (cui, gold))
-
-    def _related(self, pair: Callable[[str, str], tuple[str, str]]) -> np.ndarray:
-        """Whether `parents` holds the pair of any gold concept and each candidate, (m,) bool."""
-        parents = self.parents or ()
-        golds = self.annotations.alternatives[self.owner].tolist()
-        ids = RepeatedTexts(self.ids, self.cuis.codes).to_list()
-        is_related = [
-            any(pair(gold, cui) in parents for gold in of_mention)
-            for of_mention, cui in zip(golds, ids, strict=True)
-        ]
-        return np.array(is_related, bool) & ~self.correct
-
     def take(self, rows: np.ndarray) -> Self:
         """The lists of some mentions, given as ascending indices or (n,) bool."""
         return replace(super().take(rows), annotations=self.annotations.take(rows))
@@ -484,15 +436,82 @@ class AnnotatedLists(CandidateLists):
         return replace(lists, annotations=replace(self.annotations, gold=first))
 
 
-def _require_names(
-    names: RepeatedTexts, candidates: CandidateColumns, checker: ColumnChecker
-) -> None:
+def _lists_with_scores(
+    fields: Mapping[str, pa.Array], offsets: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Key of each score -> whether any candidate of each mention has it, (n,) bool."""
+    return {
+        key: lists_with_any(values.is_valid().to_numpy(zero_copy_only=False), offsets)
+        for key, values in fields.items()
+        if key.endswith(SUFFIX)
+    }
+
+
+def _are_scored(with_score: Mapping[str, np.ndarray], mentions: int) -> np.ndarray:
+    """Whether any candidate of each mention has a score of a retriever, (n,) bool."""
+    are_scored = np.zeros(mentions, bool)
+    for key, has_score in with_score.items():
+        if key != SYNONYM_SCORE:
+            are_scored |= has_score
+    return are_scored
+
+
+def _read_columns(table: pa.Table) -> dict[str, pa.Array]:
+    """Those columns of a table that are read."""
+    return {key: one_chunk(table[key]) for key in COLUMNS if key in table.column_names}
+
+
+def _refuse_unreadable(errors: pa.Array) -> None:
+    """Refuse a row that could not be read, which has ``error``."""
+    for row, reason in enumerate(python_values(errors)):
+        if reason:
+            raise InvalidRow(row, str(reason), len(errors))
+
+
+def _entities(
+    table: pa.Table, columns: Mapping[str, pa.Array], checker: ColumnChecker
+) -> pa.StringArray:
+    """The text of each mention, under the first of its two keys."""
+    entities = checker.column("entity", columns.get("entity"), TEXT)
+    if entities.null_count and "mention" in columns:
+        entities = pc.coalesce(entities, checker.column("mention", columns["mention"], TEXT))
+    if entities.null_count:
+        _refuse_missing(table, "entity", entities)
+    return entities
+
+
+def _structs(
+    table: pa.Table, columns: Mapping[str, pa.Array], scores: Iterable[str] | None
+) -> pa.ListArray:
+    """The candidates of each mention, a list of structs."""
+    candidates = columns.get(CANDIDATES, pa.nulls(len(table)))
+    if are_structs(candidates):
+        return candidates
+    if candidates.null_count:
+        _refuse_missing(table, CANDIDATES, candidates)
+    return candidate_structs(python_values(candidates), scores or ())
+
+
+def _refuse_missing(table: pa.Table, key: str, values: pa.Array) -> None:
+    """Refuse the first row without a value under a key."""
+    row = int(np.flatnonzero(values.is_null())[0])
+    (given,) = mappings_of(table.slice(row, 1))
+    lacks = "is null" if key in given else "missing from the row"
+    way = FINDS_CANDIDATES if key == CANDIDATES else ""
+    raise InvalidRow(row, f"{key} {lacks}{keys_found(given)}{way}", len(table))
+
+
+def _texts_or_empty(texts: pa.StringArray) -> list[str]:
+    """The texts, "" where they are missing."""
+    return [text or "" for text in texts.to_pylist()]
+
+
+def _require_names(names: RepeatedTexts, structs: pa.StructArray, checker: ColumnChecker) -> None:
     """Refuse a candidate whose name is missing or blank."""
     blank = [code for code, text in enumerate(names.texts) if not (text and text.strip())]
     if blank:
         position = int(np.isin(names.codes, blank).argmax())
-        reason = f"is missing or blank{keys_found(candidates.items[position])}"
-        checker.refuse("name", position, f"{reason}; a dictionary has names of ids")
+        refuse_name(checker, position, structs[position].as_py())
 
 
 def row_errors(

@@ -1,21 +1,22 @@
-"""Columns of mentions and candidates: what users give, in Arrow, or an error that names its row.
+"""Columns of mentions and candidates in Arrow: texts, numbers and types, each checked by its row.
 
-Candidates may have the forms of other tools. Scores with a meaning of their own are those of our
-retrievers and a teacher's. A gold concept is an id, several alternatives, or a composite of parts.
+A value that will not do raises an error that names its row and key. A gold concept is an id,
+several alternatives, or a composite of parts.
 """
 
+import json
 import math
 import reprlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Sized
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
-from numbers import Real
+from itertools import chain
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import RepeatedTexts, list_offsets, lists_with_any
+from ..core.arrays import RepeatedTexts
 from ..vocab.types import TYPE_LISTS, type_lists
 
 # Fields of a candidate that a template may show in addition to its name.
@@ -49,71 +50,11 @@ class InvalidRow(TypeError, ValueError):
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class MentionColumns:
-    """n mentions and their candidates as users give them, not yet checked: objects or Arrow.
-
-    Attributes:
-        mentions: n texts.
-        candidates: the candidates of each mention: names, mappings or objects, as for
-            `UMLSReranker.rerank`.
-        types: types of n mentions, each an id or name or several; None: no mention has one.
-        lefts: n texts before the mentions; None: there is none.
-        rights: n texts after the mentions; None: there is none.
-        index_keys: for n mentions the key of the index that gave their candidates; None: unknown.
-    """
-
-    mentions: Sequence[str]
-    candidates: Sequence[Collection[Any]] | pa.Array
-    types: Sequence[str | Iterable[str] | None] | pa.Array | None = None
-    lefts: Sequence[str | None] | pa.Array | None = None
-    rights: Sequence[str | None] | pa.Array | None = None
-    index_keys: Sequence[str] | None = None
-
-
 def length_fault(characters: int) -> str:
     """What is wrong with a mention of this length; "" if it is not too long."""
     if characters <= MAX_MENTION_CHARS:
         return ""
     return f"has {characters:,} characters; a mention has at most {MAX_MENTION_CHARS:,}"
-
-
-def require_lists(**columns: Any) -> None:
-    """Raise TypeError for a column that is a text or has no length, ValueError for unequal lengths.
-
-    A text would be read as the list of its letters, a data frame as that of the names of its
-    columns. None is allowed.
-    """
-    for name, values in columns.items():
-        if (
-            isinstance(values, str | bytes)
-            or hasattr(values, "columns")
-            or not isinstance(values, Sized | None)
-        ):
-            raise TypeError(f"{name} must be a list, not {type(values).__name__}")
-    lengths = {name: len(values) for name, values in columns.items() if values is not None}
-    if len(set(lengths.values())) > 1:
-        counts = ", ".join(f"{length} {name}" for name, length in lengths.items())
-        raise ValueError(f"columns need the same number of values, not {counts}")
-
-
-def row_column(rows: Sequence[Mapping[str, Any]] | pa.Table, key: str) -> list[Any] | pa.Array:
-    """The value of a key in each of n rows, None or null where it is missing."""
-    if not isinstance(rows, pa.Table):
-        return [row.get(key) for row in rows]
-    has_key = key in rows.column_names
-    return rows[key].combine_chunks() if has_key else pa.nulls(len(rows), pa.string())
-
-
-def first_values(rows: Sequence[Mapping[str, Any]] | pa.Table, *keys: str) -> list[Any]:
-    """The value of the first of some keys that each of n rows has, else None."""
-    columns = [listed(row_column(rows, key)) for key in keys]
-    return list(map(_first_given, *columns))
-
-
-def _first_given(*values: Any) -> Any:
-    """The first value that is not None, if there is any."""
-    return next((value for value in values if value is not None), None)
 
 
 class Kind(NamedTuple):
@@ -141,7 +82,8 @@ def _convert_numbers(values: Sequence[Any]) -> pa.DoubleArray:
     # NumPy would read strings as numbers.
     if any(issubclass(kind, str | bytes) for kind in set(map(type, values))):
         raise TypeError("a value is not a number")
-    return pa.array(np.array(values, np.float64))
+    numbers = np.array(values, np.float64)
+    return pa.array(numbers, mask=np.array([value is None for value in values], bool))
 
 
 TEXT = Kind(
@@ -155,8 +97,8 @@ TYPES = Kind("a string or a list of strings", type_lists, (TYPE_LISTS,))
 class ColumnChecker:
     """Reads columns of n mentions or, with `offsets`, of their candidates.
 
-    A column is None, n Python objects, or an array. Its methods raise `InvalidRow`, which names the
-    mention, the candidate and the key of a value that will not do.
+    Its methods raise `InvalidRow`, which names the mention, the candidate and the key of a value
+    that will not do.
 
     Args:
         mentions: number of mentions.
@@ -175,30 +117,8 @@ class ColumnChecker:
         candidate = position - self.offsets[row]
         raise InvalidRow(row, f"candidate {candidate}: {key} {reason}", self.mentions) from None
 
-    def mention_texts(self, key: str, values: Sequence[Any] | pa.Array) -> list[str]:
-        """The values as texts, none of which may be missing, blank or too long."""
-        texts = self.column(key, values, TEXT).to_pylist()
-        for row, text in enumerate(texts):
-            if text is None or not text.strip():
-                self.refuse(key, row, "is missing or blank")
-            if fault := length_fault(len(text)):
-                self.refuse(key, row, fault)
-        return texts
-
-    def texts_or_empty(self, key: str, values: Sequence[Any] | pa.Array | None) -> list[str]:
-        """The values as texts, "" where they are missing."""
-        return [text or "" for text in self.column(key, values, TEXT).to_pylist()]
-
-    def column(self, key: str, values: Sequence[Any] | pa.Array | None, kind: Kind) -> pa.Array:
-        """The values as an array of the kind's first type, null where they are missing."""
-        if values is None:
-            count = self.mentions if self.offsets is None else int(self.offsets[-1])
-            return pa.nulls(count, kind.types[0])
-        if isinstance(values, pa.Array):
-            has_gaps = kind is TYPES and is_list(values.type) and values.flatten().null_count
-            if values.type in kind.types and not has_gaps:
-                return values.cast(kind.types[0], safe=False)
-            values = values.to_pylist()
+    def converted(self, key: str, values: Sequence[Any], kind: Kind) -> pa.Array:
+        """Python objects as an array of the kind's first type, null where they are None."""
         try:
             return kind.convert(values)
         except CONVERSION_ERRORS:
@@ -206,12 +126,90 @@ class ColumnChecker:
                 self.require(key, position, value, kind)
             raise
 
+    def column(self, key: str, values: pa.Array | None, kind: Kind) -> pa.Array:
+        """The values as an array of the kind's first type, null where they are missing.
+
+        Args:
+            key: their key.
+            values: an array of any type; None: all are missing.
+            kind: what they have to be.
+        """
+        if values is None:
+            count = self.mentions if self.offsets is None else int(self.offsets[-1])
+            return pa.nulls(count, kind.types[0])
+        has_gaps = kind is TYPES and is_list(values.type) and values.flatten().null_count
+        if values.type in kind.types and not has_gaps:
+            return values.cast(kind.types[0], safe=False)
+        return self.converted(key, python_values(values), kind)
+
+    def mention_texts(self, key: str, texts: pa.StringArray) -> list[str]:
+        """The texts, none of which may be missing, blank or too long."""
+        mentions = texts.to_pylist()
+        for row, text in enumerate(mentions):
+            if text is None or not text.strip():
+                self.refuse(key, row, "is missing or blank")
+            if len(text) > MAX_MENTION_CHARS:
+                self.refuse(key, row, length_fault(len(text)))
+        return mentions
+
     def require(self, key: str, position: int, value: Any, kind: Kind) -> None:
         """Refuse a value that is not of a kind."""
         try:
             kind.convert([value])
         except CONVERSION_ERRORS:
             self.refuse(key, position, f"is {reprlib.repr(value)}, not {kind.expected}")
+
+
+# A column of values that Arrow has no one type for, each as a text in JSON.
+JSON = pa.json_(pa.large_string())
+
+
+def python_values(column: pa.Array) -> list[Any]:
+    """The values of a column as Python objects; those of `JSON` as they were before."""
+    if column.type != JSON:
+        return column.to_pylist()
+    values = []
+    for text in column.to_pylist():
+        value = None if text is None else json.loads(text)
+        values.append(value)
+    return values
+
+
+def arrow_column(values: Sequence[Any], convert: Callable[[Sequence[Any]], pa.Array]) -> pa.Array:
+    """The column that a function makes of values, or these in JSON if it cannot.
+
+    Raises:
+        TypeError, ValueError: it cannot, and a value is no JSON; the error is that of the function.
+    """
+    try:
+        return convert(values)
+    except CONVERSION_ERRORS as fault:
+        try:
+            return json_column(values)
+        except TypeError:
+            raise fault from None
+
+
+def json_column(values: Iterable[Any], otherwise: Callable[[Any], Any] | None = None) -> pa.Array:
+    """Values in JSON, null where they are None.
+
+    Args:
+        values: the values.
+        otherwise: gets those of other types, and returns a value of JSON; None: they are refused.
+
+    Raises:
+        TypeError: a value is no JSON.
+    """
+    texts = []
+    for value in values:
+        text = None if value is None else json.dumps(value, default=otherwise)
+        texts.append(text)
+    return pa.array(texts, JSON)
+
+
+def as_text(value: Any) -> str:
+    """Text for values without a JSON type: bytes in base64, others as Python formats them."""
+    return b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def encoded_texts(texts: pa.StringArray) -> RepeatedTexts:
@@ -227,187 +225,15 @@ def as_arrow(texts: RepeatedTexts) -> pa.StringArray:
     return pa.array(texts.texts, pa.string()).take(pa.array(texts.codes, mask=texts.codes < 0))
 
 
-def listed(values: Sequence[Any] | pa.Array | pa.Table) -> Sequence[Any]:
-    """The values, or the rows of a table, as Python objects."""
-    return values.to_pylist() if isinstance(values, pa.Array | pa.Table) else values
-
-
-def missing_rows(values: Sequence[Any] | pa.Array) -> np.ndarray:
-    """The rows without a value."""
-    if isinstance(values, pa.Array):
-        return np.flatnonzero(values.is_null())
-    return np.flatnonzero([value is None for value in values])
-
-
 def is_list(kind: pa.DataType) -> bool:
     """Whether values of this type are lists of any length."""
     return pa.types.is_list(kind) or pa.types.is_large_list(kind)
-
-
-# This many objects fit into a core's cache while their keys are read one by one.
-ITEMS_AT_ONCE = 128
-# Keys of candidates of other tools, such as Elasticsearch and QuickUMLS, and what they are here.
-# The _id of Elasticsearch is none: it is the id of a document, such as one name of a concept.
-FOREIGN_KEYS = {
-    "concept_id": "cui",
-    "term": "name",
-    "similarity": "list_score",
-    "score": "list_score",
-    "_score": "list_score",
-}
-
-
-class CandidateColumns(NamedTuple):
-    """All m candidates of n mentions.
-
-    Attributes:
-        offsets: (n + 1,) where each mention's candidates start.
-        items: the m candidates.
-        values: key -> m values; a key that no candidate has may be missing.
-        score_keys: each key ``NAME_score`` that any candidate has, in order.
-    """
-
-    offsets: np.ndarray
-    items: Sequence[Any] | pa.StructArray
-    values: Mapping[str, Sequence[Any] | pa.Array]
-    score_keys: list[str]
-
-    def lists_with(self, key: str) -> np.ndarray:
-        """Whether any candidate of each mention has a value under a score's key, (n,) bool."""
-        lacking = missing_rows(self.values[key])
-        return lists_with_any(~np.isin(np.arange(len(self.items)), lacking), self.offsets)
-
-    @property
-    def are_scored(self) -> np.ndarray:
-        """(n,) bool, whether any candidate of a mention has a score of a retriever."""
-        retrievers = (key for key in self.score_keys if key != SYNONYM_SCORE)
-        return np.logical_or.reduce(
-            [np.zeros(len(self.offsets) - 1, bool), *map(self.lists_with, retrievers)]
-        )
-
-
-def candidate_columns(
-    candidates: Sequence[Collection[Any]] | pa.Array, scores: Iterable[str] | None
-) -> CandidateColumns:
-    """The candidates of n mentions by key: names, mappings, objects, or lists of structs in Arrow.
-
-    Args:
-        candidates: of each mention.
-        scores: retrievers whose scores to read; None: all.
-
-    Raises:
-        InvalidRow: the candidates of a mention are not a list.
-    """
-    if isinstance(candidates, pa.Array):
-        kind = candidates.type
-        if is_list(kind) and pa.types.is_struct(kind.value_type) and not candidates.null_count:
-            return _columns_of_structs(candidates)
-        candidates = candidates.to_pylist()
-    _require_lists(candidates)
-    items = list(chain.from_iterable(candidates))
-    offsets = list_offsets(list(map(len, candidates)))
-    kinds = set(map(type, items))
-    if kinds <= {str}:
-        return CandidateColumns(offsets, items, {"name": items}, [])
-    keys = _keys_of(items)
-    has_pairs = any(issubclass(kind, list | tuple) for kind in kinds)
-    if has_pairs or not FOREIGN_KEYS.keys().isdisjoint(keys):
-        items = list(map(standard_candidate, items))
-        keys = _keys_of(items)
-    score_keys = [key for key in keys if key.endswith(SUFFIX)]
-    wanted = [*CANDIDATE_KEYS]
-    wanted += dict.fromkeys([*score_keys, *(name + SUFFIX for name in scores or ())])
-    read: Callable[[Any, str], Any] = _value_under
-    if set(map(type, items)) == {dict}:
-        read = dict.get
-        wanted = [key for key in wanted if key in keys]
-    values: dict[str, list[Any]] = {key: [] for key in wanted}
-    for start in range(0, len(items), ITEMS_AT_ONCE):
-        block = items[start : start + ITEMS_AT_ONCE]
-        for key, column in values.items():
-            column.extend(map(read, block, repeat(key)))
-    if "id" in keys:
-        values["cui"] = list(map(concept_id, items))
-    return CandidateColumns(offsets, items, values, score_keys)
-
-
-def _require_lists(candidates: Sequence[Any]) -> None:
-    """Refuse candidates of a mention that are no list; `InvalidRow`."""
-    for row, items in enumerate(candidates):
-        # A string, mapping or data frame would be read as a list of its letters, keys or columns.
-        is_other = isinstance(items, str | bytes | Mapping) or hasattr(items, "columns")
-        if is_other or not isinstance(items, Collection):
-            reason = f"are a {type(items).__name__}, not a list of names, mappings or objects"
-            ColumnChecker(len(candidates)).refuse("candidates", row, reason)
-
-
-def _own_key(name: str, names: Collection[str]) -> str:
-    """Our name of a key of some candidates; where they have both, our own key counts."""
-    own_name = FOREIGN_KEYS.get(name, name)
-    return name if own_name in names else own_name
-
-
-def _columns_of_structs(candidates: pa.ListArray) -> CandidateColumns:
-    items = candidates.flatten()
-    names = items.type.names
-    keys = [_own_key(name, names) for name in names]
-    values = dict(zip(keys, items.flatten(), strict=True))
-    if "id" in values:
-        values.setdefault("cui", values["id"])
-    return CandidateColumns(
-        list_offsets(candidates.value_lengths().to_numpy()),
-        items,
-        values,
-        [key for key in keys if key.endswith(SUFFIX)],
-    )
-
-
-def _keys_of(items: Sequence[Any]) -> Collection[str]:
-    """The keys of those candidates that are mappings, each once."""
-    return dict.fromkeys(chain.from_iterable(item for item in items if isinstance(item, Mapping)))
-
-
-def standard_candidate(item: Any) -> Any:
-    """A candidate of another tool as one of ours: a pair of id and score, or with `FOREIGN_KEYS`.
-
-    >>> standard_candidate(["D003110", 0.9])
-    {'cui': 'D003110', 'list_score': 0.9}
-    >>> standard_candidate({"_id": "7", "_score": 7.5, "_source": {"cui": "D003110"}})
-    {'list_score': 7.5, '_id': '7', 'cui': 'D003110'}
-    """
-    if isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[1], Real):
-        return {"cui": item[0], "list_score": item[1]}
-    if not isinstance(item, dict) or not (item.keys() & FOREIGN_KEYS):
-        return item
-    source = item["_source"] if isinstance(item.get("_source"), dict) else {}
-    values = {key: value for key, value in item.items() if key != "_source"} | source
-    renamed = {FOREIGN_KEYS[key]: value for key, value in values.items() if key in FOREIGN_KEYS}
-    # Where there are both, our own key counts.
-    return renamed | {key: value for key, value in values.items() if key not in FOREIGN_KEYS}
-
-
-def keys_found(item: Any) -> str:
-    """The keys of a mapping, as the end of a message."""
-    return f"; its keys are {', '.join(map(repr, item))}" if isinstance(item, Mapping) else ""
 
 
 def bare_id(cui: str) -> str:
     """An id without its vocabulary, unless a mere number is left: D003920 of MESH:D003920."""
     rest = cui.rpartition(":")[2]
     return rest if rest[:1].isalpha() else cui
-
-
-def concept_id(item: Any) -> Any:
-    """The value under ``cui`` of a candidate or row, or else under ``id``."""
-    cui = _value_under(item, "cui")
-    return item.get("id") if cui is None and isinstance(item, Mapping) else cui
-
-
-def _value_under(item: Any, key: str) -> Any:
-    """The value of a key of a candidate, which may be a name, a mapping or an object."""
-    if isinstance(item, str):
-        return item if key == "name" else None
-    return item.get(key) if isinstance(item, Mapping) else getattr(item, key, None)
 
 
 # Keys of a row's gold concept, the first before the other.

@@ -12,17 +12,26 @@ import pyarrow.compute as pc
 
 from ..core.arrays import expand_ranges, number_distinct
 from ..core.errors import UserError
-from ..vocab.concepts import ConceptColumns, NameLists, read_name_lists, table_of_lists
+from ..vocab.concepts import (
+    CONCEPTS,
+    ConceptColumns,
+    ConceptTable,
+    NameLists,
+    is_index,
+    read_name_lists,
+    table_of_lists,
+)
 from ..vocab.rrf import read_names, read_types, release_files
 from ..vocab.text import normal_forms, normalize_texts, shared_trigrams
-from .columns import SYNONYM_SCORE, bare_id, concept_id, standard_candidate
-from .read import Rows
+from .candidates import concept_id, standard_candidate
+from .columns import SYNONYM_SCORE, bare_id
+from .table import mapping_rows
 
 TEXT_LISTS = pa.list_(pa.string())
 
 
 class Dictionary:
-    """Names and semantic types of concepts, from a UMLS release or a file of names (`load`)."""
+    """Names and semantic types of concepts: of an index, a UMLS release or a file of names."""
 
     def __init__(self, concepts: ConceptColumns, columns: Mapping[str, str], name: str) -> None:
         #: The name of its file or folder.
@@ -34,12 +43,13 @@ class Dictionary:
 
     @classmethod
     def load(cls, path: str | Path, cuis: Iterable[str] | None = None) -> Dictionary:
-        """Read a release as `from_umls_dir` does, or all of a file of names.
+        """Open an index, read a release as `from_umls_dir` does, or all of a file of names.
 
         Args:
-            path: folder META of a release; or a file, plain or gzip: a table (CSV, TSV, JSON Lines,
-                Parquet) with a name per row, with ``id`` and ``name`` and optionally ``preferred``
-                (true or not) and ``semantic_type``; or lines ``id|id||name|name``. ``|`` in an id
+            path: an index or run folder; folder META of a release; or a file, plain or gzip: a
+                table (CSV, TSV, JSON Lines, Parquet) with a name per row, with ``id`` and ``name``
+                and optionally ``preferred`` (true or not) and ``semantic_type``; or lines
+                ``id|id||name|name``. ``|`` in an id
                 separates alternates, all of which find the concept, with the prefix of their
                 vocabulary or without.
             cuis: the concepts to read of a release; None reads all.
@@ -48,6 +58,8 @@ class Dictionary:
             UserError: the file is missing, empty, damaged or without the columns; or an id or a
                 name is empty (names the row).
         """
+        if is_index(Path(path)):
+            return cls._of_index(Path(path))
         if Path(path).is_dir():
             return cls.from_umls_dir(path, cuis)
         lists = read_name_lists(Path(path))
@@ -58,6 +70,16 @@ class Dictionary:
         further = [[*others, *map(bare_id, [cui, *others])] for cui, others in all_ids]
         lists = lists._replace(alternates=pa.array(further, TEXT_LISTS))
         return cls(ConceptColumns(table_of_lists(lists)), columns, Path(path).name)
+
+    @classmethod
+    def _of_index(cls, folder: Path) -> Dictionary:
+        """The concepts of an index, of which nothing is read before it is used."""
+        concepts = ConceptTable.load(folder / CONCEPTS)
+        columns = {"names": "name"}
+        types = concepts.column("semantic_types", np.arange(len(concepts)))
+        if len(types.flatten()):
+            columns["semantic types"] = "semantic_types"
+        return cls(concepts, columns, folder.name)
 
     @classmethod
     def from_umls_dir(
@@ -131,7 +153,7 @@ class Dictionary:
         Raises:
             UserError: a row is no mapping (it is named).
         """
-        new_rows = Rows.of_mappings(rows).mappings()
+        new_rows = mapping_rows(rows)
         # The candidates with a CUI, and the mention of each.
         items: list[dict[str, Any]] = []
         mentions: list[str] = []

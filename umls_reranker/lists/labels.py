@@ -1,16 +1,11 @@
-"""Labelled candidate lists, of a user or a run: rows with gold concept and document.
+"""Labelled candidate lists, of a user or a run: rows with gold concept and document."""
 
-Documents of equal or nearly equal content, such as notes copied forward, count as one.
-"""
-
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, compress
 from pathlib import Path
-from typing import Any, TypeAlias
-from zlib import crc32
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,34 +13,34 @@ import pyarrow as pa
 from ..core.arrays import RepeatedTexts, arrow_writer, number_distinct
 from ..core.errors import UserError
 from ..vocab.concepts import ConceptTable
-from ..vocab.rrf import RelationTable
-from ..vocab.text import normalize_name
 from ..vocab.types import TypeHierarchy
-from .answers import Answers, answered, refuse_ids
+from .answers import Answers, answered
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists, row_errors
+from .candidates import concept_id, keys_found, standard_candidate
 from .columns import (
     CUI_LESS,
     GOLD_KEYS,
     InvalidRow,
-    bare_id,
-    concept_id,
-    first_values,
     gold_parts,
     id_text,
-    keys_found,
-    standard_candidate,
 )
 from .dictionary import Dictionary
+from .duplicates import with_joined_documents
 from .index_scores import TEACHER
-from .read import DELIMITERS, RowPosition, Rows, read_rows
+from .label_checks import (
+    OWN_DOCUMENTS,
+    and_more,
+    refuse_contradictions,
+    refuse_repeated_ids,
+    refuse_whole_lists,
+    refuse_wrong_ids,
+    require_ids,
+)
+from .read import Rows, read_rows
+from .table import first_values, has_lines, mappings_of, table_of_mappings
 
 # With fewer documents, too little is left to fit on when a fifth is held out.
 FEWEST_DOCUMENTS = 10
-# What to do about mentions without a document, or each with one of its own.
-OWN_DOCUMENTS = (
-    "; give mentions of one text one doc_id, "
-    "or --each_row_is_a_document if each row is a document, such as a term"
-)
 
 
 def read_labelled_lists(  # noqa: PLR0913 (the options of a command)
@@ -68,7 +63,7 @@ def read_labelled_lists(  # noqa: PLR0913 (the options of a command)
     Args:
         path: the file or folder, such as ``lists/test.arrow`` of a run.
         hierarchy: the types that the model knows.
-        dictionary: UMLS release or file of names that completes the candidates (`Dictionary`).
+        dictionary: index, release or file of names that completes the candidates (`Dictionary`).
         concepts: dictionary of a run, which completes the candidates and knows which gold concepts
             are in it.
         add: file or folder of further rows, such as corrected ones; one with the ``doc_id`` and
@@ -130,7 +125,8 @@ def usable_lists(  # noqa: PLR0913 (the options of a command)
         gold_places: as for `labelled_lists`.
     """
     if dictionary is not None:
-        rows = Rows(rows.positions, dictionary.add_to(rows.mappings()))
+        completed = table_of_mappings(dictionary.add_to(rows.mappings()))
+        rows = Rows(rows.positions, completed)
     lists = labelled_lists(
         rows, hierarchy, each_row_is_a_document=each_row_is_a_document, gold_places=gold_places
     )
@@ -147,7 +143,7 @@ def usable_lists(  # noqa: PLR0913 (the options of a command)
         known_ids = set(compress(ids, known.has(ids)))
         in_dictionary = np.array([not known_ids.isdisjoint(each) for each in alternatives], bool)
         lists = replace(lists, annotations=replace(lists.annotations, in_dictionary=in_dictionary))
-    _refuse_repeated_ids(lists.annotations)
+    refuse_repeated_ids(lists.annotations)
     documents = len(set(lists.annotations.documents))
     if fitted_on and documents < FEWEST_DOCUMENTS:
         raise UserError(
@@ -171,19 +167,6 @@ def read_run_lists(run: Path, split: str, concepts: ConceptTable) -> AnnotatedLi
     return read_labelled_lists(
         run / "lists" / f"{split}.arrow", concepts.hierarchy, concepts=concepts, fitted_on=False
     )
-
-
-def with_parents(lists: AnnotatedLists, folder: Path) -> AnnotatedLists:
-    """The lists with the parents that a concept folder knows; unchanged if it has no relations."""
-    relations = RelationTable.load(folder)
-    if not len(relations):
-        return lists
-    concepts = ConceptTable.load(folder)
-    ids = {*lists.ids, *chain.from_iterable(lists.annotations.alternatives)}
-    rows = np.unique(concepts.rows([*ids]))
-    pairs = relations.parents(rows[rows >= 0])
-    columns = (concepts.cuis_of(rows).to_pylist() for rows in pairs.T)
-    return replace(lists, parents=frozenset(zip(*columns, strict=True)))
 
 
 def labelled_lists(
@@ -214,16 +197,16 @@ def labelled_lists(
             document or text for document, text in zip(documents, lists.mentions, strict=True)
         ]
     golds = list(map(gold_parts, first_values(content, *GOLD_KEYS, "id")))
-    _require_ids("doc_id", documents, rows)
-    _require_ids("cui", golds, rows)
-    _refuse_contradictions(rows)
+    require_ids("doc_id", documents, rows)
+    require_ids("cui", golds, rows)
+    refuse_contradictions(rows)
     lists = _with_ids(lists, rows)
     # Of each mention, the ids of which any is correct.
     alternatives = np.empty(len(lists), object)
     alternatives[:] = [tuple(dict.fromkeys(chain(*(parts or ())))) for parts in golds]
     places = list(map(str, rows.positions)) if gold_places is None else gold_places
-    _refuse_wrong_ids(lists, alternatives, places)
-    _refuse_whole_lists(lists, alternatives, places)
+    refuse_wrong_ids(lists, alternatives, places)
+    refuse_whole_lists(lists, alternatives, places)
     numbers = {text: code for code, text in enumerate(lists.cuis.texts)}
     first_ids = [next(iter(ids), None) for ids in alternatives]
     gold_codes = np.array([numbers.get(first, -1) for first in first_ids], np.int64)
@@ -265,122 +248,14 @@ def _spans(content: Any) -> tuple[list[int], list[int]]:
 def _readable(rows: Rows, hierarchy: TypeHierarchy) -> CandidateLists:
     """The lists of rows; an error names the first row that is none, and how many more there are."""
     try:
-        return CandidateLists.from_rows(hierarchy, rows.content, scores=None)
+        return CandidateLists.from_table(hierarchy, rows.content, scores=None)
     except InvalidRow as fault:
-        read = partial(CandidateLists.from_rows, hierarchy, scores=None)
+        read = partial(CandidateLists.from_table, hierarchy, scores=None)
         errors = row_errors(read, rows.content)
         raise UserError(
             f"{rows.positions[fault.row]}: {fault.reason}"
-            f"{_and_more(len(errors) - errors.count(None) - 1)}"
+            f"{and_more(len(errors) - errors.count(None) - 1)}"
         ) from None
-
-
-def _require_ids(key: str, values: Sequence[Any], rows: Rows) -> None:
-    """Refuse rows without a document, or without a gold concept; `values` are those of the key."""
-    if None not in values:
-        return
-    row = values.index(None)
-    position = rows.positions[row]
-    gold_key = "gold or gold_cui" if position.path.suffix in DELIMITERS else "cui"
-    missing = gold_key
-    advice = ""
-    if key == "doc_id":
-        missing = key
-        advice = OWN_DOCUMENTS
-    others = _and_more(values.count(None) - 1)
-    found = keys_found(rows.mappings()[row])
-    raise UserError(
-        f"{position}: {missing} is missing or no id{others}; give doc_id and {gold_key}: an id, "
-        f"{CUI_LESS} for no concept, a list of alternative ids, or a list of lists for several "
-        f"concepts{advice}{found}"
-    )
-
-
-def _refuse_contradictions(rows: Rows) -> None:
-    """Refuse a row whose keys for the gold concept say different things."""
-    columns = [map(gold_parts, first_values(rows.content, key)) for key in GOLD_KEYS]
-    for position, (first, second) in zip(rows.positions, zip(*columns, strict=True), strict=True):
-        if first is None or second is None:
-            continue
-        if {*map(frozenset, first)} != {*map(frozenset, second)}:
-            first_key, second_key = GOLD_KEYS
-            raise UserError(
-                f"{position}: {first_key} is {_ids_in_words(first)}, but {second_key} is "
-                f"{_ids_in_words(second)}; let one of the two stand"
-            )
-
-
-def _ids_in_words(parts: Iterable[Iterable[str]]) -> str:
-    """The ids of `gold_parts`."""
-    return "|".join(chain.from_iterable(parts)) or CUI_LESS
-
-
-def _refuse_whole_lists(
-    lists: CandidateLists, alternatives: np.ndarray, places: Sequence[str]
-) -> None:
-    """Refuse a gold concept that is every candidate of its list: no model could be wrong there.
-
-    Arguments are those of `_refuse_wrong_ids`.
-    """
-    for number, ids in enumerate(alternatives):
-        if len(ids) < 2:
-            continue
-        codes = lists.cuis.codes[lists.offsets[number] : lists.offsets[number + 1]]
-        candidates = {lists.cuis.texts[code] for code in codes.tolist()}
-        if len(candidates) > 1 and candidates <= {*ids}:
-            raise UserError(
-                f"{places[number]}: cui lists all {len(candidates)} candidates, which says nothing "
-                "about any of them; give those that are right, or leave the row out"
-            )
-
-
-def _refuse_wrong_ids(
-    lists: CandidateLists, alternatives: np.ndarray, places: Sequence[str]
-) -> None:
-    """Refuse gold concepts that are surely no ids: the mistakes of those who fill in a sheet.
-
-    An id that no candidate has may be right all the same, since the list may lack its concept. But
-    none is the number of a candidate, its name, or the id of one in another case or with another
-    prefix, unless ids are of this kind.
-
-    Args:
-        lists: n lists.
-        alternatives: n times ids of which any is right.
-        places: where each mention's were given, for messages.
-    """
-    known = {*lists.ids}
-    unknown = [
-        number
-        for number, ids in enumerate(alternatives)
-        if ids and known.isdisjoint(ids) and CUI_LESS not in ids
-    ]
-    if not unknown:
-        return
-    has_numbers = any(cui.isdecimal() for cui in known)
-    has_names = not known.isdisjoint(lists.names.texts)
-    other_forms = {cui.lower(): cui for cui in known}
-    other_forms |= {bare_id(cui).lower(): cui for cui in known}
-    faults = []
-    for number in unknown:
-        span = slice(lists.offsets[number], lists.offsets[number + 1])
-        cuis = lists.cuis[span].to_list()
-        names = dict(zip(map(normalize_name, lists.names[span].to_list()), cuis, strict=True))
-        for gold in alternatives[number]:
-            is_number = gold.isdecimal() and int(gold[:9]) <= len(cuis)
-            of_name = names.get(normalize_name(gold))
-            of_form = other_forms.get(gold.lower()) or other_forms.get(bare_id(gold).lower())
-            fault = ""
-            if is_number and not has_numbers:
-                fault = "is the number of a candidate"
-            elif of_name and not has_names:
-                fault = f"is the name of {of_name}"
-            elif of_form:
-                fault = f"is {of_form} in another form"
-            if fault:
-                faults.append(
-                    f"{places[number]}: the lists have no concept {gold!r}, which {fault}"
-                )
-    refuse_ids(faults)
 
 
 def list_rows(
@@ -430,19 +305,6 @@ def with_document(row: dict[str, Any], name: object, each_row_is_a_document: boo
     row["doc_id"] = row.get("entity") or row.get("mention")
 
 
-def _refuse_repeated_ids(annotations: Annotations) -> None:
-    """Refuse a mention_id that is repeated in a document."""
-    first_rows: dict[tuple[str, str], RowPosition] = {}
-    rows = zip(annotations.doc_ids, annotations.mention_ids, annotations.positions, strict=True)
-    for document, mention_id, position in rows:
-        first_row = first_rows.setdefault((document, mention_id), position)
-        if mention_id is not None and first_row != position:
-            raise UserError(
-                f"{position}: mention_id {mention_id!r} of document {document} was already used in "
-                f"{first_row}; list each mention once, with a unique id or none"
-            )
-
-
 def best_of_each_concept(lists: CandidateLists, scores: np.ndarray | None = None) -> np.ndarray:
     """The candidate of each concept in a list with the highest score (m,), (k,) int64.
 
@@ -484,32 +346,40 @@ def _with_added(path: Path, batches: Sequence[Rows], added: Sequence[Rows]) -> R
     if not any(batch.positions for batch in batches):
         raise UserError(f"{path} holds no mentions")
     positions = [position for batch in (*batches, *added) for position in batch.positions]
-    tables = [batch.content for batch in batches if isinstance(batch.content, pa.Table)]
-    if len(tables) == len(batches) and not added:
-        try:
-            return Rows(positions, pa.concat_tables(tables, promote_options="permissive"))
-        except pa.ArrowException as error:
-            raise UserError(
-                f"{path}: the files have columns of different types ({error})"
-            ) from None
+    if not added:
+        return Rows(positions, _joined_tables(path, [batch.content for batch in batches]))
     rows = [row for batch in batches for row in batch.mappings()]
     further = [row for batch in added for row in batch.mappings()]
     replaced = {_identity(row) for row in further} - {None}
     retained = [at for at, row in enumerate(rows) if _identity(row) not in replaced]
     return Rows(
         [*(positions[at] for at in retained), *positions[len(rows) :]],
-        [*(rows[at] for at in retained), *further],
+        table_of_mappings([*(rows[at] for at in retained), *further]),
     )
+
+
+def _joined_tables(path: Path, tables: Sequence[pa.Table]) -> pa.Table:
+    """The rows of all tables.
+
+    Raises:
+        UserError: the tables of files have columns of different types.
+    """
+    are_mappings = {has_lines(table) for table in tables}
+    if len(are_mappings) == 1:
+        try:
+            return pa.concat_tables(tables, promote_options="permissive")
+        except pa.ArrowException as error:
+            if are_mappings == {False}:
+                raise UserError(
+                    f"{path}: the files have columns of different types ({error})"
+                ) from None
+    # Values of one key may have one type in each of several batches, and none in all.
+    return table_of_mappings([row for table in tables for row in mappings_of(table)])
 
 
 def _identity(row: dict[str, Any]) -> tuple[str | None, str] | None:
     mention_id = id_text(row.get("mention_id"))
     return None if mention_id is None else (id_text(row.get("doc_id")), mention_id)
-
-
-def _and_more(count: int) -> str:
-    """The end of a message about a row."""
-    return f"; {count:,} more rows have errors" if count else ""
 
 
 def _with_ids(lists: CandidateLists, rows: Rows) -> CandidateLists:
@@ -525,92 +395,3 @@ def _with_ids(lists: CandidateLists, rows: Rows) -> CandidateLists:
     cuis, codes = number_distinct(lists.ids)
     scores = {name: column for name, column in lists.scores.items() if not np.isnan(column).all()}
     return replace(lists, cuis=RepeatedTexts(cuis, codes[lists.cuis.codes]), scores=scores)
-
-
-# Successive words of texts that are compared, and how many such pieces two of them share at least.
-WORDS = 3
-FEWEST_SHARED = 8
-# Without texts, successive distinct mentions with their candidates.
-MENTIONS = 3
-# Share of the pieces of the shorter document that the other has.
-SHARED = 0.5
-# A piece that this many documents have before is not looked for in others: it may be boilerplate.
-MOST_DOCUMENTS = 20
-# Of more pieces in all, only some are compared.
-MOST_PIECES = 2_000_000
-# Hashes of the pieces of a document, and how many of them an equal document has at least.
-Content: TypeAlias = tuple[set[int], int]
-
-
-def with_joined_documents(lists: AnnotatedLists) -> AnnotatedLists:
-    """The same lists, with the name of the first of nearly equal documents for all of them.
-
-    ``doc_ids`` stay. Documents are compared by the texts around their mentions, or where no mention
-    has any by their mentions and candidates.
-    """
-    content = partial(_content, lists, lists.cuis.to_list())
-    documents = _joined(lists.annotations.doc_ids.tolist(), content)
-    return replace(lists, annotations=replace(lists.annotations, documents=documents))
-
-
-def joined_by_mentions(documents: Sequence[str], mentions: Sequence[str]) -> np.ndarray:
-    """The document of each of n mentions, the first of those whose mentions are nearly the same.
-
-    Args:
-        documents: (n,) their names.
-        mentions: (n,) texts of the mentions, in the order of the documents.
-    """
-
-    def content(rows: Sequence[int]) -> Content:
-        return _pieces([*dict.fromkeys(mentions[row] for row in rows)], MENTIONS), 1
-
-    return _joined(documents, content)
-
-
-def _joined(documents: Sequence[str], content: Callable[[Sequence[int]], Content]) -> np.ndarray:
-    """The name of the first document like that of each row, (n,), by `content` of its rows."""
-    names, owner = number_distinct(documents)
-    rows: list[list[int]] = [[] for _ in names]
-    for row, document in enumerate(owner.tolist()):
-        rows[document].append(row)
-    first = _first_alike([*map(content, rows)])
-    return np.array(names, object)[np.array(first, np.int64)[owner]]
-
-
-def _content(lists: AnnotatedLists, ids: Sequence[str], rows: Sequence[int]) -> Content:
-    """What a document is compared by; `ids` are those of all candidates, `rows` its mentions."""
-    if any((lists.lefts[row] + lists.rights[row]).strip() for row in rows):
-        texts = [f"{lists.lefts[row]} {lists.mentions[row]} {lists.rights[row]}" for row in rows]
-        return set().union(*(_pieces(text.split(), WORDS) for text in texts)), FEWEST_SHARED
-    offsets = lists.offsets
-    mentions = [f"{lists.mentions[row]} {ids[offsets[row] : offsets[row + 1]]}" for row in rows]
-    return _pieces(list(dict.fromkeys(mentions)), MENTIONS), 1
-
-
-def _pieces(items: Sequence[str], size: int) -> set[int]:
-    """Hashes of successive items, the same on every machine."""
-    starts = range(len(items) - size + 1)
-    return {crc32("\n".join(items[start : start + size]).encode()) for start in starts}
-
-
-def _first_alike(contents: Sequence[Content]) -> list[int]:
-    """The number of the first document that each is like, directly or by others; else its own."""
-    every = 1 + sum(len(pieces) for pieces, _ in contents) // MOST_PIECES
-    first = list(range(len(contents)))
-    documents_of_piece: defaultdict[int, list[int]] = defaultdict(list)
-    sizes: list[int] = []
-    for number, (all_pieces, fewest) in enumerate(contents):
-        pieces = [piece for piece in all_pieces if piece % every == 0]
-        shared = Counter(chain.from_iterable(documents_of_piece[piece] for piece in pieces))
-        alike = {number}
-        for document, count in shared.items():
-            if count >= max(fewest, SHARED * min(len(pieces), sizes[document])):
-                alike.add(first[document])
-        if len(alike) > 1:
-            root = min(alike)
-            first = [root if document in alike else document for document in first]
-        rare = [piece for piece in pieces if len(documents_of_piece[piece]) < MOST_DOCUMENTS]
-        for piece in rare:
-            documents_of_piece[piece].append(number)
-        sizes.append(len(rare))
-    return first

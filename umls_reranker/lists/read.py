@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import json
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ import pyarrow as pa
 from ..core.errors import UserError, warn_caller
 from ..core.files import read_table
 from .columns import CUI_LESS, GOLD_KEYS, gold_parts
+from .table import ERROR, mappings_of, row_table, table_of_mappings
 
 BATCH_ROWS = 4_096
 # Levels of lists and mappings in a row of JSON.
@@ -33,8 +34,6 @@ STDIN = Path("-")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 TABLES = (".parquet", ".arrow", ".feather")
 ENDINGS = (".jsonl", ".json", *DELIMITERS, *TABLES)
-# The key of a row that could not be read or ranked, with the reason.
-ERROR = "error"
 # Columns of CSV about the mention -> keys of its row; all others but "gold" are keys of candidates.
 MENTION_CELLS = {
     "mention_id": "mention_id",
@@ -74,40 +73,32 @@ class RowPosition(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Successive rows of a file: mappings, or in Parquet and Arrow a table.
+    """Successive rows of a file or a program.
 
     Attributes:
         positions: `RowPosition` of each, or of annotated text its place as a text.
-        content: the rows.
+        content: the rows (`table.row_table`).
         documents: the text of each row's document, if mentions to link were read (None without
             one); the rows may lack it.
     """
 
     positions: Sequence[Any]
-    content: list[dict[str, Any]] | pa.Table
+    content: pa.Table
     documents: Sequence[str | None] = ()
 
     @classmethod
-    def of_mappings(cls, rows: Iterable[Mapping[str, Any]]) -> Rows:
-        """Rows of a program, also those of a DataFrame; in messages the first is ``rows:1``.
+    def of(cls, rows: Any) -> Rows:
+        """Rows of a program, in any form of `table.row_table`; in messages the first is ``rows:1``.
 
         Raises:
             UserError: a row is no mapping (it is named).
         """
-        if hasattr(rows, "itertuples"):
-            # An empty cell is a NaN in columns of any type.
-            frame: Any = rows
-            rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        content = list(rows)
-        for number, row in enumerate(content, start=1):
-            if not isinstance(row, Mapping):
-                raise UserError(f"rows:{number}: {row!r:.60} is no row; give mappings by key")
-        positions = [RowPosition(Path("rows"), number + 1) for number in range(len(content))]
-        return cls(positions, [dict(row) for row in content])
+        content = row_table(rows)
+        return cls([RowPosition(Path("rows"), row + 1) for row in range(len(content))], content)
 
     def mappings(self) -> list[dict[str, Any]]:
         """The rows as Python objects."""
-        return self.content.to_pylist() if isinstance(self.content, pa.Table) else self.content
+        return mappings_of(self.content)
 
 
 def mention_files(path: Path) -> list[Path]:
@@ -158,9 +149,8 @@ def read_rows(
                     _candidate_rows(file, mentions) if has_candidates else _mention_rows(file)
                 )
             while batch := list(itertools.islice(numbered, batch_rows)):
-                yield Rows(
-                    [RowPosition(file, number) for number, _ in batch], [row for _, row in batch]
-                )
+                positions = [RowPosition(file, number) for number, _ in batch]
+                yield Rows(positions, table_of_mappings([row for _, row in batch]))
 
 
 @contextmanager

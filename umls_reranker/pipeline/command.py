@@ -38,7 +38,8 @@ EACH_ROW_IS_A_DOCUMENT = (
     "a row without doc_id is a document, such as a term, and documents of one row each may certify"
 )
 DICTIONARY_HELP = (
-    "folder META of a UMLS release (MRCONSO.RRF, MRSTY.RRF or both), or a file of names: a table "
+    "an index folder, folder META of a UMLS release (MRCONSO.RRF, MRSTY.RRF or both), or a file of "
+    "names: a table "
     "(.csv, .tsv, .jsonl, .parquet) of id, name and optionally preferred and semantic_type, "
     "or lines id|id||name|name; adds missing fields to candidates by their id (key cui): name, "
     "preferred_name, semantic_types, and synonym_score (similarity of the mention to the most "

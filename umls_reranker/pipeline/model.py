@@ -13,6 +13,7 @@ import numpy as np
 
 from ..calibration.arguments import CalibrationArguments
 from ..calibration.calibrators import CALIBRATORS
+from ..calibration.ledger import Ledger
 from ..calibration.string_counts import StringCounts, counted_mentions
 from ..core.errors import UserError
 from ..core.files import portable_locator, read_json, require_new, write_json, written
@@ -26,36 +27,39 @@ from ..evaluation.comparison import (
     verdict,
 )
 from ..evaluation.metrics import read_metrics
+from ..hub.card import folder_card
 from ..hub.model_folder import CARD, EVALUATED, METRICS, REFERENCE, Origin, changing, verify_files
-from ..hub.publish import compare_versions, folder_card
+from ..hub.versions import compare_versions
 from ..linking.mentions import read_answers
 from ..lists.answers import Answers
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.labels import (
-    have_own_documents,
     read_labelled_lists,
     with_joined_documents,
-    with_parents,
 )
 from ..models.arguments import RUN_ENCODER
 from ..models.cross_encoder import PairScorer
 from ..models.pairs import PairTemplate
 from ..retrieval.deployment import IndexSettings
 from ..serving.list_description import describe_lists
+from ..serving.look_plan import LookOptions
 from ..serving.model_source import ModelSource
 from ..serving.on_lists import (
-    NOTHING_CERTIFIED,
     PAGE,
+    CalibrateOptions,
     calibrate_lists,
     calibration_summary,
     evaluate_lists,
     evaluation_summary,
+    lists_of_look,
+    note_look,
     save_calibrated,
     save_report,
     write_calibrated,
 )
 from ..serving.reranker import UMLSReranker
 from ..serving.statistics import Histogram, reference_content
+from ..serving.study_files import study_beside
 from ..vocab.concepts import ConceptTable
 from .command import MISSED_TARGET, run_script, would_make
 from .recipe import Recipe, keys_of, parse_recipe, pick
@@ -103,13 +107,11 @@ def calibrate_run(recipe: Recipe) -> None:
             return
         IndexSettings.load(run.path).verify(run.path)
         source = checkpoint_of_run(recipe, run)
-        # The cross-encoder was trained for this, so it stays.
         new = calibrate_lists(
             source,
             with_joined_documents(run.lists("calibration")),
             recipe.calibration,
             recipe.run.seed,
-            keep_cross_encoder=True,
             each_row_is_a_document=True,
         )
         with stage.writing() as (folder, summary):
@@ -139,27 +141,33 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
         answers=answers,
         each_row_is_a_document=options.each_row_is_a_document,
     )
-    # Before anything is scored, which may take long.
-    print(describe_lists(lists, source.reads), flush=True)
     settings = CalibrationArguments(
         **pick(vars(options), keys_of(CalibrationArguments)), confidence=options.confidence
     )
+    study_path, written = study_beside([*options.answers, options.lists, options.add])
+    further = CalibrateOptions(
+        seed=options.seed,
+        each_row_is_a_document=options.each_row_is_a_document,
+        look=LookOptions(written, may_look=not options.no_look, is_new_study=options.new_study),
+    )
+    ledger = Ledger.of_user()
+    fitted, plan = lists_of_look(source, lists, settings, further, ledger)
+    # Before anything is scored, which may take long.
+    print(plan.line)
+    print(describe_lists(fitted, source.reads), flush=True)
     if options.dry_run:
-        if options.each_row_is_a_document or not have_own_documents(lists):
-            print(source.needed_documents(lists, settings))
-        else:
-            print(NOTHING_CERTIFIED)
         would_make("calibrate", options.output)
         return
     new = calibrate_lists(
         source,
-        lists,
+        fitted,
         settings,
         options.seed,
-        keep_cross_encoder=options.keep_cross_encoder,
         each_row_is_a_document=options.each_row_is_a_document,
+        plan=plan,
     )
     save_calibrated(source, new, options.output)
+    note_look(new, lists, ledger, study_path)
     print(f"{calibration_summary(new)}\nthe new model is in {options.output}")
 
 
@@ -176,14 +184,14 @@ def evaluate_run(recipe: Recipe) -> UMLSReranker | None:
             reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
             make_report(recipe, run, stage, reranker)
         if not recipe.run.dry_run:
-            complete_model_folder(recipe, run)
+            complete_model_folder(run)
     return reranker
 
 
 def make_report(recipe: Recipe, run: RunFolder, stage: Stage, reranker: UMLSReranker) -> None:
     """Evaluate the model on the test split and write the report."""
     mentions = run.splits("mentions")
-    lists = with_parents(run.lists("test"), run.path / "concepts")
+    lists = run.lists("test")
     known = [
         row[:2]
         # Those that the model counts.
@@ -211,13 +219,13 @@ def make_report(recipe: Recipe, run: RunFolder, stage: Stage, reranker: UMLSRera
     print(evaluation_summary(metrics))
 
 
-def complete_model_folder(recipe: Recipe, run: RunFolder) -> None:
+def complete_model_folder(run: RunFolder) -> None:
     """Write the new version of the model folder, with its card and the files of the evaluation."""
     model = run.path / "model"
     with changing(model) as new:
         for name in EVALUATED:
             shutil.copyfile(run.path / "report" / name, new / name)
-        card = folder_card(model, recipe.publish.repo_id, recipe.publish.tag, evaluated=new).text()
+        card = folder_card(model, evaluated=new).text()
         (new / CARD).write_text(card, encoding="utf-8")
 
 

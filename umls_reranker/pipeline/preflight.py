@@ -362,7 +362,6 @@ def free_space(recipe: Recipe, needs: Mapping[str, int]) -> int:
     is_filtered = any(
         [
             concepts.concept_types,
-            concepts.semantic_groups,
             concepts.sources,
             concepts.identifiers,
         ]

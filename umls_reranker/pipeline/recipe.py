@@ -55,6 +55,8 @@ TRUTH = dict.fromkeys(("true", "yes", "t", "y", "1"), True) | dict.fromkeys(
 )
 # In YAML; an empty key keeps its default.
 EMPTY = ("", "null", "~")
+# Of every command that makes something; no recipe says them.
+ONLY_OPTIONS = ("overwrite", "dry_run")
 # A key that recipes had before `model` could name the run's encoder.
 FORMER_KEY = "start_from_encoder"
 DUMP_OPTIONS: dict[str, Any] = {"sort_keys": False, "allow_unicode": True}
@@ -68,21 +70,6 @@ class EvaluationArguments:
         [],
         'metrics that umls-reranker validate checks, e.g. "acc@1 >= 0.75"; '
         "a missed target fails the run",
-    )
-
-
-@dataclass
-class PublishArguments:
-    """Publishing: the Hub repo."""
-
-    repo_id: str | None = recipe_key(None, "Hub repo, e.g. org/sapbert-umls-reranker")
-    tag: str | None = recipe_key(
-        None, "tag of this version, e.g. v1.0.0; an existing tag is never overwritten"
-    )
-    private: bool = recipe_key(
-        True,
-        "create a new repo as private (the Hub's default is public), "
-        "and refuse an existing public one",
     )
 
 
@@ -103,7 +90,6 @@ class Recipe:
     model: ModelArguments
     calibration: CalibrationArguments
     evaluation: EvaluationArguments
-    publish: PublishArguments
     serving: ServingArguments
     training: dict[str, str | list[str]]
 
@@ -159,8 +145,11 @@ class Recipe:
 
     def _sections(self) -> list[dict[str, Any]]:
         """The keys of each section, that of training last."""
-        keys = [pick(vars(getattr(self, name)), keys_of(SECTIONS[name])) for name in SECTIONS]
-        return [*keys, self.training]
+        sections = []
+        for name, section in SECTIONS.items():
+            names = [key for key in keys_of(section) if key not in ONLY_OPTIONS]
+            sections.append(pick(vars(getattr(self, name)), names))
+        return [*sections, self.training]
 
 
 class TextLoader(yaml.BaseLoader):
@@ -308,8 +297,8 @@ def recipe_parser(
 
     Args:
         description: what the script does.
-        sections: names of the sections that ``--help`` explains; of training, only the keys with
-            defaults of our own, whose import takes seconds.
+        sections: names of the sections and single keys that ``--help`` explains; of training, only
+            the keys with help of our own, whose import takes seconds.
         extra: a dataclass of the script's own options, which are not recipe keys.
         needs_recipe: whether a recipe must be named.
     """
@@ -327,7 +316,8 @@ def recipe_parser(
     if extra is not None:
         add_section(parser, extra)
     for name, section in SECTIONS.items():
-        add_section(parser, section, is_shown=name in sections)
+        hidden = () if name in sections else keys_of(section).keys() - {*sections}
+        add_section(parser, section, hidden)
     if "training" in sections:
         add_options(parser, "Training", training_keys().values())
     return parser
@@ -340,15 +330,13 @@ def training_keys() -> dict[str, Key]:
     return pick(keys_of(RerankerTrainingArguments), OWN_FIELDS)
 
 
-def add_section(parser: CommandParser, section: type, *, is_shown: bool = True) -> None:
+def add_section(parser: CommandParser, section: type, hidden: Collection[str] = ()) -> None:
     """Add an option for each key of a section, as for `add_options`."""
-    add_options(
-        parser, (section.__doc__ or "").rstrip("."), keys_of(section).values(), is_shown=is_shown
-    )
+    add_options(parser, (section.__doc__ or "").rstrip("."), keys_of(section).values(), hidden)
 
 
 def add_options(
-    parser: CommandParser, title: str, keys: Iterable[Key], *, is_shown: bool = True
+    parser: CommandParser, title: str, keys: Iterable[Key], hidden: Collection[str] = ()
 ) -> None:
     """Add an option for each key.
 
@@ -356,7 +344,7 @@ def add_options(
         parser: the command line.
         title: heading of the options in ``--help``.
         keys: the keys.
-        is_shown: whether they are in ``--help``.
+        hidden: names of those that are not in ``--help``.
     """
     group = parser.add_argument_group(title)
     for key in keys:
@@ -367,7 +355,7 @@ def add_options(
             options["nargs"] = "*"
         elif key.kind is bool:
             options |= {"nargs": "?", "const": True}
-        if is_shown:
+        if key.name not in hidden:
             texts = [key.help, NOTES.get(key.name, str)(), explained(key.choices)]
             ending = "" if key.default in (None, []) else f" (default: {key.default})"
             options["help"] = ("; ".join(filter(None, texts)) + ending).replace("%", "%%")
@@ -437,6 +425,9 @@ def parse_recipe(
 def read_recipe(path: Path, keys: Mapping[str, Key]) -> dict[str, Any]:
     """The values that a recipe sets, typed by the keys; those of training are text."""
     content = without_former_key(read_yaml(path), path)
+    for name in ONLY_OPTIONS:
+        if name in content:
+            raise UserError(f"{path}: {name} is no key, but an option of commands: --{name}")
     require_known(content, keys, f"{path}: ", "")
     values = {}
     for name, value in content.items():

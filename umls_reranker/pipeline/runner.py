@@ -38,7 +38,7 @@ TITLES = {
     FINISH: "calibrating, evaluating, checking",
 }
 # Those that can share their work among processes.
-LAUNCHED = (PREFLIGHT, "build_index", "train")
+LAUNCHED = (PREFLIGHT, "train_encoder", "build_index", "train")
 # What moves the cursor of a terminal and colors its text.
 CURSOR_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # Ends a line of a terminal that may have been longer.

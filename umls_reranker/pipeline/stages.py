@@ -63,7 +63,8 @@ def stage_table(recipe: Recipe) -> dict[str, StageInputs]:
     concept_keys = keys["concepts"]
     if recipe.mentions.concepts_of_mentions:
         concept_keys += mention_keys
-    concept_values = {}
+    # A key that recipes had before, so that finished concepts stay up to date.
+    concept_values: dict[str, Any] = {"semantic_groups": []}
     # Held-out synonyms leave the dictionary.
     if recipe.mentions.mention_source == "held_out_synonyms":
         concept_values["seed"] = recipe.run.seed

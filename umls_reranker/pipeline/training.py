@@ -2,10 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -32,17 +34,30 @@ from .stages import RunFolder
 
 
 def make_encoder(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
-    """Fine-tune the bi-encoder."""
-    with stage.writing(recipe.run.overwrite) as (folder, summary):
-        summary |= train_encoder(
-            recipe.run,
-            recipe.encoder,
-            recipe.index,
-            run.splits("mentions")["train"],
-            ConceptTable.load(run.path / "concepts"),
-            folder,
-        )
-    print(f"encoder trained on {summary['queries']:,} queries in {summary['steps']:,} steps")
+    """Fine-tune the bi-encoder; all processes of a launch take part."""
+    mentions = run.splits("mentions")["train"]
+    concepts = ConceptTable.load(run.path / "concepts")
+    sections = recipe.run, recipe.encoder, recipe.index
+    state = sharing_processes(recipe.run.device)
+    owner = state.is_main_process
+    with owned(run, stage, recipe.run.overwrite, owner) as (folder, summary):
+        state.wait_for_everyone()
+        summary |= train_encoder(*sections, mentions, concepts, folder)
+        state.wait_for_everyone()
+    if owner:
+        print(f"encoder trained on {summary['queries']:,} queries in {summary['steps']:,} steps")
+
+
+@contextmanager
+def owned(
+    run: RunFolder, stage: Stage, overwrite: bool, owner: bool
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """`Stage.writing` by all processes of a launch.
+
+    One process owns the run folder and locks it; the others only read it once it is ready.
+    """
+    with run.locked(owner=owner), stage.writing(overwrite, owner=owner) as written:
+        yield written
 
 
 def make_pairs(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
@@ -163,12 +178,8 @@ def train(recipe: Recipe, run: RunFolder, stage: Stage, rows: pa.Table, dev: pa.
     )
     # Not in the folder of the stage, which is hidden until its end.
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run.path / "tensorboard" / stage.key[:12]))
-    # One process owns the run folder; the others only read it once it is ready.
     owner = state.is_main_process
-    with (
-        run.locked(owner=owner),
-        stage.writing(recipe.run.overwrite, owner=owner) as (folder, summary),
-    ):
+    with owned(run, stage, recipe.run.overwrite, owner) as (folder, summary):
         state.wait_for_everyone()
         summary |= fine_tune(recipe.run, recipe.model, training, rows, dev, folder)
         state.wait_for_everyone()

@@ -32,13 +32,12 @@ from .retrievers import Dense
 
 # Share of the mentions whose types the template hides, so that the model can handle both cases.
 TYPELESS_SHARE = 0.2
-FILTERS = ("shared_name", "synonym", "hierarchy", "gold_concept", "chosen")
-"""Reasons to drop a concept; "chosen": the mention already has it. The last two always do."""
+FILTERS = ("shared_name", "synonym", "gold_concept", "chosen")
+"""Reasons to drop a concept; "chosen": the mention already has it."""
 
-GOLD = FILTERS.index("gold_concept")
-CHOSEN = FILTERS.index("chosen")
-# Kinds of related concepts that a filter finds.
-RELATED = {"synonym": ["synonym"], "hierarchy": ["parent", "child"]}
+SHARED_NAME, SYNONYM, GOLD, CHOSEN = range(len(FILTERS))
+# In place of a filter's number where none applies.
+PASSES = -1
 # Number of gold concepts whose names are looked up together.
 CONCEPTS_PER_BATCH = 16_384
 
@@ -48,42 +47,28 @@ class ConceptFilters:
 
     Args:
         shared: which concepts share a name.
-        relations: which concepts are related; None if unknown.
-        names: the filters that drop concepts, besides the gold concept; others only count.
+        relations: which concepts are synonyms; None if unknown.
     """
 
-    def __init__(
-        self, shared: SharedNames, relations: RelationTable | None, names: Sequence[str]
-    ) -> None:
+    def __init__(self, shared: SharedNames, relations: RelationTable | None) -> None:
         self._shared = shared
         self._relations = relations or RelationTable(np.empty(0, np.int64))
-        self._names = names
-        drops = [name in names or number >= GOLD for number, name in enumerate(FILTERS)]
-        # By number in `FILTERS`; the last one is for -1, no reason.
-        self.drops = np.array([*drops, False])
 
     def reasons(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """A filter that applies to each of `rows`: one that drops it, if there is one.
+        """The filter that drops each of `rows`; of several, the last of `FILTERS`.
 
         Args:
             gold: rows of gold concepts, which broadcast with `rows`.
             rows: rows of concepts; no filter applies to row -1.
 
         Returns:
-            int8 numbers in `FILTERS`, of the common shape; -1 where none applies.
+            int8 numbers in `FILTERS`, of the common shape; `PASSES` where none applies.
         """
-        reasons = np.full(np.broadcast_shapes(gold.shape, rows.shape), -1, np.int8)
-        # Of several, the last one stands.
-        for name in sorted(FILTERS[:GOLD], key=self._names.__contains__):
-            reasons[self._applies(name, gold, rows)] = FILTERS.index(name)
+        reasons = np.full(np.broadcast_shapes(gold.shape, rows.shape), PASSES, np.int8)
+        reasons[self._shared.between(gold, rows)] = SHARED_NAME
+        reasons[self._relations.related(gold, rows)] = SYNONYM
         reasons[gold == rows] = GOLD
         return reasons
-
-    def _applies(self, name: str, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        if name == "shared_name":
-            return self._shared.between(gold, rows)
-        kinds = [self._relations.related(gold, rows, kind) for kind in RELATED[name]]
-        return np.logical_or.reduce(kinds)
 
 
 class SharedNames:
@@ -191,7 +176,7 @@ def _choose_nearest(
     """
     owner = list_owner(offsets)
     reasons = filters.reasons(pairs.rows[owner, 0], rows)
-    passes = ~filters.drops[reasons] & (rows >= 0)
+    passes = (reasons == PASSES) & (rows >= 0)
     # The number of passing candidates before each in its list.
     before: np.ndarray = np.cumsum(passes) - passes
     before -= before[offsets[:-1][owner]]
@@ -201,7 +186,7 @@ def _choose_nearest(
     pairs.rows[target] = rows[chosen]
     pairs.candidates[target] = chosen
     # Candidates after the last chosen one were not needed, so they do not count as dropped.
-    return _counted(NEAREST, reasons[is_reached], filters)
+    return _counted(NEAREST, reasons[is_reached])
 
 
 def _drop_distant(pairs: ChosenPairs, cosines: np.ndarray, least: float) -> int:
@@ -246,20 +231,22 @@ def _draw(
         drawn = draw(pending)
         reasons = filters.reasons(pairs.rows[pending, 0], drawn)
         is_repeated = (pairs.rows[pending, :column] == drawn[:, None]).any(axis=1)
-        reasons[is_repeated & ~filters.drops[reasons]] = CHOSEN
-        counts.update(_counted(source, reasons, filters))
-        passes = ~filters.drops[reasons]
+        reasons[is_repeated & (reasons == PASSES)] = CHOSEN
+        counts.update(_counted(source, reasons))
+        passes = reasons == PASSES
         pairs.rows[pending[passes], column] = drawn[passes]
     return counts
 
 
-def _counted(source: int, reasons: np.ndarray, filters: ConceptFilters) -> Counter[str]:
-    counts = np.bincount(reasons[reasons >= 0], minlength=len(FILTERS)).tolist()
-    counted: Counter[str] = Counter()
-    for name, count, is_dropped in zip(FILTERS, counts, filters.drops, strict=False):
-        outcome = "dropped" if is_dropped else "retained"
-        counted[f"{outcome}_{name}_{SOURCES[source]}"] = count
-    return counted
+def _counted(source: int, reasons: np.ndarray) -> Counter[str]:
+    """``dropped_FILTER_SOURCE`` -> how many concepts of the source it dropped."""
+    counts = np.bincount(reasons[reasons != PASSES], minlength=len(FILTERS)).tolist()
+    return Counter(
+        {
+            f"dropped_{name}_{SOURCES[source]}": count
+            for name, count in zip(FILTERS, counts, strict=True)
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -270,11 +257,10 @@ class PairMiner:
         concepts: dictionary with the concepts of the lists.
         settings: numbers, weights and maximum of mentions.
         seed: seed of all draws.
-        relations: relations of the concepts; None if unknown.
+        relations: synonyms of the concepts; None if unknown.
         template: forms the texts that the model reads; by default only mention and name.
         teachers: models whose mean logits the rows get as ``teacher``; without them, the score of
             this name that candidates of the lists have, if any.
-        filters: the `FILTERS` that drop candidates; others only count.
     """
 
     concepts: ConceptTable
@@ -283,7 +269,6 @@ class PairMiner:
     relations: RelationTable | None = None
     template: PairTemplate = PairTemplate()
     teachers: Sequence[PairScorer] = ()
-    filters: Sequence[str] = ("shared_name", "synonym")
 
     def mine(self, lists: AnnotatedLists, path: Path, batch: int = 8_192) -> dict[str, int]:
         """Write the pairs of all mentions, or those drawn, with a gold concept in the dictionary.
@@ -331,8 +316,7 @@ class PairMiner:
         replaced by a random concept.
 
         Returns:
-            The pairs, and how many concepts each filter dropped, or would have dropped if it were
-            set: ``dropped_FILTER_SOURCE``, ``retained_FILTER_SOURCE``; and
+            The pairs, and how many concepts each filter dropped: ``dropped_FILTER_SOURCE``; and
             ``below_min_nearest_cosine``, nearest negatives that are left out, without a substitute.
         """
         settings = self.settings
@@ -346,7 +330,7 @@ class PairMiner:
         positions = lists.annotations.gold
         candidates[:, 0] = np.where(positions < 0, -1, lists.offsets[:-1] + positions)
         pairs = ChosenPairs(rows, candidates, sources)
-        filters = ConceptFilters(SharedNames(self.concepts, gold), self.relations, self.filters)
+        filters = ConceptFilters(SharedNames(self.concepts, gold), self.relations)
         listed = self.concepts.rows(lists.ids)[lists.cuis.codes]
         counts = _choose_nearest(pairs, lists.offsets, listed, filters, nearest)
         least = settings.min_nearest_cosine

@@ -1,524 +1,20 @@
-"""Rerank a file of any size on one machine, in batches that the processes of a launch share.
-
-Each of n processes ranks every n-th batch and keeps the result, a part of the output
-(`parts.PartsFolder`). The main process then writes all parts in order, in the format of the output.
-A killed job goes on with the parts that exist. The output appears when it is complete.
-"""
+"""Reranking on clusters: Arrow batches of Ray, and frames of Spark."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-import warnings
-from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from ..calibration.decisions import TIERS, Decisions
-from ..calibration.probabilities import Calibration
-from ..calibration.string_counts import StringCounts
-from ..core.arrays import progress, values_at
-from ..core.errors import UserError, printable
-from ..core.files import (
-    file_sha256,
-    naming_full_disk,
-    require_another,
-    require_writable,
-    written,
-)
-from ..core.version import __version__
-from ..lists.candidate_lists import CandidateLists, row_errors
-from ..lists.columns import first_values
-from ..lists.dictionary import Dictionary
-from ..lists.labels import candidate_cuis, gold_ids
-from ..lists.read import STDIN, Rows, mention_files, naming, read_rows
-from ..vocab.rrf import release_files
-from ..vocab.text import normalize_texts
-from .outputs import OUTPUT_FORMATS, format_of
-from .parts import Parts, PartsFolder
-from .reranker import NO_TIERS, UMLSReranker
-from .rows import (
-    RANKED,
-    RANKED_TYPE,
-    FormatSettings,
-    OutputFormat,
-    RankedRows,
-    ranked_column,
-    without_reviewed,
-)
+from ..lists.table import CANDIDATES
+from .reranker import UMLSReranker
+from .rows import RANKED, RANKED_TYPE, ranked_column
 
 if TYPE_CHECKING:
     import pandas as pd
-    from accelerate import PartialState
-
-# Shares of scores and mentions that calibration did not see, above which this is said.
-OUTSIDE = 0.05
-NEW = 0.5
-# With fewer strings counted, most of them are new in text like that of calibration, too.
-FEWEST_STRINGS = 5_000
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class OneProcess:
-    """Replaces `accelerate.PartialState` for a single process, without importing torch."""
-
-    num_processes: int = 1
-    process_index: int = 0
-    is_main_process: bool = True
-
-    def wait_for_everyone(self) -> None:
-        """There is nobody to wait for."""
-
-
-class FileJob(ABC):
-    """One input and one output, row by row in batches.
-
-    Args:
-        source: the file or folder to read, or stdin.
-        target: file to write.
-        batch_rows: number of mentions ranked at once.
-        overwrite: whether to replace an existing output.
-        format_name: format of the output (`outputs.OUTPUT_FORMATS`); None: by the target's
-            ending.
-        format_settings: what the format needs besides the rows.
-
-    Attributes:
-        first_error: place and reason of the first row that `run` could not rank.
-
-    Raises:
-        UserError: the input is not found, the output has no known format, is the input or exists,
-            or its folder is missing or cannot be written to.
-    """
-
-    # Shown before the progress bar.
-    verb = "reranking"
-    formats: ClassVar[Mapping[str, type[OutputFormat]]] = OUTPUT_FORMATS
-
-    def __init__(
-        self,
-        source: Path,
-        target: Path,
-        batch_rows: int = 1024,
-        *,
-        overwrite: bool = False,
-        format_name: str | None = None,
-        format_settings: FormatSettings | None = None,
-    ) -> None:
-        self.source = source
-        self.target = target
-        self.batch_rows = batch_rows
-        self.first_error: str | None = None
-        self.format = format_of(target, format_name, self.formats)(
-            format_settings or FormatSettings()
-        )
-        require_another(target, self.files())
-        ending = self.format.beside if self.format.settings.only_accepted else ""
-        self.beside = target.with_name(target.stem + ending) if ending else None
-        if self.beside is not None and self.beside.exists() and not overwrite:
-            raise UserError(f"{self.beside} already exists; choose another output, or --overwrite")
-        if target.exists() and (target.is_dir() or not overwrite):
-            raise UserError(
-                f"{target} already exists; choose another output, "
-                "or replace a file with --overwrite"
-            )
-        require_writable(target)
-        # Before they are read: of a file that changes meanwhile, the parts will not count.
-        read = () if source == STDIN else (*self.files(), *self.further_files())
-        self._hashes = {f"the file {file}": _sha256(file) for file in read}
-
-    @abstractmethod
-    def files(self) -> Sequence[Path]:
-        """The files of the input."""
-
-    def further_files(self) -> Sequence[Path]:
-        """Other files whose content decides the output."""
-        return ()
-
-    @abstractmethod
-    def batches(self) -> Iterator[Rows]:
-        """The rows of the input in batches."""
-
-    @abstractmethod
-    def process(self, worker: Any, rows: Rows) -> RankedRows:
-        """What is made of a batch by the worker that `run` got."""
-
-    @abstractmethod
-    def said(self, worker: Any, counts: Mapping[str, int]) -> Iterator[str]:
-        """Lines about the counts of `run`; the first tells of what was written."""
-
-    def main(self, worker: Any, processes: PartialState | OneProcess) -> int:
-        """Run the job and print what became of it; return 1 if a row has an error, else 0."""
-        # Said at the end, with counts.
-        warnings.filterwarnings("ignore", NO_TIERS)
-        counts = self.run(worker, processes)
-        # A launcher kills the other processes when one ends with an error: only the process that
-        # wrote the output tells.
-        if not processes.is_main_process:
-            return 0
-        first, *further = self.said(worker, counts)
-        lines = [f"{first}, written to {self.target}"]
-        if self.format.counts:
-            lines.append(", ".join(f"{of}: {count:,}" for of, count in self.format.counts.items()))
-        if self.beside is not None:
-            lines.append(f"{self.format.about_beside}: {self.beside}")
-        if self.first_error:
-            lines.append(f"the first error: {self.first_error}")
-        for line in [*lines, *further]:
-            print(printable(line))
-        return int(counts["error"] > 0)
-
-    def run(self, worker: Any, processes: PartialState | OneProcess) -> Counter[str]:
-        """Read all rows and write the output.
-
-        A row that cannot be ranked is written with ``error``, the reason.
-
-        Args:
-            worker: what ranks the rows of this process, such as a `UMLSReranker`.
-            processes: all processes that make this output: `devices.sharing_processes`, or one.
-
-        Returns:
-            Of the main process, counts of the mentions: ``ranked``, and with an ``error`` instead;
-            of those ranked by tier, or ``untiered``, ``accepted``, with a ``gold`` concept,
-            ``correct``, and with a gold concept in documents that the model was ``fitted`` on; of
-            ``candidates``, and of those with a ``known`` concept, which the model has counted. Of
-            the mentions, those of which the model has counted a string (``seen``); and of their
-            ``scores``, those ``outside`` the range of calibration. Of others nothing.
-
-        Raises:
-            UserError: a file cannot be read or holds no mentions, the disk is full, or another
-                process writes this output.
-        """
-        if self.source == STDIN and processes.num_processes > 1:
-            raise UserError("several processes cannot share stdin; give a file")
-        folder = PartsFolder(self.target, self.made_of(worker))
-        with naming_full_disk(self.target), self._holding(folder, processes):
-            count = 0
-            batches = (rows for rows in self.batches() if len(rows.positions))
-            with progress(desc=self.verb, unit=" mentions") as bar:
-                for count, rows in enumerate(batches, start=1):
-                    is_ours = count % processes.num_processes == processes.process_index
-                    if is_ours and not folder.has(count - 1, len(rows.positions)):
-                        rows = rows._replace(content=without_reviewed(rows.content))
-                        folder.add(count - 1, self.process(worker, rows))
-                    bar.update(len(rows.positions))
-            processes.wait_for_everyone()
-            if not processes.is_main_process:
-                return Counter()
-            parts = Parts(folder, count)
-            if not count:
-                raise UserError(f"{self.source} holds no mentions")
-            self.first_error = parts.first_error
-            self.write(parts)
-        return parts.counts
-
-    def write(self, parts: Parts) -> None:
-        """Write the output.
-
-        A process that outlives its run must not write into the file of the next run.
-        """
-        if self.beside is not None:
-            with written(self.beside, shared=True) as partial:
-                self.format.write_beside(partial, parts)
-        with written(self.target, shared=True) as partial:
-            self.format.write(partial, parts)
-
-    def made_of(self, worker: Any) -> dict[str, Any]:
-        """All that decides the parts, by names for messages: hashes of files, and the worker.
-
-        Stdin cannot be read again, so its parts are of this process.
-        """
-        made_of: dict[str, Any] = {
-            "the version of umls_reranker": __version__,
-            "the command": [sys.argv[1:], self.verb, self.batch_rows],
-        }
-        if self.source == STDIN:
-            made_of["stdin"] = os.getpid()
-        return made_of | worker.identity | self._hashes
-
-    @contextmanager
-    def _holding(self, folder: PartsFolder, processes: PartialState | OneProcess) -> Iterator[None]:
-        """Hold the folder, and remove it unless an incomplete output may go on with it."""
-        if not processes.is_main_process:
-            processes.wait_for_everyone()
-            yield
-            return
-        is_left = self.source != STDIN
-        with folder.held() as changes:
-            for changed in changes:
-                line = f"{self.target} is made from the beginning, not from finished parts"
-                print(printable(f"[{self.verb}] {line}: {changed}"), file=sys.stderr)
-            processes.wait_for_everyone()
-            try:
-                yield
-                is_left = False
-            finally:
-                if not is_left or folder.is_empty():
-                    shutil.rmtree(folder.path, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with naming(path):
-        return file_sha256(path)
-
-
-class BulkJob(FileJob):
-    """Ranking a file of mentions with their candidates.
-
-    Args:
-        source: mentions with their candidates (`lists.read.read_rows`).
-        target: as for `FileJob`.
-        batch_rows: as for `FileJob`.
-        dictionary: UMLS release or file of names that completes the candidates (`Dictionary`)
-            without changing the rows of the output.
-        options: other arguments of `FileJob`.
-    """
-
-    def __init__(
-        self,
-        source: Path,
-        target: Path,
-        batch_rows: int = 1024,
-        *,
-        dictionary: Path | None = None,
-        **options: Any,
-    ) -> None:
-        self._dictionary_path = dictionary
-        super().__init__(source, target, batch_rows, **options)
-        self._dictionary = None
-        if dictionary is not None:
-            cuis = None
-            # Stdin cannot be read twice.
-            if source != STDIN:
-                cuis = set[str]()
-                for rows in read_rows(source):
-                    cuis |= candidate_cuis(rows.mappings())
-            self._dictionary = Dictionary.load(dictionary, cuis)
-
-    def files(self) -> Sequence[Path]:
-        return mention_files(self.source)
-
-    def further_files(self) -> Sequence[Path]:
-        path = self._dictionary_path
-        if path is None or not path.is_dir():
-            return () if path is None else (path,)
-        tables = release_files(path, required=())
-        return [tables[name] for name in ("MRCONSO", "MRSTY") if name in tables]
-
-    def batches(self) -> Iterator[Rows]:
-        return read_rows(self.source, self.batch_rows)
-
-    def process(self, worker: UMLSReranker, rows: Rows) -> RankedRows:
-        errors: list[str | None] = [None] * len(rows.positions)
-        lists = read_valid(
-            lambda numbers: self._lists(worker, rows_at(rows.content, numbers)), errors
-        )
-        return ranked_rows(worker, rows, lists, errors, gold_ids(rows))
-
-    def said(self, worker: UMLSReranker, counts: Mapping[str, int]) -> Iterator[str]:
-        model = self.format.settings.model
-        yield from said_of_counts(
-            counts, worker.calibration, f"umls-reranker calibrate {model} --lists FILE"
-        )
-
-    def _lists(
-        self, reranker: UMLSReranker, rows: list[dict[str, Any]] | pa.Table
-    ) -> CandidateLists:
-        if self._dictionary is not None:
-            mappings = rows.to_pylist() if isinstance(rows, pa.Table) else rows
-            rows = self._dictionary.add_to(mappings)
-        return reranker.read_rows(rows)
-
-
-def read_valid(read: Callable[[list[int]], T], errors: list[str | None]) -> T:
-    """Read the rows without an error; a row that cannot be read gets one.
-
-    Args:
-        read: reads the rows of some numbers; TypeError or ValueError say why it cannot.
-        errors: of each row why it cannot be ranked, None if nothing is known against it.
-    """
-    numbers = [number for number, error in enumerate(errors) if error is None]
-    try:
-        return read(numbers)
-    except (TypeError, ValueError):
-        for number, error in zip(numbers, row_errors(read, numbers), strict=True):
-            errors[number] = error
-    return read([number for number in numbers if errors[number] is None])
-
-
-def rows_at(
-    content: list[dict[str, Any]] | pa.Table, numbers: Sequence[int]
-) -> list[dict[str, Any]] | pa.Table:
-    """Some of the rows, by number."""
-    if len(numbers) == len(content):
-        return content
-    if isinstance(content, pa.Table):
-        # Slices, because not every column type can be filtered.
-        return pa.concat_tables([content[:0], *(content[row : row + 1] for row in numbers)])
-    return [content[number] for number in numbers]
-
-
-def ranked_rows(
-    reranker: UMLSReranker,
-    rows: Rows,
-    lists: CandidateLists,
-    errors: list[str | None],
-    golds: Sequence[Collection[str]],
-    described: Callable[[pa.ListArray], pa.ListArray] = lambda ranked: ranked,
-) -> RankedRows:
-    """Rank a batch of rows.
-
-    Args:
-        reranker: ranks them.
-        rows: the rows.
-        lists: the lists of those without an error.
-        errors: of each row, why it cannot be ranked.
-        golds: ids of the gold concepts of each row.
-        described: adds to the ranked candidates what is known about them.
-    """
-    decisions = reranker.decide(lists)
-    ranked = described(ranked_column(lists, decisions, reranker.model_names))
-    is_ranked = np.array([error is None for error in errors], bool)
-    documents = zip(first_values(rows.content, "doc_id"), golds, strict=True)
-    is_fitted = ~reranker.calibration.history.is_new(str(name) for name, gold in documents if gold)
-    return RankedRows(
-        content=rows.content,
-        ranked=ranked.take(pa.array(np.cumsum(is_ranked) - 1, mask=~is_ranked)),
-        errors=errors,
-        counts=counts_of(lists, decisions, golds, errors, reranker.calibration)
-        + Counter(fitted=int(is_fitted.sum())),
-        first_error=first_error(rows, errors),
-    )
-
-
-def counts_of(
-    lists: CandidateLists,
-    decisions: Decisions,
-    golds: Sequence[Collection[str]],
-    errors: Sequence[str | None],
-    calibration: Calibration,
-) -> Counter[str]:
-    """Counts, as of `FileJob.run`, of a batch of rows, of which those without an error are ranked.
-
-    Args:
-        lists: lists of the n ranked rows.
-        decisions: what was decided about them.
-        golds: ids of the gold concepts of all rows.
-        errors: of each row, why it was not ranked.
-        calibration: of the model.
-    """
-    tops = decisions.tops
-    answers = values_at(np.array(lists.ids, object)[lists.cuis.codes], tops.positions, None)
-    ranked = [gold for gold, error in zip(golds, errors, strict=True) if error is None]
-    counts = Counter(
-        ranked=len(lists),
-        error=len(errors) - len(lists),
-        accepted=int(tops.accepted.sum()),
-        candidates=len(lists.owner),
-        gold=sum(map(bool, ranked)),
-        correct=sum(answer in gold for answer, gold in zip(answers, ranked, strict=True)),
-        # What calibration did or did not see.
-        known=int(calibration.counts.known(lists.ids)[lists.cuis.codes].sum()),
-        seen=int(calibration.counts.have_seen(normalize_texts(lists.mentions)).sum()),
-    )
-    tiers = tops.tiers[(tops.sizes > 0) & decisions.has_tiers]
-    counts.update(TIERS[tier] for tier in tiers.tolist())
-    counts["untiered"] = int(np.count_nonzero(tops.sizes)) - len(tiers)
-    for name, score_range in calibration.score_ranges.items():
-        given = lists.scores[name][np.isfinite(lists.scores[name])]
-        counts["scores"] += len(given)
-        counts["outside"] += int(np.isnan(score_range.inside(given)).sum())
-    return counts
-
-
-def first_error(rows: Rows, errors: Sequence[str | None]) -> str | None:
-    """Place and reason of the first row with an error."""
-    named = zip(rows.positions, errors, strict=True)
-    return next((f"{position}: {error}" for position, error in named if error), None)
-
-
-def said_of_counts(
-    counts: Mapping[str, int], calibration: Calibration, remedy: str
-) -> Iterator[str]:
-    """Lines about a finished file.
-
-    Args:
-        counts: those of `FileJob.run`.
-        calibration: that of the model.
-        remedy: how to calibrate a model for lists that get no tiers.
-    """
-    yield f"{counts['ranked']:,} mentions ranked, {counts['error']:,} with an error"
-    if counts["ranked"]:
-        yield summary_of(counts)
-    if counts["untiered"]:
-        yield (
-            f"{NO_TIERS} for {counts['untiered']:,} mentions: this model gives them to "
-            f"{calibration.source}; for these lists: {remedy}"
-        )
-    elif counts["ranked"] and calibration.list_scores is None and not calibration.index_key:
-        yield f"scores and tiers are not calibrated for your lists: {remedy}"
-    elif counts["ranked"]:
-        yield f"tiers are for {calibration.source}"
-    if distance := distance_from_calibration(counts, calibration.counts):
-        yield f"caution: {distance}; scores and tiers hold for text and lists like those"
-    if (
-        counts["candidates"]
-        and not (counts["known"] or counts["untiered"])
-        and len(calibration.counts)
-    ):
-        yield (
-            "caution: the model has counted no concept of these candidates; "
-            "are ids missing, or of another kind?"
-        )
-
-
-def distance_from_calibration(counts: Mapping[str, int], strings: StringCounts) -> str:
-    """How far mentions and scores are from what calibration saw, or "" if they are not far.
-
-    Args:
-        counts: those of `FileJob.run`.
-        strings: the strings that the model has counted.
-    """
-    new = 1 - counts["seen"] / max(1, counts["ranked"])
-    outside = counts["outside"] / max(1, counts["scores"])
-    is_new = len(strings) >= FEWEST_STRINGS and new > max(NEW, strings.share_once)
-    if not counts["ranked"] or (outside <= OUTSIDE and not is_new):
-        return ""
-    return (
-        f"far from what the model was calibrated on: {outside:.1%} of the scores are outside "
-        f"its range, and it counted neither string nor words of {new:.1%} of the mentions"
-    )
-
-
-def summary_of(counts: Mapping[str, int]) -> str:
-    """Share of each tier and of what is accepted, and accuracy where gold concepts are known."""
-    ranked = counts["ranked"]
-    tiered = sum(counts[tier] for tier in TIERS)
-    others = {"no tier": counts["untiered"], "no candidates": ranked - tiered - counts["untiered"]}
-    shown = {tier: counts[tier] for tier in TIERS if tiered}
-    shown |= {name: count for name, count in others.items() if count}
-    summary = ", ".join(f"{name} {count / ranked:.1%}" for name, count in shown.items())
-    if tiered:
-        summary += f"; accepted {counts['accepted'] / ranked:.1%}"
-    if counts["gold"]:
-        summary += (
-            f"; acc@1 {counts['correct'] / counts['gold']:.3f} "
-            f"of {counts['gold']:,} with a gold concept"
-        )
-    if counts["fitted"]:
-        summary += f", {counts['fitted']:,} of them of documents that the model was fitted on"
-    return summary
-
 
 # Columns of a frame that are read.
 MENTION_COLUMNS = ("entity", "mention", "candidates", "entity_type", "left", "right")
@@ -556,7 +52,9 @@ class RerankBatches:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the rows with the column ``ranked``."""
-        return batch.append_column(RANKED, _ranked_table(self.reranker, batch))
+        lists = self.reranker.read_table(batch)
+        ranked = ranked_column(lists, self.reranker.decide(lists), self.reranker.model_names)
+        return batch.append_column(RANKED, ranked)
 
 
 class RerankPartitions:
@@ -572,23 +70,38 @@ class RerankPartitions:
     """
 
     def __init__(self, model: str, **options: Any) -> None:
-        self.model = model
-        self.options = options
+        self.arguments = {"model": model, **options}
 
     def __call__(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Yield each frame with the column ``ranked``."""
-        reranker = _load_reranker(self.model, **self.options)
-        for frame in frames:
-            # Spark's empty arrays are of floats, which Arrow cannot combine with structs.
-            lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in frame["candidates"]]
-            read = frame[[name for name in MENTION_COLUMNS if name in frame]]
-            table = pa.Table.from_pandas(read.assign(candidates=lists), preserve_index=False)
-            yield frame.assign(ranked=_ranked_table(reranker, table).to_pylist())
+        yield from ranked_frames(RerankBatches(**self.arguments), frames, MENTION_COLUMNS)
 
 
-def _ranked_table(reranker: UMLSReranker, table: pa.Table) -> pa.ListArray:
-    lists = reranker.read_rows(table)
-    return ranked_column(lists, reranker.decide(lists), reranker.model_names)
+def ranked_frames(
+    rank: Callable[[pa.Table], pa.Table], frames: Iterator[pd.DataFrame], names: Sequence[str]
+) -> Iterator[pd.DataFrame]:
+    """Yield each frame with the column ``ranked``.
+
+    Args:
+        rank: adds the column to a table.
+        frames: the frames.
+        names: the columns that `rank` reads.
+    """
+    for frame in frames:
+        read = frame[[name for name in names if name in frame]]
+        if CANDIDATES in read:
+            read = read.assign(candidates=_plain_lists(read[CANDIDATES]))
+        table = pa.Table.from_pandas(read, preserve_index=False)
+        yield frame.assign(ranked=rank(table)[RANKED].to_pylist())
+
+
+def _plain_lists(column: Iterable[Any]) -> list[Any]:
+    """Lists in place of arrays: Spark's empty ones are of floats, and no structs to Arrow."""
+    lists = []
+    for candidates in column:
+        items = candidates.tolist() if isinstance(candidates, np.ndarray) else candidates
+        lists.append(items)
+    return lists
 
 
 _load_reranker = cache(UMLSReranker.from_pretrained)

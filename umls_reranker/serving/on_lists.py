@@ -17,7 +17,6 @@ import numpy as np
 import yaml
 
 from ..calibration.arguments import CalibrationArguments
-from ..calibration.certificate import CertificateHistory, note_on_certificate
 from ..calibration.features import (
     CROSS_ENCODER,
     default_features,
@@ -26,19 +25,20 @@ from ..calibration.features import (
     refuse_feature_names,
 )
 from ..calibration.fitting import (
-    MOST_NATS_LOST,
-    STANDARD_ERRORS,
     CrossEncoderLogits,
     FitOptions,
     Fitted,
     fit_calibration,
 )
+from ..calibration.ledger import Ledger
 from ..calibration.probabilities import Calibration
 from ..calibration.reliability import document_folds
 from ..calibration.string_counts import StringCounts
+from ..calibration.study import Study, StudyHistory
 from ..core.arrays import lists_with_any
 from ..core.errors import TooLittleData, UserError, warn_caller
 from ..core.files import portable_locator, write_json, written
+from ..evaluation.baselines import baselines, free_baselines
 from ..evaluation.metrics import OUTCOMES_FILE, Documents, Outcomes
 from ..evaluation.render import (
     card_charts,
@@ -51,13 +51,12 @@ from ..evaluation.render import (
 from ..evaluation.report import (
     System,
     at_same_coverage,
-    baselines,
     best_row,
-    free_baselines,
     measure,
     measure_model,
     verdict,
 )
+from ..hub.card import folder_card
 from ..hub.model_folder import (
     CARD,
     METRICS,
@@ -67,7 +66,6 @@ from ..hub.model_folder import (
     copy_cross_encoder,
     write_model_files,
 )
-from ..hub.publish import folder_card
 from ..lists.candidate_lists import AnnotatedLists, CandidateLists
 from ..lists.columns import FOUND
 from ..lists.dictionary import Dictionary
@@ -81,11 +79,17 @@ from ..lists.labels import (
 from ..lists.read import Rows
 from ..models.arguments import BUILT_IN
 from ..models.cross_encoder import PairScorer, legible_pairs
+from .look_plan import LookOptions, LookPlan, mention_hashes, plan_look, system_of
 from .model_source import ModelSource
 from .reranker import UMLSReranker
 from .statistics import Histogram, reference_content
 
 RESAMPLES = 1000
+# The cross-encoder is worth its time if it lowers the mean log loss of held-out lists by more than
+# these nats, which is what one calibrator is better than another, even at the lower end of the 95 %
+# interval.
+FEWEST_NATS = 0.002
+STANDARD_ERRORS = 1.96
 # Name of the lists in reports and calibrator.json.
 SPLIT = "labelled"
 PAGE = "report.html"
@@ -111,6 +115,8 @@ class Calibrated:
         outcomes: the answers for all measured mentions, those of each fifth of the documents by a
             fit on the others; corrections that were not drawn at random are not measured.
         metrics: their figures, for ``metrics.json``, and under ``systems`` those of other systems.
+        study: the study of the documents, with the look that was taken; None without one.
+        looked: what came of the look, in words; "" if nothing was tested.
     """
 
     settings: CalibrationArguments
@@ -119,6 +125,8 @@ class Calibrated:
     fitted: dict[str, Any]
     outcomes: Outcomes
     metrics: dict[str, Any]
+    study: Study | None = None
+    looked: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,20 +138,21 @@ class LabelledLists:
         lists: the same with the top candidate of each concept.
         cross_encoder: logits of their candidates.
         counts: counts of training mentions.
-        history: certificates of the versions that the model is derived from.
+        history: documents that do not certify, and the studies of the versions that the model is
+            derived from.
         known_documents: number of documents that it was calibrated on before.
         is_again: whether it is calibrated again on these, which else are left out.
-        may_certify: whether any document may certify.
+        share: the share of the error probability that the certificate may use.
     """
 
     whole_lists: AnnotatedLists
     lists: AnnotatedLists
     cross_encoder: CrossEncoderLogits
     counts: StringCounts
-    history: CertificateHistory
+    history: StudyHistory
     known_documents: int
     is_again: bool
-    may_certify: bool
+    share: float
 
 
 def calibrate(
@@ -178,7 +187,7 @@ def calibrate(
     folder_or_repo = None if model is None else str(model)
     source = ModelSource.load(folder_or_repo)
     lists = usable_lists(
-        Rows.of_mappings(rows),
+        Rows.of(rows),
         Path("rows"),
         source.hierarchy,
         dictionary,
@@ -187,13 +196,115 @@ def calibrate(
     settings = CalibrationArguments(target_precision=target_precision)
     temporary = TemporaryDirectory(prefix="umls_reranker-")
     folder = Path(temporary.name) / "calibrated"
+    ledger = Ledger.of_user()
+    options = CalibrateOptions(seed=seed, each_row_is_a_document=each_row_is_a_document)
+    lists, plan = lists_of_look(source, lists, settings, options, ledger)
     new = calibrate_lists(
-        source, lists, settings, seed, each_row_is_a_document=each_row_is_a_document
+        source, lists, settings, seed, each_row_is_a_document=each_row_is_a_document, plan=plan
     )
     save_calibrated(source, new, folder)
+    note_look(new, lists, ledger)
     reranker = UMLSReranker.from_pretrained(folder)
     weakref.finalize(reranker, temporary.cleanup)
     return reranker
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """Options of a calibration besides `CalibrationArguments`.
+
+    Attributes:
+        seed: seed of the folds of documents.
+        each_row_is_a_document: whether documents of one mention each may certify.
+        look: what the user says about looks.
+    """
+
+    seed: int = 13
+    each_row_is_a_document: bool = False
+    look: LookOptions = LookOptions()
+
+
+def lists_of_look(
+    source: ModelSource,
+    lists: AnnotatedLists,
+    settings: CalibrationArguments,
+    options: CalibrateOptions,
+    ledger: Ledger,
+) -> tuple[AnnotatedLists, LookPlan]:
+    """The look that is due, and the lists to calibrate on.
+
+    Unless a study goes on, documents that the source was calibrated on are left out if they are
+    less than half: its counts know their answers.
+
+    Args:
+        source: what is calibrated.
+        lists: all labelled lists.
+        settings: features, calibrator and certificate.
+        options: further options.
+        ledger: the studies of this machine.
+    """
+    if not options.each_row_is_a_document and have_own_documents(lists):
+        every = np.ones(len(lists), bool)
+        return lists, LookPlan(None, None, every, line=NOTHING_CERTIFIED)
+
+    def plan_of(lists: AnnotatedLists) -> LookPlan:
+        system = system_of(
+            lists,
+            settings,
+            source.model_hash,
+            seed=options.seed,
+        )
+        return plan_look(
+            lists,
+            settings.target_precision,
+            settings.confidence,
+            system,
+            source.history,
+            ledger,
+            options.look,
+        )
+
+    plan = plan_of(lists)
+    is_known = source.is_known(lists)
+    if not plan.is_continued and is_known.any() and not _is_again(lists, is_known):
+        lists = lists.take(~is_known)
+        plan = plan_of(lists)
+    return lists.take(plan.is_fitted), plan
+
+
+def note_look(
+    new: Calibrated, lists: AnnotatedLists, ledger: Ledger, path: Path | None = None
+) -> None:
+    """Note the study of a calibration, and whose labels were seen, in ledger and file.
+
+    Args:
+        new: the calibration.
+        lists: all lists whose labels were seen.
+        ledger: the studies of this machine.
+        path: the file of the study; None without one.
+    """
+    if new.study is None:
+        return
+    documents = {*new.study.documents}
+    labelled = {
+        mention: document
+        for mention, document in mention_hashes(lists).items()
+        if document in documents
+    }
+    problem = ledger.add(new.study, labelled)
+    if problem:
+        warn_caller(
+            f"the study of these documents could not be noted ({problem}); a model made anew from "
+            "them will not know it"
+        )
+    if path is not None:
+        new.study.save(path)
+
+
+def _is_again(lists: AnnotatedLists, is_known: np.ndarray) -> bool:
+    """Whether at least half of the documents are known, by mentions (n,) bool."""
+    documents = lists.annotations.documents
+    return 2 * len({*documents[is_known]}) >= len({*documents})
 
 
 def calibrate_lists(
@@ -202,38 +313,34 @@ def calibrate_lists(
     settings: CalibrationArguments,
     seed: int = 13,
     *,
-    keep_cross_encoder: bool = False,
     each_row_is_a_document: bool = False,
+    plan: LookPlan | None = None,
 ) -> Calibrated:
     """Score the lists, fit everything on them, and measure on held-out documents.
 
     Documents that a reranker was calibrated on are left out: its counts know their answers. If they
-    are at least half of all documents, the reranker is calibrated again on them: all are fitted on,
-    with the counts before its own calibration, and only new documents certify.
+    are at least half of all documents, or a study goes on, the reranker is calibrated again on
+    them: all are fitted on, with the counts before its own calibration.
 
     Args:
         source: what is calibrated.
         lists: the labelled lists.
         settings: features, calibrator and certificate; by default all features of the lists.
         seed: seed of the folds of documents.
-        keep_cross_encoder: whether to weigh the cross-encoder even if it adds nothing.
         each_row_is_a_document: whether documents of one mention each may certify.
+        plan: the look that these lists are of (`lists_of_look`); None: one look at all documents,
+            which no study keeps, as for a run.
 
     Raises:
         UserError: there is too little data.
     """
     refuse_feature_names(lists)
     _require_one_source(lists)
-    data = _labelled_lists(source, lists, each_row_is_a_document)
+    data = _labelled_lists(source, lists, each_row_is_a_document, plan)
     features = settings.features
     if features is None:
         has_cross_encoder = _can_be_weighed(source.cross_encoder, data.lists)
         features = usable_features(data.lists, has_cross_encoder=has_cross_encoder)
-    options = FitOptions(
-        may_certify=data.may_certify,
-        may_drop_cross_encoder=not keep_cross_encoder,
-        compares=True,
-    )
     fit = fit_calibration(
         data.lists,
         data.cross_encoder,
@@ -241,7 +348,7 @@ def calibrate_lists(
         replace(settings, features=features),
         seed,
         data.history,
-        options,
+        FitOptions(share=data.share),
     )
     is_measured = data.lists.annotations.is_random_sample
     measured = data.lists.take(is_measured)
@@ -249,7 +356,7 @@ def calibrate_lists(
     whole = data.whole_lists.take(is_measured)
     free = free_baselines(whole, document_folds(whole.annotations.documents, seed))
     of_lists = systems_of_lists(data.whole_lists, settings, seed)
-    systems = of_lists | _models_compared(source, data, fit) | free
+    systems = of_lists | _model_before(source, data) | free
     documents = Documents.of(measured.annotations.documents, RESAMPLES, seed)
     metrics, outcomes = measure(
         measured, fit.decisions.take(is_measured), logits, systems, documents, SPLIT
@@ -258,14 +365,29 @@ def calibrate_lists(
     gain = metrics["figures"]["gain"]
     metrics["verdict"] = verdict(gain, len(measured), documents.count) + best_row(metrics)
     if have_own_documents(data.lists):
-        note = ROWS_COUNTED if data.may_certify else NOTHING_CERTIFIED
+        note = ROWS_COUNTED if each_row_is_a_document else NOTHING_CERTIFIED
         metrics["notes"].append(note)
     _compare_with_free(free, metrics, outcomes, documents)
-    metrics["figures"] |= _nats_of_the_other(fit)
     if not fit.is_held_out:
         metrics["notes"].append(NOT_HELD_OUT)
     calibration = _of_source(fit, lists)
-    return Calibrated(settings, seed, calibration, {**calibration.fitted_on}, outcomes, metrics)
+    new = Calibrated(settings, seed, calibration, {**calibration.fitted_on}, outcomes, metrics)
+    return _after_look(new, source, plan)
+
+
+def _after_look(new: Calibrated, source: ModelSource, plan: LookPlan | None) -> Calibrated:
+    """The calibration with the study that its history and `note_look` keep."""
+    if plan is None:
+        return new
+    study, looked = plan.looked(new.calibration.thresholds.certificate)
+    history = new.calibration.history
+    if source.reranker is not None:
+        known = source.reranker.calibration.history.documents
+        history = replace(history, documents=history.documents | known)
+    if study is not None:
+        history = history.with_study(study)
+    calibration = replace(new.calibration, history=history)
+    return replace(new, calibration=calibration, study=study, looked=looked)
 
 
 def _logits_of_measured(data: LabelledLists, fit: Fitted) -> np.ndarray:
@@ -296,17 +418,6 @@ def _compare_with_free(
             )
 
 
-def _nats_of_the_other(fit: Fitted) -> dict[str, Any]:
-    """The difference of log loss, in nats, by which the cross-encoder was kept or left out."""
-    choice = fit.facts.get("cross_encoder", {})
-    if fit.compared is None or choice["nats_gained"] is None:
-        return {}
-    name = "list_fusion" if choice["kept"] else "all_features"
-    value = choice["nats_gained"] if choice["kept"] else -choice["nats_gained"]
-    reach = STANDARD_ERRORS * choice["standard_error"]
-    return {f"systems/{name}/nats": {"value": value, "low": value - reach, "high": value + reach}}
-
-
 def _of_source(fit: Fitted, lists: AnnotatedLists) -> Calibration:
     """The fitted calibration, with what says of which lists it speaks."""
     filled = lists.take(np.diff(lists.offsets) > 0)
@@ -322,19 +433,31 @@ def _of_source(fit: Fitted, lists: AnnotatedLists) -> Calibration:
 
 
 def _labelled_lists(
-    source: ModelSource, lists: AnnotatedLists, each_row_is_a_document: bool
+    source: ModelSource,
+    lists: AnnotatedLists,
+    each_row_is_a_document: bool,
+    plan: LookPlan | None,
 ) -> LabelledLists:
     """Leave out known documents, or forget them, complete the scores and score the candidates."""
-    documents = lists.annotations.documents
     is_known = source.is_known(lists)
-    known_documents = len({*documents[is_known]})
-    is_again = 2 * known_documents >= len({*documents})
-    if is_again:
-        counts, history = source.again()
-    else:
-        counts = source.counts
-        history = source.history
+    known_documents = len({*lists.annotations.documents[is_known]})
+    is_continued = plan is not None and plan.is_continued
+    is_again = bool(is_known.any()) and (is_continued or _is_again(lists, is_known))
+    history = source.history
+    if not history.documents and is_again:
+        # What a run or the package was calibrated on does not certify.
+        history = history.after(lists.annotations.doc_ids[is_known])
+    elif plan is not None:
+        # The plan knows which of its documents were used.
+        history = replace(history, documents=frozenset())
+    if not is_again:
         lists = lists.take(~is_known)
+    counts = source.first_counts() if is_again else source.counts
+    may_certify = each_row_is_a_document or not have_own_documents(lists)
+    share = 1.0 if may_certify else 0.0
+    if plan is not None:
+        share = plan.share
+        history = replace(history, documents=history.documents | plan.trains_only)
     lists = lists.with_whole_scores(lists.partial_scores)
     cross_encoder = CrossEncoderLogits(source.cross_encoder, lists)
     # Without logits, the first candidate of each concept is its top one.
@@ -347,7 +470,7 @@ def _labelled_lists(
         history=history,
         known_documents=known_documents,
         is_again=is_again,
-        may_certify=each_row_is_a_document or not have_own_documents(lists),
+        share=share,
     )
 
 
@@ -381,8 +504,8 @@ def _can_be_weighed(cross_encoder: PairScorer | None, lists: AnnotatedLists) -> 
     return bool((legible & has_gold).any())
 
 
-def _models_compared(source: ModelSource, data: LabelledLists, fit: Fitted) -> dict[str, System]:
-    """The model before, and the model with the other choice about the cross-encoder."""
+def _model_before(source: ModelSource, data: LabelledLists) -> dict[str, System]:
+    """The model before, unless it was calibrated on these lists."""
     is_measured = data.lists.annotations.is_random_sample
     measured = data.lists.take(is_measured)
     systems = {}
@@ -397,9 +520,6 @@ def _models_compared(source: ModelSource, data: LabelledLists, fit: Fitted) -> d
         # About lists of another source it decides nothing.
         accepted = former.accepted if before.has_tiers.any() else None
         systems["model_before"] = former._replace(accepted=accepted)
-    if fit.compared is not None:
-        name = "list_fusion" if fit.calibration.uses_cross_encoder else "all_features"
-        systems[name] = System.of(Outcomes.of(measured, fit.compared.take(is_measured)))
     return systems
 
 
@@ -415,7 +535,6 @@ def _facts(source: ModelSource, data: LabelledLists, fit: Fitted) -> dict[str, A
         "scores": [name for name in lists.scores if not name.endswith(FOUND)],
         "known_documents": data.known_documents,
         "calibrated_again": data.is_again,
-        "kept_cross_encoder": fit.facts.get("cross_encoder", {}).get("kept"),
         "repeated_candidates": len(data.whole_lists.owner) - len(lists.owner),
     }
 
@@ -542,7 +661,7 @@ def calibration_summary(new: Calibrated) -> str:
     if known := facts["known_documents"]:
         how = "they are left out here, its counts of them stay"
         if facts["calibrated_again"]:
-            how = "they are fitted on again without its counts of them, and do not certify again"
+            how = "they are fitted on again without its counts of them"
         lines.append(f"{known:,} documents were used to calibrate {facts['source']}: {how}")
     if facts["source"] is None and not new.calibration.uses_cross_encoder:
         lines.append(
@@ -573,26 +692,29 @@ def _about_high(new: Calibrated) -> Iterator[str]:
         f"with {table.confidence:.0%} confidence), threshold on all documents:"
     )
     for model in new.calibration.models:
-        yield f"  {model.name}: {model.thresholds.certificate}"
+        yield f"  {model.name}: {model.thresholds.certificate or 'nothing was tested'}"
     coverage = new.metrics["figures"]["high_confidence_coverage"]
     precision = new.metrics["figures"]["high_confidence_precision"]
     if table.is_certified and coverage["value"]:
         yield (f"  cross-fitted: {percent(coverage)} of the mentions, {percent(precision)} correct")
-    if note := note_on_certificate(new.fitted["certified_by"], is_certified=table.is_certified):
-        yield note
+    if new.looked:
+        yield new.looked
 
 
 def _about_cross_encoder(fitted: dict[str, Any]) -> Iterator[str]:
-    """Whether the cross-encoder stays, and what pruning costs; nothing if there was no choice."""
-    choice = fitted.get("cross_encoder")
-    if choice is None:
+    """What the cross-encoder gains, and what pruning costs; nothing if it is not weighed."""
+    gain = fitted.get("cross_encoder")
+    if gain is None:
         return
-    outcome = "kept" if choice["kept"] else "left out"
-    yield (
-        f"the cross-encoder is {outcome}: unless "
-        "--keep_cross_encoder is given, it must save log loss on held-out lists, more than "
-        f"{MOST_NATS_LOST} nats at the lower end of the interval"
-    )
+    if gain["nats_gained"] is not None:
+        reach = STANDARD_ERRORS * gain["standard_error"]
+        line = (
+            f"the cross-encoder saves {gain['nats_gained']:.4f} nats of log loss on held-out "
+            f"lists, +/- {reach:.4f}"
+        )
+        if gain["nats_gained"] - reach <= FEWEST_NATS:
+            line += "; that may be nothing: without MODEL, or of built-in-fast, there is none"
+        yield line
     if pruning := fitted.get("pruning"):
         yield (
             f"it scores {pruning['scored']:.1%} of the candidates; pruning the others changes "
@@ -629,7 +751,7 @@ def evaluate(
         UserError: a row is invalid (it is named).
     """
     lists = usable_lists(
-        Rows.of_mappings(rows),
+        Rows.of(rows),
         Path("rows"),
         reranker.thresholds.hierarchy,
         dictionary,

@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from ..core.errors import UserError
-from ..lists.columns import listed, row_column
-from ..lists.read import ERROR
+from ..lists.table import CANDIDATES, ERROR, has_lines, row_column
 from ..vocab.codes import CODE_LISTS
 from .formats import Fhir, Omop, Sssom, Usagi
 from .rows import (
@@ -29,11 +28,12 @@ from .rows import (
     plain_text,
 )
 
-CANDIDATES = "candidates"
 # The key of a row with the codes of its answer; in tables, the beginning of columns.
 CODES = "codes"
 # Columns of text tables about the concepts after the second.
 FURTHER = ("cui", "name", "score")
+# Columns of text tables with scores.
+SCORE_COLUMNS = [name for name, kind in ANSWER_TYPES.items() if kind == pa.float64()]
 LARGEST_INTEGER = 2**63
 # The Arrow types of columns whose values are of some Python types.
 PLAIN_TYPES: dict[frozenset[type], pa.DataType] = {
@@ -73,7 +73,7 @@ class Csv(OutputFormat):
 
     def write(self, path: Path, parts: Iterable[RankedRows]) -> None:
         """Write a line for each row, and first the names of all columns."""
-        columns = [name for name in brought(parts).names if name != CANDIDATES]
+        columns = brought_names(parts)
         codes = [f"{CODES}_{source}" for source in self.settings.codes.sources]
         depth = self.settings.top or 2
         further = [f"{name}_{rank}" for rank in range(3, depth + 1) for name in FURTHER]
@@ -86,17 +86,21 @@ class Csv(OutputFormat):
                 answered = zip(rows.mappings(), rows.answers(), ranks, strict=True)
                 for row, answer, ranked in answered:
                     concepts = ranked + [{}] * depth
+                    for name in SCORE_COLUMNS:
+                        answer[name] = _rounded(answer[name])
                     cells = [row.get(name) for name in columns]
-                    cells += map(_rounded, answer.values())
+                    cells += answer.values()
                     cells += self.codes(answer["answer"]).values()
                     for concept in concepts[2:depth]:
                         cells += map(concept.get, FURTHER)
-                    sheet.writerow(_cell(self.cell(value)) for value in cells)
+                    if self.settings.for_spreadsheet:
+                        cells = list(map(self.cell, cells))
+                    sheet.writerow(_texts(cells))
 
 
-def _rounded(value: Any) -> Any:
-    """The value; of a score six digits, which are enough for a sheet."""
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+def _rounded(score: float | None) -> float | None:
+    """Six digits of a score, which are enough for a sheet."""
+    return None if score is None else float(f"{score:.6g}")
 
 
 class Tsv(Csv):
@@ -128,9 +132,8 @@ class Parquet(OutputFormat):
     def _table(self, rows: RankedRows, schema: pa.Schema, names: Mapping[str, str]) -> pa.Table:
         answers = rows.answers()
         codes = [self.codes(answer["answer"]) for answer in answers]
-        columns = {
-            names[field.name]: _column(rows.content, field.name, field.type) for field in schema
-        }
+        content = brought_table(rows)
+        columns = {names[field.name]: _column(content, field.name, field.type) for field in schema}
         columns[RANKED] = rows.ranked
         for name, kind in ANSWER_TYPES.items():
             columns[name] = pa.array([answer[name] for answer in answers], kind)
@@ -199,17 +202,40 @@ def brought(parts: Iterable[RankedRows]) -> pa.Schema:
     types: dict[str, pa.DataType] = {}
     metadata = None
     for rows in parts:
-        content = rows.content
-        if isinstance(content, pa.Table):
-            metadata = metadata or content.schema.metadata
-            kinds = dict(zip(content.column_names, content.schema.types, strict=True))
-        else:
-            keys = dict.fromkeys(chain.from_iterable(content))
-            keys.pop(CANDIDATES, None)
-            kinds = {key: _type_of([row.get(key) for row in content]) for key in keys}
-        for key, kind in kinds.items():
-            types[key] = _common_type(types.get(key, pa.null()), kind)
+        schema = brought_table(rows).schema
+        metadata = metadata or schema.metadata
+        for field in schema:
+            types[field.name] = _common_type(types.get(field.name, pa.null()), field.type)
     return pa.schema([field for field in types.items() if field[0] != ERROR], metadata)
+
+
+def brought_names(parts: Iterable[RankedRows]) -> list[str]:
+    """The names of the columns that a table of text repeats, as of `brought`."""
+    names: dict[str, None] = {}
+    for rows in parts:
+        if has_lines(rows.content):
+            names |= dict.fromkeys(chain.from_iterable(rows.mappings()))
+        else:
+            names |= dict.fromkeys(rows.content.column_names)
+    return [name for name in names if name not in (CANDIDATES, ERROR)]
+
+
+def brought_table(rows: RankedRows) -> pa.Table:
+    """What the input brought as a table that other programs read: a column for each key.
+
+    Of mappings it has all but the candidates; a column of several types is text.
+    """
+    if not has_lines(rows.content):
+        return rows.content
+    mappings = rows.mappings()
+    keys = dict.fromkeys(chain.from_iterable(mappings))
+    keys.pop(CANDIDATES, None)
+    columns = {}
+    for key in keys:
+        values = [row.get(key) for row in mappings]
+        kind = _type_of(values)
+        columns[key] = pa.array([_of_type(value, kind) for value in values], kind)
+    return pa.table(columns)
 
 
 def output_names(columns: Sequence[str], counts: Counter[str]) -> dict[str, str]:
@@ -245,12 +271,12 @@ def _type_of(values: Sequence[Any]) -> pa.DataType:
     return kind if is_plain else pa.string()
 
 
-def _column(content: list[dict[str, Any]] | pa.Table, key: str, kind: pa.DataType) -> pa.Array:
-    """The values of a key of some rows, as a column of a type that `brought` found."""
-    column = row_column(content, key)
-    if isinstance(column, pa.Array) and column.type == kind:
+def _column(table: pa.Table, key: str, kind: pa.DataType) -> pa.Array:
+    """The values of a column of some rows, as a column of a type that `brought` found."""
+    column = row_column(table, key)
+    if column.type == kind:
         return column
-    return pa.array([_of_type(value, kind) for value in listed(column)], kind)
+    return pa.array([_of_type(value, kind) for value in column.to_pylist()], kind)
 
 
 def _of_type(value: Any, kind: pa.DataType) -> Any:
@@ -262,10 +288,17 @@ def _of_type(value: Any, kind: pa.DataType) -> Any:
     return plain_text(value) if isinstance(value, str) else json_line(value).decode()
 
 
-def _cell(value: Any) -> str:
-    """A value in a table of text: lists of texts are joined as where they are read, others JSON."""
-    if value is None or isinstance(value, str):
-        return value or ""
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return "|".join(value)
-    return json_line(value).decode()
+def _texts(values: Iterable[Any]) -> list[str]:
+    """Values in a table of text: lists of texts are joined as where they are read, others JSON."""
+    texts = []
+    for value in values:
+        if value is None:
+            text = ""
+        elif isinstance(value, str):
+            text = value
+        elif isinstance(value, list) and all(isinstance(item, str) for item in value):
+            text = "|".join(value)
+        else:
+            text = json_line(value).decode()
+        texts.append(text)
+    return texts

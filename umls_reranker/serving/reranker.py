@@ -25,7 +25,8 @@ from ..hub.model_folder import (
     verify_model,
 )
 from ..lists.candidate_lists import CandidateLists
-from ..lists.columns import SUFFIX, SYNONYM_SCORE, MentionColumns
+from ..lists.columns import SUFFIX, SYNONYM_SCORE
+from ..lists.table import mention_table, row_table
 from ..models.cross_encoder import REMEMBERED_PAIRS, PairScorer, score_lists
 from ..models.pairs import PairTemplate
 from .rows import RankedCandidate, ranked_candidates
@@ -303,16 +304,21 @@ class UMLSReranker:
         """
         # Iterators are consumed once but needed twice.
         candidates = [list(items) if isinstance(items, Iterator) else items for items in candidates]
-        columns = MentionColumns(entities, candidates, entity_types, lefts, rights, index_keys)
-        lists = CandidateLists.from_columns(
-            self.thresholds.hierarchy, columns, self.calibration.scores
+        scores = self.calibration.scores
+        table = mention_table(
+            entities, candidates, entity_types, lefts, rights, index_keys, scores=scores
         )
+        lists = self.read_table(table)
         items = list(chain.from_iterable(candidates))
         return ranked_candidates(lists, self.decide(lists, desc), items, self.model_names)
 
     def read_rows(self, rows: Sequence[Mapping[str, Any]] | pa.Table) -> CandidateLists:
         """Read rows as in files; errors are those of `CandidateLists.from_rows`."""
-        return CandidateLists.from_rows(self.thresholds.hierarchy, rows, self.calibration.scores)
+        return self.read_table(row_table(rows, self.calibration.scores))
+
+    def read_table(self, table: pa.Table) -> CandidateLists:
+        """Read a table of mentions; errors are those of `CandidateLists.from_table`."""
+        return CandidateLists.from_table(self.thresholds.hierarchy, table, self.calibration.scores)
 
     def rank(
         self,
@@ -333,10 +339,8 @@ class UMLSReranker:
             ``{"corpus_id": position of the candidate, "score": its probability}`` of each, the top
             candidate first.
         """
-        columns = MentionColumns([query], [documents])
-        lists = CandidateLists.from_columns(
-            self.thresholds.hierarchy, columns, self.calibration.scores
-        )
+        table = mention_table([query], [documents], scores=self.calibration.scores)
+        lists = self.read_table(table)
         decisions = self.decide(lists)
         results = []
         for position in decisions.order.tolist()[:top_k]:
@@ -441,9 +445,8 @@ class UMLSReranker:
         if model_name not in (None, *self.model_names):
             known = ", ".join(self.model_names)
             raise ValueError(f"model_name: {model_name!r} is unknown; choose from {known}")
-        lists = CandidateLists.from_columns(
-            self.thresholds.hierarchy, MentionColumns(["mention"], [[]], types=[entity_type])
-        )
+        table = mention_table(["mention"], [[]], types=[entity_type])
+        lists = CandidateLists.from_table(self.thresholds.hierarchy, table)
         if lists.unknown_types:
             self._warn_of_types(lists.unknown_types)
         tiers = {

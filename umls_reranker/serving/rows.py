@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, get_args, get_type_hints
@@ -23,19 +22,24 @@ from ..calibration.features import ALL_INPUTS
 from ..core.arrays import RepeatedTexts, arrow_writer, open_arrow
 from ..core.files import strict
 from ..lists.candidate_lists import CandidateLists
-from ..lists.columns import CUI_LESS, as_arrow, first_values
-from ..lists.read import ERROR
+from ..lists.columns import CUI_LESS, as_arrow
+from ..lists.table import (
+    ARROW_TYPES,
+    ERROR,
+    LINE,
+    REVIEWED,
+    REVIEWED_NAME,
+    as_brought,
+    as_text,
+    first_values,
+    has_lines,
+    mappings_of,
+    table_of_mappings,
+)
 from ..vocab.codes import ConceptCodes
 
 # The key of a row, and the column of a table, with the ranked candidates.
 RANKED = "ranked"
-# The Arrow types of a field's Python types; all but the first of a union is None.
-ARROW_TYPES: dict[Any, pa.DataType] = {
-    str: pa.string(),
-    int: pa.int64(),
-    float: pa.float64(),
-    bool: pa.bool_(),
-}
 
 
 class RankedCandidate(NamedTuple):
@@ -93,6 +97,7 @@ class RankedCandidate(NamedTuple):
 #: Type of a ranked candidate in Arrow; a mention has a list of these, its top candidate first.
 RANKED_TYPE = pa.struct(
     {
+        # All but the first of a union is None.
         name: ARROW_TYPES[(get_args(kind) or (kind,))[0]]
         for name, kind in get_type_hints(RankedCandidate).items()
         if name != "candidate"
@@ -178,9 +183,6 @@ ANSWER_COLUMNS = {
 ANSWER_TYPES = {
     column: RANKED_TYPE.field(name).type for column, (_, name) in ANSWER_COLUMNS.items()
 } | {ERROR: pa.string()}
-# Keys of a row that a reviewer answered: the id, `columns.CUI_LESS` for none, and its name.
-REVIEWED = "reviewed_id"
-REVIEWED_NAME = "reviewed_name"
 # All that sheets of reviewers set, and no input: it would pass for the answer of a reviewer.
 REVIEWED_KEYS = (
     REVIEWED,
@@ -194,8 +196,7 @@ REVIEWED_KEYS = (
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 # The prefix of a key of the input that is named like one of the output.
 INPUT = "input_"
-# The column of a part with mappings as JSON, and the key of its metadata with all but columns.
-LINE = "line"
+# The key of the metadata of a part with all but columns.
 STATE = b"umls_reranker_part"
 
 
@@ -203,14 +204,14 @@ class RankedRows(NamedTuple):
     """n rows of the input and what was made of them.
 
     Attributes:
-        content: what the input brought: mappings, or in Parquet and Arrow a table.
+        content: what the input brought (`table.row_table`).
         ranked: n lists of `RANKED_TYPE`, null for rows with an error.
         errors: n reasons why a row was not ranked, None if it was.
         counts: as of `FileJob.run`.
         first_error: place and reason of the first row with an error.
     """
 
-    content: list[dict[str, Any]] | pa.Table
+    content: pa.Table
     ranked: pa.ListArray
     errors: list[str | None]
     counts: Mapping[str, int] = MappingProxyType({})
@@ -218,7 +219,7 @@ class RankedRows(NamedTuple):
 
     def mappings(self) -> list[dict[str, Any]]:
         """What the input brought, as Python objects."""
-        return self.content.to_pylist() if isinstance(self.content, pa.Table) else self.content
+        return mappings_of(self.content)
 
     def answers(self) -> list[dict[str, Any]]:
         """For each row the columns of `ANSWER_TYPES`, with preferred names where there are any."""
@@ -251,23 +252,19 @@ class RankedRows(NamedTuple):
     def save(self, path: Path) -> None:
         """Write the part, without what an earlier output of this package had added to the rows.
 
-        A table keeps its columns. Mappings become JSON, which repeats all values of JSON as they
-        are, of whatever types a key's values are.
+        A table keeps its columns, and mappings are repeated as they are.
         """
-        if isinstance(self.content, pa.Table):
-            of_former_output = {RANKED, ERROR}.intersection(self.content.column_names)
-            table = self.content.drop_columns([*of_former_output])
-        else:
-            rows = (_without_former_output(row) for row in self.content)
-            lines = [json.dumps(row, default=as_text) for row in rows]
-            table = pa.table({LINE: pa.array(lines, pa.large_string())})
+        content = without_former_output(self.content)
+        table = as_brought(content)
+        for key in (REVIEWED, REVIEWED_NAME):
+            if has_lines(content) and key in content.column_names:
+                table = table.append_column(key, content[key])
         errors = [plain_text(error) if error else None for error in self.errors]
         table = table.append_column(RANKED, self.ranked)
         table = table.append_column(ERROR, pa.array(errors, pa.string()))
         state = {
             "counts": self.counts,
             "first_error": self.first_error,
-            "are_lines": isinstance(self.content, list),
         }
         metadata = (table.schema.metadata or {}) | {STATE: json.dumps(state).encode()}
         table = table.replace_schema_metadata(metadata)
@@ -287,8 +284,6 @@ class RankedRows(NamedTuple):
         state = _state(table)
         metadata = {key: value for key, value in table.schema.metadata.items() if key != STATE}
         content = table.drop_columns([RANKED, ERROR]).replace_schema_metadata(metadata or None)
-        if state["are_lines"]:
-            content = list(map(json.loads, content[LINE].to_pylist()))
         return cls(
             content=content,
             ranked=table[RANKED].combine_chunks(),
@@ -308,21 +303,44 @@ def input_names(columns: Iterable[str], added: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def without_reviewed(content: list[dict[str, Any]] | pa.Table) -> list[dict[str, Any]] | pa.Table:
+def without_reviewed(content: pa.Table) -> pa.Table:
     """What the input brought, with a prefix for keys that only sheets of reviewers set."""
-    if isinstance(content, pa.Table):
+    if not has_lines(content):
         names = input_names(content.column_names, REVIEWED_KEYS)
         return content.rename_columns([names[column] for column in content.column_names])
-    rows = []
-    for row in content:
-        if not row.keys().isdisjoint(REVIEWED_KEYS):
-            names = input_names(row, REVIEWED_KEYS)
-            row = {names[key]: value for key, value in row.items()}
-        rows.append(row)
-    return rows
+    return _changed_mappings(content, REVIEWED_KEYS, _with_prefix)
 
 
-def _without_former_output(row: Mapping[str, Any]) -> dict[str, Any]:
+def without_former_output(content: pa.Table) -> pa.Table:
+    """What the input brought without what an earlier output of this package had added to it."""
+    if not has_lines(content):
+        return content.drop_columns([*{RANKED, ERROR}.intersection(content.column_names)])
+    return _changed_mappings(content, (RANKED, ERROR), _without_ranked)
+
+
+def _changed_mappings(
+    content: pa.Table,
+    keys: Collection[str],
+    change: Callable[[dict[str, Any]], dict[str, Any]],
+) -> pa.Table:
+    """A table of mappings, of which a function changed those that have any of some keys."""
+    lines = content[LINE].to_pylist()
+    # As JSON has a key; a text may have it, too.
+    if not any(f'"{key}"' in line for line in lines for key in keys):
+        return content
+    rows = mappings_of(content)
+    if set(keys).isdisjoint(chain.from_iterable(rows)):
+        return content
+    return table_of_mappings([change(row) for row in rows])
+
+
+def _with_prefix(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the input with a prefix for keys that only sheets of reviewers set."""
+    names = input_names(row, REVIEWED_KEYS)
+    return {names[key]: value for key, value in row.items()}
+
+
+def _without_ranked(row: dict[str, Any]) -> dict[str, Any]:
     """A row of the input without what an earlier output of this package had added to it."""
     kept = {}
     for key, value in row.items():
@@ -433,11 +451,6 @@ def json_line(value: Any) -> bytes:
     return json.dumps(strict(value), ensure_ascii=False, default=as_text).encode(
         errors="backslashreplace"
     )
-
-
-def as_text(value: Any) -> str:
-    """Text for values without a JSON type: bytes in base64, others as Python formats them."""
-    return b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def plain_text(text: str) -> str:

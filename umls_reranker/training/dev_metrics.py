@@ -17,7 +17,7 @@ from .pair_dataset import LABEL_NAMES
 
 
 def dev_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """A `compute_metrics` for labelled pairs: the figures of `RankingMetrics`."""
+    """A `compute_metrics` for labelled pairs: their `ranking_figures`, by `RankingMetrics`."""
     columns = dict(zip(LABEL_NAMES, prediction.label_ids, strict=True))
     logits = np.array(prediction.predictions, np.float64).reshape(-1)
     figures = RankingMetrics().compute(
@@ -30,16 +30,10 @@ def dev_metrics(prediction: EvalPrediction) -> dict[str, float]:
 
 
 class RankingMetrics(evaluate.Metric):
-    """Figures of labelled candidate lists.
+    """`ranking_figures` as a metric of evaluate, which gathers batches.
 
     ``compute(predictions=logits, references=labels, lists=lists)``, or ``add_batch`` and
-    ``compute``: `logits` (n,) float, `labels` (n,) 0 or 1, `lists` (n,) int, the list of each
-    candidate.
-
-    ``precision``, ``recall`` and ``f1`` at probability 0.5, ``roc_auc``, ``ece`` (15 equal-width
-    bins), ``brier`` and ``log_loss`` are of the candidates, each by itself. ``acc@1`` is the share
-    of lists whose gold candidate beats all others; a list without one counts as incorrect.
-    ``list_loss`` is the cross-entropy (nats) of a gold candidate under the softmax over its list.
+    ``compute``.
 
     >>> pairs = {"predictions": [2, 1, -1], "references": [1, 0, 1], "lists": [0, 0, 1]}
     >>> figures = RankingMetrics().compute(**pairs)
@@ -66,28 +60,44 @@ class RankingMetrics(evaluate.Metric):
     def _compute(
         self, predictions: Sequence, references: Sequence, lists: Sequence
     ) -> dict[str, float]:
-        logits = np.asarray(predictions)
-        labels = np.asarray(references)
-        p = sigmoid(logits)
-        precision, recall, f1, _ = precision_recall_fscore_support(
-            labels, p >= 0.5, average="binary", zero_division=0
-        )
-        groups, group_of = np.unique(np.asarray(lists), return_inverse=True)
-        highest = np.full((2, len(groups)), -np.inf)
-        np.maximum.at(highest, (labels, group_of), logits)
-        top = highest.max(axis=0)
-        normalizers = top + np.log(np.bincount(group_of, np.exp(logits - top[group_of])))
-        losses = (normalizers[group_of] - logits)[labels == 1]
-        list_loss = float(losses.mean()) if len(losses) else float("nan")
-        return {
-            "f1": float(f1),
-            "precision": float(precision),
-            "recall": float(recall),
-            "roc_auc": roc_auc(p, labels),
-            "ece": ece(p, labels),
-            "brier": brier(p, labels),
-            "log_loss": float((np.logaddexp(0, logits) - labels * logits).mean()),
-            # A tie does not count as correct: serving could rank either first.
-            "acc@1": float((highest[1] > highest[0]).mean()),
-            "list_loss": list_loss,
-        }
+        return ranking_figures(np.asarray(predictions), np.asarray(references), np.asarray(lists))
+
+
+def ranking_figures(logits: np.ndarray, labels: np.ndarray, lists: np.ndarray) -> dict[str, float]:
+    """Figures of labelled candidate lists.
+
+    Args:
+        logits: (n,) float, of each candidate.
+        labels: (n,) int, 1 for a gold candidate, else 0.
+        lists: (n,) int, the list of each candidate.
+
+    Returns:
+        ``precision``, ``recall`` and ``f1`` at probability 0.5, ``roc_auc``, ``ece`` (15
+        equal-width bins), ``brier`` and ``log_loss`` are of the candidates, each by itself.
+        ``acc@1`` is the share of lists whose gold candidate beats all others; a list without one
+        counts as incorrect. ``list_loss`` is the cross-entropy (nats) of a gold candidate under the
+        softmax over its list.
+    """
+    p = sigmoid(logits)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, p >= 0.5, average="binary", zero_division=0
+    )
+    groups, group_of = np.unique(lists, return_inverse=True)
+    highest = np.full((2, len(groups)), -np.inf)
+    np.maximum.at(highest, (labels, group_of), logits)
+    top = highest.max(axis=0)
+    normalizers = top + np.log(np.bincount(group_of, np.exp(logits - top[group_of])))
+    losses = (normalizers[group_of] - logits)[labels == 1]
+    list_loss = float(losses.mean()) if len(losses) else float("nan")
+    return {
+        "f1": float(f1),
+        "precision": float(precision),
+        "recall": float(recall),
+        "roc_auc": roc_auc(p, labels),
+        "ece": ece(p, labels),
+        "brier": brier(p, labels),
+        "log_loss": float((np.logaddexp(0, logits) - labels * logits).mean()),
+        # A tie does not count as correct: serving could rank either first.
+        "acc@1": float((highest[1] > highest[0]).mean()),
+        "list_loss": list_loss,
+    }

@@ -7,7 +7,7 @@ mentions in context, mentions alone, and names of concepts, which separate those
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import torch
-from torch.utils.data import Dataset
+from accelerate import Accelerator
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
 
 from ..core.devices import in_threads, resolve_dtype
@@ -152,45 +154,154 @@ class QueryCollator:
         return {"groups": groups, "position": torch.from_numpy(np.argsort(order)), "row": rows}
 
 
-class EncoderTrainer(Trainer):
-    """Trainer with the in-batch softmax loss over `QueryNamePairs`.
+class SharesOfBatches(Sampler[list[int]]):
+    """The share of each batch that a process computes, as pair numbers.
 
     Args:
+        pairs: number of pairs; batches are consecutive ones, the last one may be smaller.
+        batch_size: pairs of a batch, over all processes.
+        process: number of this process.
+        processes: number of processes, at most the pairs of a batch.
+    """
+
+    def __init__(self, pairs: int, batch_size: int, process: int, processes: int) -> None:
+        starts = range(0, pairs, batch_size)
+        batches = [np.arange(start, min(start + batch_size, pairs)) for start in starts]
+        self._shares = [np.array_split(batch, processes)[process].tolist() for batch in batches]
+
+    def __len__(self) -> int:
+        return len(self._shares)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._shares)
+
+
+class QueryNameVectors(torch.nn.Module):
+    """An encoder that embeds a batch of `QueryCollator` in one call.
+
+    Args:
+        encoder: the encoder.
         pooling: pooling of queries and names, ``mean`` or ``cls``.
     """
 
-    def __init__(self, *args: Any, pooling: str, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, encoder: PreTrainedModel, pooling: str) -> None:
+        super().__init__()
+        self.encoder = encoder
         self.pooling = pooling
 
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
+    def forward(
+        self, groups: Sequence[dict[str, torch.Tensor]], position: torch.Tensor
     ) -> torch.Tensor:
-        """Mean negative log-likelihood of each query's name, nats."""
-        rows = inputs["row"]
-        groups = inputs["groups"]
+        """Normalized vectors of b queries, then of their names, (2 b, h) float32."""
         used = torch.cat([group["input_ids"].flatten() for group in groups]).unique()
-        words = model.get_input_embeddings()(used)
+        words = self.encoder.get_input_embeddings()(used)
+        # Threads that are started here do not know of it.
+        device = words.device.type
+        autocast = {
+            "device_type": device,
+            "dtype": torch.get_autocast_dtype(device),
+            "enabled": torch.is_autocast_enabled(device),
+        }
 
         def vectors_of(group: dict[str, torch.Tensor], words: torch.Tensor) -> torch.Tensor:
             numbers = torch.searchsorted(used, group["input_ids"])
             embedded = torch.nn.functional.embedding(numbers, words)
             mask = group["attention_mask"]
-            hidden = model(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
-            return pooled(hidden, mask, self.pooling)
+            with torch.autocast(**autocast):
+                outputs = self.encoder(inputs_embeds=embedded, attention_mask=mask)
+            return pooled(outputs.last_hidden_state, mask, self.pooling)
 
-        vectors_of_groups = torch.cat([*in_threads(vectors_of, groups, model, words)])
-        vectors = torch.nn.functional.normalize(vectors_of_groups[inputs["position"]], dim=-1)
-        cosines = vectors[: len(rows)] @ vectors[len(rows) :].T / TEMPERATURE
-        # Other names of the query's concept are not negatives.
-        same = (rows[:, None] == rows[None]).fill_diagonal_(False)
-        return torch.nn.functional.cross_entropy(
-            cosines.masked_fill(same, float("-inf")), torch.arange(len(rows), device=rows.device)
+        vectors = torch.cat([*in_threads(vectors_of, groups, self.encoder, words)])
+        return torch.nn.functional.normalize(vectors[position], dim=-1)
+
+
+class EncoderTrainer(Trainer):
+    """Trainer of `QueryNameVectors` with the in-batch softmax loss over `QueryNamePairs`.
+
+    Each process embeds its share of a batch. All see the vectors of the whole batch, so that names
+    of other processes are negatives too, and weights move as with one process.
+
+    Args:
+        batch_size: pairs of a batch, over all processes.
+    """
+
+    train_dataset: QueryNamePairs
+
+    def __init__(self, *args: Any, batch_size: int, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.batch_size = batch_size
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Shares of consecutive pairs; Accelerate's division would repeat pairs at the end."""
+        args = self.args
+        shares = SharesOfBatches(
+            len(self.train_dataset), self.batch_size, args.process_index, args.world_size
         )
+        loader = DataLoader(self.train_dataset, batch_sampler=shares, collate_fn=self.data_collator)
+        return prepare_data_loader(
+            loader,
+            self.accelerator.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+        )
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Mean negative log-likelihood of the whole batch's queries, nats."""
+        rows = inputs["row"]
+        queries, names = model(inputs["groups"], inputs["position"]).split(len(rows))
+        processes = self.args.world_size
+        if processes == 1:
+            return name_loss(queries, names, rows)
+        all_rows = gathered(self.accelerator, rows, padding=-1)
+        loss = name_loss(
+            with_gradients_of(queries, gathered(self.accelerator, queries), self.accelerator),
+            with_gradients_of(names, gathered(self.accelerator, names), self.accelerator),
+            all_rows,
+        )
+        # Its gradient here is that by the own vectors alone. DistributedDataParallel averages over
+        # processes, where their sum is meant.
+        return loss.detach() + processes * (loss - loss.detach())
+
+
+def name_loss(queries: torch.Tensor, names: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Mean negative log-likelihood of each query's name among the names of other concepts, nats.
+
+    Args:
+        queries: (b, h) normalized vectors.
+        names: (b, h) normalized vectors, a name for each query.
+        rows: (b,) concept rows; -1 where there is no pair.
+    """
+    is_pair = rows >= 0
+    queries = queries[is_pair]
+    names = names[is_pair]
+    rows = rows[is_pair]
+    cosines = queries @ names.T / TEMPERATURE
+    # Other names of the query's concept are not negatives.
+    same = (rows[:, None] == rows[None]).fill_diagonal_(False)
+    return torch.nn.functional.cross_entropy(
+        cosines.masked_fill(same, float("-inf")), torch.arange(len(rows), device=rows.device)
+    )
+
+
+def gathered(accelerator: Accelerator, share: torch.Tensor, padding: int = 0) -> torch.Tensor:
+    """The rows of all processes, without gradients; each process has as many, padded at its end."""
+    padded = accelerator.pad_across_processes(share.detach(), dim=0, pad_index=padding)
+    return accelerator.gather(padded)
+
+
+def with_gradients_of(
+    share: torch.Tensor, together: torch.Tensor, accelerator: Accelerator
+) -> torch.Tensor:
+    """The rows of all processes, with the gradients of this one's."""
+    start = accelerator.process_index * (len(together) // accelerator.num_processes)
+    return torch.cat([together[:start], share, together[start + len(share) :]])
 
 
 def train_encoder(
@@ -204,6 +315,7 @@ def train_encoder(
     """Fine-tune the recipe's encoder into ``folder``, which `BiEncoder.from_pretrained` loads.
 
     Checkpoints are in ``folder/checkpoints`` until training ends. A killed run resumes from them.
+    Every process of a launch calls this.
 
     Args:
         run: section of the recipe.
@@ -221,27 +333,28 @@ def train_encoder(
     """
     set_seed(run.seed)
     arguments = _training_arguments(run, encoder, folder / "checkpoints")
-    model, tokenizer = _load_base_encoder(index, training_device(run))
+    model, tokenizer = _load_base_encoder(index, arguments.device)
     if encoder.encoder_dropout is not None:
         set_dropout(model, encoder.encoder_dropout)
     table = mentions.select_columns(["mention", "left", "right"]).with_format("arrow")[:]
     gold = concepts.rows(trainable(mentions["cui"][:]))
     size = encoder.encoder_training_steps * BATCH_SIZE
     trainer = EncoderTrainer(
-        model=model,
+        model=QueryNameVectors(model, index.encoder_pooling),
         args=arguments,
         train_dataset=QueryNamePairs(table, gold, concepts, size, run.seed),
         processing_class=tokenizer,
         data_collator=QueryCollator(
             QueryTokenizer(tokenizer, index.encoder_max_length, CONTEXT_TOKENS)
         ),
-        pooling=index.encoder_pooling,
+        batch_size=BATCH_SIZE,
     )
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder / "checkpoints"))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    write_json(folder / CONTEXT_FILE, {"schema_version": 1, "context_tokens": CONTEXT_TOKENS})
-    shutil.rmtree(folder / "checkpoints")
+    if trainer.is_world_process_zero():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        write_json(folder / CONTEXT_FILE, {"schema_version": 1, "context_tokens": CONTEXT_TOKENS})
+        shutil.rmtree(folder / "checkpoints")
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     last_loss = losses[-1] if losses else None
     return {
@@ -267,8 +380,8 @@ def _training_arguments(
         max_steps=encoder.encoder_training_steps,
         weight_decay=0.01,
         warmup_steps=0.06,
+        # At most; `SharesOfBatches` divides a batch.
         per_device_train_batch_size=BATCH_SIZE,
-        train_sampling_strategy="sequential",
         remove_unused_columns=False,
         # An interrupted run resumes from the last checkpoint.
         save_steps=50,
@@ -293,4 +406,8 @@ def _load_base_encoder(
     require_length(index.encoder, index.encoder_max_length, CONTEXT_TOKENS, longest)
     if tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)}):
         model.resize_token_embeddings(len(tokenizer))
+    pooler = getattr(model, "pooler", None)
+    if pooler is not None:
+        # Nothing reads it, and DistributedDataParallel would wait for its gradient.
+        pooler.requires_grad_(False)
     return model, tokenizer

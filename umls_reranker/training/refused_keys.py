@@ -17,7 +17,7 @@ _RESUMING = "the same command resumes a stopped training, and --overwrite starts
 _EVALUATION_DTYPE = "dev pairs are scored in the dtype of training; set bf16 or fp16"
 _LAUNCH = "start with accelerate launch and one of the configurations of umls-reranker recipes"
 _COMMANDS = "train, evaluate and rerank are commands of umls-reranker"
-_PUBLISHING = "umls-reranker publish sends the calibrated model; set repo_id, private and tag"
+_PUBLISHING = "umls-reranker publish sends the calibrated model"
 _DECODERS = "it has no effect on a cross-encoder that is an encoder"
 
 # Name -> what to do instead.

@@ -47,10 +47,9 @@ def training_rows(
     [1, 0]
     """
     if not isinstance(rows, Rows):
-        rows = Rows.of_mappings(rows)
+        rows = Rows.of(rows)
     # Documents do not matter here.
-    mappings = [{"doc_id": "unknown", **row} for row in rows.mappings()]
-    lists = labelled_lists(Rows(rows.positions, mappings), TypeHierarchy.built_in())
+    lists = labelled_lists(rows, TypeHierarchy.built_in(), each_row_is_a_document=True)
     lists = lists.with_candidates(best_of_each_concept(lists))
     # Other concepts that are correct, too, are no negatives.
     lists = lists.with_candidates((lists.labels == 1) | ~lists.correct)

@@ -23,7 +23,6 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
-from ..core.arrays import started_processes
 from ..core.devices import has_dropout, in_threads, resolve_attention, resolve_device
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
@@ -385,16 +384,6 @@ def training_device(run: RunArguments) -> torch.device:
             f"set CUDA_VISIBLE_DEVICES={device.index} and device: cuda"
         )
     return device
-
-
-def require_one_process(command: str) -> None:
-    """Refuse a launch of several processes, for a command whose loss compares all rows of a batch.
-
-    Raises:
-        UserError: there are several.
-    """
-    if started_processes() > 1:
-        raise UserError(f"{command} trains on one process; start it without a launcher")
 
 
 def training_arguments(

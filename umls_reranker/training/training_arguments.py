@@ -84,21 +84,11 @@ class RerankerTrainingArguments(OneGpuArguments):
         "lower it if memory runs out, then resume",
         least=1,
     )
-    per_device_eval_batch_size: int = recipe_key(
-        256, "dev pairs in a forward pass on a device", least=1
-    )
-    warmup_steps: float = recipe_key(
-        0.06, "learning-rate warmup steps; below 1: a share of all steps"
-    )
-    weight_decay: float = recipe_key(0.01, "weight decay")
     # None is resolved before the class reads it.
     bf16: bool | None = recipe_key(  # type: ignore[assignment]
-        None, "bfloat16; empty: as launched, else if the hardware supports it and fp16 is not set"
-    )
-    fp16: bool | None = recipe_key(  # type: ignore[assignment]
         None,
-        "float16; empty: as launched, else on a GPU that is fast only in that (V100, T4), unless "
-        "bf16 is set",
+        "bfloat16; empty: as launched, else if the hardware supports it and fp16 is not set; "
+        "fp16, as launched, else on a GPU that is fast only in float16 (V100, T4)",
     )
     eval_steps: float = recipe_key(
         500,
@@ -112,22 +102,23 @@ class RerankerTrainingArguments(OneGpuArguments):
         "candidate over the list",
         METRICS,
     )
-    save_total_limit: int | None = recipe_key(
-        2, "checkpoints kept in addition to the best one", least=1
-    )
     report_to: list[str] = recipe_key(
         ["tensorboard"], "where to log in addition to the console; install it yourself"
     )
-    logging_first_step: bool = recipe_key(True, "log the loss of the first step")
-    # The library's defaults hide NaN losses, show no bar, and seek unused weights at every step.
-    logging_nan_inf_filter: bool = recipe_key(
-        False, "leave losses that are not finite out of the log"
-    )
-    disable_tqdm: bool = recipe_key(False, "show no progress bar")
-    ddp_find_unused_parameters: bool = recipe_key(
-        False, "search for weights without a gradient at every step"
-    )
 
+    # The library's help of these holds; only their defaults are others.
+    fp16: bool | None = None  # type: ignore[assignment]
+    per_device_eval_batch_size: int = 256
+    warmup_steps: float = 0.06
+    weight_decay: float = 0.01
+    save_total_limit: int | None = 2
+    logging_first_step: bool = True
+    # The library's defaults hide NaN losses, show no bar, and seek unused weights at every step.
+    logging_nan_inf_filter: bool = False
+    disable_tqdm: bool = False
+    ddp_find_unused_parameters: bool = False
+
+    # These follow from others.
     eval_strategy: Any = None
     save_strategy: Any = None
     save_steps: Any = None

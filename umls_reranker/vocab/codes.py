@@ -24,6 +24,7 @@ from .concepts import (
     ConceptTable,
     NameLists,
     distinct_lists,
+    is_index,
     read_name_lists,
     table_of_lists,
 )
@@ -356,11 +357,13 @@ class ConceptCodes:
 
     @classmethod
     def read(cls, dictionary: Path, sources: Sequence[str] | None = None) -> ConceptCodes:
-        """Read the codes in a dictionary: folder META of a release, or a file of names.
+        """Read the codes in a dictionary: an index, folder META of a release, or a file of names.
 
         Raises:
-            UserError: as `read_codes` and `concepts.read_name_lists`.
+            UserError: as `load`, `read_codes` and `concepts.read_name_lists`.
         """
+        if is_index(dictionary):
+            return cls.load(dictionary, sources)
         if not dictionary.is_dir():
             return cls(sources or (), ConceptColumns(table_of_lists(read_name_lists(dictionary))))
         path = release_files(dictionary, required=["MRCONSO"])["MRCONSO"]

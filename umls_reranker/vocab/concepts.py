@@ -392,6 +392,15 @@ def join_concepts(tables: Sequence[pa.Table]) -> tuple[pa.Table, dict[str, int]]
     return table_of_lists(joined, filled("definition")), report
 
 
+# The folder of an index or a run that holds its concepts.
+CONCEPTS = "concepts"
+
+
+def is_index(folder: Path) -> bool:
+    """Whether a folder is an index or a run, with concepts, and no folder META of a release."""
+    return (folder / CONCEPTS).is_dir() and not any(folder.glob("MR*.RRF*"))
+
+
 class ConceptTable(ConceptColumns):
     """The concepts of an index by row number: names, semantic types, definitions.
 

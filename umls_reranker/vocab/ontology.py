@@ -231,12 +231,11 @@ READERS: dict[str, Callable[[str, str], Any]] = {
 
 
 class OntologyConcepts(NamedTuple):
-    """Concepts, types and relations of ontologies.
+    """Concepts and types of ontologies.
 
     Attributes:
         concepts: concepts sorted by CUI.
         hierarchy: hierarchy of their types, without parents.
-        parents: pairs of CUIs ``(child, parent)``, by is_a.
         vocabularies: file, id, version and license of each ontology, and its number of terms.
         report: number of ``terms``, ``obsolete`` ones, those with ``several_cuis`` (the others
             are in `codes.read_obo_codes`) and ``without_cui``, ``merged_terms`` and
@@ -245,7 +244,6 @@ class OntologyConcepts(NamedTuple):
 
     concepts: list[Concept]
     hierarchy: TypeHierarchy
-    parents: list[tuple[str, str]]
     vocabularies: list[dict[str, Any]]
     report: dict[str, Any]
 
@@ -272,7 +270,7 @@ def read_obo_concepts(
         synonym_scopes: scopes of the synonyms kept.
 
     Returns:
-        The concepts, their types and relations, and a report.
+        The concepts, their types, and a report.
 
     Raises:
         UserError: a file is missing, empty or broken; a line is malformed (names file and line); a
@@ -307,7 +305,7 @@ def read_obo_concepts(
         for ontology in ontologies
     ]
     report = {"terms": len(terms), **counts}
-    return OntologyConcepts(concepts, hierarchy, _parents(terms, cuis), vocabularies, report)
+    return OntologyConcepts(concepts, hierarchy, vocabularies, report)
 
 
 def _make_hierarchy(files: str, terms: Sequence[Term], type_roots: Sequence[str]) -> TypeHierarchy:
@@ -325,18 +323,15 @@ def _make_hierarchy(files: str, terms: Sequence[Term], type_roots: Sequence[str]
     return TypeHierarchy(types.values())
 
 
-def _reachable(
-    start: str, links: Mapping[str, Iterable[str]], ends: Callable[[str], object]
-) -> list[str]:
-    """Terms reached from `start` along links, but not beyond a term that `ends` the path."""
+def _reachable(start: str, links: Mapping[str, Iterable[str]]) -> list[str]:
+    """`start`, and the terms reached from it along links."""
     reached: dict[str, None] = {start: None}
     waiting = [start]
     while waiting:
         for linked in links.get(waiting.pop(), ()):
             if linked not in reached:
                 reached[linked] = None
-                if not ends(linked):
-                    waiting.append(linked)
+                waiting.append(linked)
     return list(reached)
 
 
@@ -348,7 +343,7 @@ def _types_of(terms: Sequence[Term], hierarchy: TypeHierarchy) -> dict[str, list
             children.setdefault(parent, []).append(term.id)
     types: dict[str, list[str]] = {}
     for type_id in hierarchy:
-        for term_id in _reachable(type_id, children, lambda _: False):
+        for term_id in _reachable(type_id, children):
             types.setdefault(term_id, []).append(type_id)
     return types
 
@@ -382,20 +377,3 @@ def _merge(
         definition = next((term.definition for term in merged if term.definition), "")
         concepts.append(Concept(cui, name, tuple(other_names), tuple(type_ids), definition))
     return concepts
-
-
-def _parents(terms: Iterable[Term], cuis: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of a concept and its nearest ancestors; parents replace a term without a CUI."""
-    cui_of: dict[str, str] = {}
-    parents: dict[str, list[str]] = {}
-    for term, cui in zip(terms, cuis, strict=True):
-        cui_of[term.id] = cui_of.get(term.id) or cui
-        parents.setdefault(term.id, []).extend(term.parents)
-    pairs: dict[tuple[str, str], None] = {}
-    for term_id, cui in cui_of.items():
-        if not cui:
-            continue
-        for ancestor in _reachable(term_id, parents, cui_of.get)[1:]:
-            if cui_of.get(ancestor):
-                pairs[cui, cui_of[ancestor]] = None
-    return list(pairs)

@@ -354,26 +354,23 @@ def read_release(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 RELATIONS_FILE = "relations.arrow"
-KINDS = ("synonym", "parent", "child")
-"""What a related concept is to a concept; a parent is any broader, a child any narrower concept."""
-
-RELATIONS = {"SY": "synonym", "PAR": "parent", "RB": "parent", "CHD": "child", "RN": "child"}
-"""What CUI2 is to CUI1, by each REL that counts; siblings (SIB) are often good negatives."""
-
-INVERSES = {"synonym": "synonym", "parent": "child", "child": "parent"}
-PAIRS = pa.schema({"CUI1": pa.string(), "REL": pa.string(), "CUI2": pa.string()})
+# REL of two concepts that a vocabulary calls synonyms; broader, narrower and sibling concepts are
+# often good negatives.
+SYNONYM = "SY"
+PAIRS = pa.schema({"CUI1": pa.string(), "CUI2": pa.string()})
+# The lowest bits are 0 for synonyms; files of earlier versions have parents and children, too.
 KIND_BITS = 2
 ROW_BITS = 30
 
 
 class RelationTable:
-    """The related concepts of a concept folder, seen from both; memory-mapped.
+    """The synonymous concepts of a concept folder, seen from both; memory-mapped.
 
     Rows are those of the `ConceptTable` in the same folder.
     """
 
     def __init__(self, pairs: np.ndarray) -> None:
-        # (n,) int64, ascending: from the upper bits, a row, a related row, number of its kind.
+        # (n,) int64, ascending: from the upper bits, a row, a related row, 0.
         self._pairs = pairs
 
     @classmethod
@@ -386,40 +383,30 @@ class RelationTable:
         return cls(open_arrow(Path(folder) / RELATIONS_FILE)["relation"].to_numpy())
 
     def __len__(self) -> int:
-        """Number of ordered pairs of related concepts, of all kinds."""
+        """Number of ordered pairs of related concepts."""
         return len(self._pairs)
 
-    def related(self, gold: np.ndarray, rows: np.ndarray, kind: str) -> np.ndarray:
-        """Whether each of `rows` is a concept of this kind to its gold concept; row -1 is none.
+    def related(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Whether each of `rows` is a synonym of its gold concept; row -1 is none.
 
         Args:
             gold: (n, 1) int, rows of gold concepts, or another shape that broadcasts with `rows`.
             rows: (n, k) int, rows of concepts.
-            kind: one of `KINDS`.
 
         Returns:
             Bool, of the common shape.
         """
         gold, rows = np.broadcast_arrays(np.asarray(gold, np.int64), np.asarray(rows, np.int64))
-        wanted = _row_pairs(gold, rows, kind)
+        wanted = _row_pairs(gold, rows)
         if not len(self._pairs):
             return np.zeros(wanted.shape, bool)
         positions = np.searchsorted(self._pairs, wanted).clip(max=len(self._pairs) - 1)
         # A row of -1 makes the number negative, unlike any pair.
         return self._pairs[positions] == wanted
 
-    def parents(self, rows: np.ndarray) -> np.ndarray:
-        """The rows of children and parents, (k, 2) int64, of which both are among `rows` (n,)."""
-        of_kind = (self._pairs & ((1 << KIND_BITS) - 1)) == KINDS.index("parent")
-        pairs = self._pairs[of_kind] >> KIND_BITS
-        children = pairs >> ROW_BITS
-        parents = pairs & ((1 << ROW_BITS) - 1)
-        inside = np.isin(children, rows) & np.isin(parents, rows)
-        return np.column_stack([children[inside], parents[inside]])
-
 
 def read_relations(path: Path, pairs: int = 4_000_000) -> Iterator[pa.Table]:
-    """Yield MRREL's related CUIs in blocks, of all sources; suppressed lines are left out.
+    """Yield MRREL's synonymous CUIs in blocks, of all sources; suppressed lines are left out.
 
     Args:
         path: ``MRREL.RRF``, plain or gzip.
@@ -431,8 +418,8 @@ def read_relations(path: Path, pairs: int = 4_000_000) -> Iterator[pa.Table]:
     """
     waiting: list[pa.RecordBatch] = []
     for block in read_table("MRREL", path, ["CUI1", "REL", "CUI2", "SUPPRESS"]):
-        is_related = pc.is_in(block["REL"], pa.array([*RELATIONS]))
-        retained = pc.and_(is_related, pc.equal(block["SUPPRESS"], "N"))
+        is_synonym = pc.equal(block["REL"], SYNONYM)
+        retained = pc.and_(is_synonym, pc.equal(block["SUPPRESS"], "N"))
         waiting.append(block.filter(retained).select(PAIRS.names))
         if sum(map(len, waiting)) > pairs:
             yield pa.Table.from_batches(waiting)
@@ -441,7 +428,7 @@ def read_relations(path: Path, pairs: int = 4_000_000) -> Iterator[pa.Table]:
 
 
 def write_relations(relations: Iterable[pa.Table], cuis: pa.Array, folder: Path) -> int:
-    """Write the related concepts of the dictionary: of each kind a pair once, seen from both.
+    """Write the related concepts of the dictionary: a pair once, seen from both.
 
     Memory holds 8 bytes per ordered pair, and three times as much while sorting.
 
@@ -458,12 +445,9 @@ def write_relations(relations: Iterable[pa.Table], cuis: pa.Array, folder: Path)
         first = _rows_in(block["CUI1"], cuis)
         second = _rows_in(block["CUI2"], cuis)
         inside = (first >= 0) & (second >= 0) & (first != second)
-        both_ways = []
-        for name, kind in RELATIONS.items():
-            of_kind = inside & pc.equal(block["REL"], name).to_numpy()
-            both_ways.append(_row_pairs(first[of_kind], second[of_kind], kind))
-            both_ways.append(_row_pairs(second[of_kind], first[of_kind], INVERSES[kind]))
-        pairs = np.unique(np.concatenate([pairs, *both_ways]))
+        forward = _row_pairs(first[inside], second[inside])
+        backward = _row_pairs(second[inside], first[inside])
+        pairs = np.unique(np.concatenate([pairs, forward, backward]))
     schema = pa.schema({"relation": pa.int64()})
     with arrow_writer(folder / RELATIONS_FILE, schema) as writer:
         writer.write_table(pa.table([pairs], schema=schema))
@@ -475,6 +459,6 @@ def _rows_in(ids: pa.ChunkedArray, cuis: pa.Array) -> np.ndarray:
     return pc.fill_null(pc.index_in(ids, cuis), -1).to_numpy().astype(np.int64)
 
 
-def _row_pairs(first: np.ndarray, second: np.ndarray, kind: str) -> np.ndarray:
-    """Each two rows and their kind as one number; a negative row keeps it negative."""
-    return (((first << ROW_BITS) | second) << KIND_BITS) | KINDS.index(kind)
+def _row_pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Each two rows as one number; a negative row keeps it negative."""
+    return ((first << ROW_BITS) | second) << KIND_BITS

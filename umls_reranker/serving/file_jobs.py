@@ -1,0 +1,383 @@
+"""Rerank a file of any size on one machine, in batches that the processes of a launch share.
+
+Each of n processes ranks every n-th batch and keeps the result, a part of the output
+(`parts.PartsFolder`). The main process then writes all parts in order, in the format of the output.
+A killed job goes on with the parts that exist. The output appears when it is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import warnings
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from ..core.arrays import progress
+from ..core.errors import UserError, printable
+from ..core.files import (
+    file_sha256,
+    naming_full_disk,
+    require_another,
+    require_writable,
+    written,
+)
+from ..core.version import __version__
+from ..lists.candidate_lists import CandidateLists, row_errors
+from ..lists.dictionary import Dictionary
+from ..lists.labels import candidate_cuis, gold_ids
+from ..lists.read import STDIN, Rows, mention_files, naming, read_rows
+from ..lists.table import first_values, mappings_of, rows_at, table_of_mappings
+from ..vocab.concepts import CONCEPTS, is_index
+from ..vocab.rrf import release_files
+from .counts import counts_of, said_of_counts
+from .outputs import OUTPUT_FORMATS, format_of
+from .parts import Parts, PartsFolder
+from .reranker import NO_TIERS, UMLSReranker
+from .rows import (
+    FormatSettings,
+    OutputFormat,
+    RankedRows,
+    ranked_column,
+    without_reviewed,
+)
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class OneProcess:
+    """Replaces `accelerate.PartialState` for a single process, without importing torch."""
+
+    num_processes: int = 1
+    process_index: int = 0
+    is_main_process: bool = True
+
+    def wait_for_everyone(self) -> None:
+        """There is nobody to wait for."""
+
+
+class FileJob(ABC):
+    """One input and one output, row by row in batches.
+
+    Args:
+        source: the file or folder to read, or stdin.
+        target: file to write.
+        batch_rows: number of mentions ranked at once.
+        overwrite: whether to replace an existing output.
+        format_name: format of the output (`outputs.OUTPUT_FORMATS`); None: by the target's
+            ending.
+        format_settings: what the format needs besides the rows.
+
+    Attributes:
+        first_error: place and reason of the first row that `run` could not rank.
+
+    Raises:
+        UserError: the input is not found, the output has no known format, is the input or exists,
+            or its folder is missing or cannot be written to.
+    """
+
+    # Shown before the progress bar.
+    verb = "reranking"
+    formats: ClassVar[Mapping[str, type[OutputFormat]]] = OUTPUT_FORMATS
+
+    def __init__(
+        self,
+        source: Path,
+        target: Path,
+        batch_rows: int = 1024,
+        *,
+        overwrite: bool = False,
+        format_name: str | None = None,
+        format_settings: FormatSettings | None = None,
+    ) -> None:
+        self.source = source
+        self.target = target
+        self.batch_rows = batch_rows
+        self.first_error: str | None = None
+        self.format = format_of(target, format_name, self.formats)(
+            format_settings or FormatSettings()
+        )
+        require_another(target, self.files())
+        ending = self.format.beside if self.format.settings.only_accepted else ""
+        self.beside = target.with_name(target.stem + ending) if ending else None
+        if self.beside is not None and self.beside.exists() and not overwrite:
+            raise UserError(f"{self.beside} already exists; choose another output, or --overwrite")
+        if target.exists() and (target.is_dir() or not overwrite):
+            raise UserError(
+                f"{target} already exists; choose another output, "
+                "or replace a file with --overwrite"
+            )
+        require_writable(target)
+        # Before they are read: of a file that changes meanwhile, the parts will not count.
+        read = () if source == STDIN else (*self.files(), *self.further_files())
+        self._hashes = {f"the file {file}": _sha256(file) for file in read}
+
+    @abstractmethod
+    def files(self) -> Sequence[Path]:
+        """The files of the input."""
+
+    def further_files(self) -> Sequence[Path]:
+        """Other files whose content decides the output."""
+        return ()
+
+    @abstractmethod
+    def batches(self) -> Iterator[Rows]:
+        """The rows of the input in batches."""
+
+    @abstractmethod
+    def process(self, worker: Any, rows: Rows) -> RankedRows:
+        """What is made of a batch by the worker that `run` got."""
+
+    @abstractmethod
+    def said(self, worker: Any, counts: Mapping[str, int]) -> Iterator[str]:
+        """Lines about the counts of `run`; the first tells of what was written."""
+
+    def main(self, worker: Any, processes: PartialState | OneProcess) -> int:
+        """Run the job and print what became of it; return 1 if a row has an error, else 0."""
+        # Said at the end, with counts.
+        warnings.filterwarnings("ignore", NO_TIERS)
+        counts = self.run(worker, processes)
+        # A launcher kills the other processes when one ends with an error: only the process that
+        # wrote the output tells.
+        if not processes.is_main_process:
+            return 0
+        first, *further = self.said(worker, counts)
+        lines = [f"{first}, written to {self.target}"]
+        if self.format.counts:
+            lines.append(", ".join(f"{of}: {count:,}" for of, count in self.format.counts.items()))
+        if self.beside is not None:
+            lines.append(f"{self.format.about_beside}: {self.beside}")
+        if self.first_error:
+            lines.append(f"the first error: {self.first_error}")
+        for line in [*lines, *further]:
+            print(printable(line))
+        return int(counts["error"] > 0)
+
+    def run(self, worker: Any, processes: PartialState | OneProcess) -> Counter[str]:
+        """Read all rows and write the output.
+
+        A row that cannot be ranked is written with ``error``, the reason.
+
+        Args:
+            worker: what ranks the rows of this process, such as a `UMLSReranker`.
+            processes: all processes that make this output: `devices.sharing_processes`, or one.
+
+        Returns:
+            Of the main process, counts of the mentions: ``ranked``, and with an ``error`` instead;
+            of those ranked by tier, or ``untiered``, ``accepted``, with a ``gold`` concept,
+            ``correct``, and with a gold concept in documents that the model was ``fitted`` on; of
+            ``candidates``, and of those with a ``known`` concept, which the model has counted. Of
+            the mentions, those of which the model has counted a string (``seen``); and of their
+            ``scores``, those ``outside`` the range of calibration. Of others nothing.
+
+        Raises:
+            UserError: a file cannot be read or holds no mentions, the disk is full, or another
+                process writes this output.
+        """
+        if self.source == STDIN and processes.num_processes > 1:
+            raise UserError("several processes cannot share stdin; give a file")
+        folder = PartsFolder(self.target, self.made_of(worker))
+        with naming_full_disk(self.target), self._holding(folder, processes):
+            count = 0
+            batches = (rows for rows in self.batches() if len(rows.positions))
+            with progress(desc=self.verb, unit=" mentions") as bar:
+                for count, rows in enumerate(batches, start=1):
+                    is_ours = count % processes.num_processes == processes.process_index
+                    if is_ours and not folder.has(count - 1, len(rows.positions)):
+                        rows = rows._replace(content=without_reviewed(rows.content))
+                        folder.add(count - 1, self.process(worker, rows))
+                    bar.update(len(rows.positions))
+            processes.wait_for_everyone()
+            if not processes.is_main_process:
+                return Counter()
+            parts = Parts(folder, count)
+            if not count:
+                raise UserError(f"{self.source} holds no mentions")
+            self.first_error = parts.first_error
+            self.write(parts)
+        return parts.counts
+
+    def write(self, parts: Parts) -> None:
+        """Write the output.
+
+        A process that outlives its run must not write into the file of the next run.
+        """
+        if self.beside is not None:
+            with written(self.beside, shared=True) as partial:
+                self.format.write_beside(partial, parts)
+        with written(self.target, shared=True) as partial:
+            self.format.write(partial, parts)
+
+    def made_of(self, worker: Any) -> dict[str, Any]:
+        """All that decides the parts, by names for messages: hashes of files, and the worker.
+
+        Stdin cannot be read again, so its parts are of this process.
+        """
+        made_of: dict[str, Any] = {
+            "the version of umls_reranker": __version__,
+            "the command": [sys.argv[1:], self.verb, self.batch_rows],
+        }
+        if self.source == STDIN:
+            made_of["stdin"] = os.getpid()
+        return made_of | worker.identity | self._hashes
+
+    @contextmanager
+    def _holding(self, folder: PartsFolder, processes: PartialState | OneProcess) -> Iterator[None]:
+        """Hold the folder, and remove it unless an incomplete output may go on with it."""
+        if not processes.is_main_process:
+            processes.wait_for_everyone()
+            yield
+            return
+        is_left = self.source != STDIN
+        with folder.held() as changes:
+            for changed in changes:
+                line = f"{self.target} is made from the beginning, not from finished parts"
+                print(printable(f"[{self.verb}] {line}: {changed}"), file=sys.stderr)
+            processes.wait_for_everyone()
+            try:
+                yield
+                is_left = False
+            finally:
+                if not is_left or folder.is_empty():
+                    shutil.rmtree(folder.path, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    with naming(path):
+        return file_sha256(path)
+
+
+class BulkJob(FileJob):
+    """Ranking a file of mentions with their candidates.
+
+    Args:
+        source: mentions with their candidates (`lists.read.read_rows`).
+        target: as for `FileJob`.
+        batch_rows: as for `FileJob`.
+        dictionary: index, release or file of names that completes the candidates (`Dictionary`)
+            without changing the rows of the output.
+        options: other arguments of `FileJob`.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        target: Path,
+        batch_rows: int = 1024,
+        *,
+        dictionary: Path | None = None,
+        **options: Any,
+    ) -> None:
+        self._dictionary_path = dictionary
+        super().__init__(source, target, batch_rows, **options)
+        self._dictionary = None
+        if dictionary is not None:
+            cuis = None
+            # Stdin cannot be read twice.
+            if source != STDIN:
+                cuis = set[str]()
+                for rows in read_rows(source):
+                    cuis |= candidate_cuis(rows.mappings())
+            self._dictionary = Dictionary.load(dictionary, cuis)
+
+    def files(self) -> Sequence[Path]:
+        return mention_files(self.source)
+
+    def further_files(self) -> Sequence[Path]:
+        path = self._dictionary_path
+        if path is None or not path.is_dir():
+            return () if path is None else (path,)
+        if is_index(path):
+            return sorted((path / CONCEPTS).iterdir())
+        tables = release_files(path, required=())
+        return [tables[name] for name in ("MRCONSO", "MRSTY") if name in tables]
+
+    def batches(self) -> Iterator[Rows]:
+        return read_rows(self.source, self.batch_rows)
+
+    def process(self, worker: UMLSReranker, rows: Rows) -> RankedRows:
+        errors: list[str | None] = [None] * len(rows.positions)
+        lists = read_valid(
+            lambda numbers: self._lists(worker, rows_at(rows.content, numbers)), errors
+        )
+        return ranked_rows(worker, rows, lists, errors, gold_ids(rows))
+
+    def said(self, worker: UMLSReranker, counts: Mapping[str, int]) -> Iterator[str]:
+        model = self.format.settings.model
+        yield from said_of_counts(
+            counts, worker.calibration, f"umls-reranker calibrate {model} --lists FILE"
+        )
+
+    def _lists(self, reranker: UMLSReranker, rows: pa.Table) -> CandidateLists:
+        if self._dictionary is not None:
+            rows = table_of_mappings(self._dictionary.add_to(mappings_of(rows)))
+        return reranker.read_table(rows)
+
+
+def read_valid(read: Callable[[list[int]], T], errors: list[str | None]) -> T:
+    """Read the rows without an error; a row that cannot be read gets one.
+
+    Args:
+        read: reads the rows of some numbers; TypeError or ValueError say why it cannot.
+        errors: of each row why it cannot be ranked, None if nothing is known against it.
+    """
+    numbers = [number for number, error in enumerate(errors) if error is None]
+    try:
+        return read(numbers)
+    except (TypeError, ValueError):
+        for number, error in zip(numbers, row_errors(read, numbers), strict=True):
+            errors[number] = error
+    return read([number for number in numbers if errors[number] is None])
+
+
+def ranked_rows(
+    reranker: UMLSReranker,
+    rows: Rows,
+    lists: CandidateLists,
+    errors: list[str | None],
+    golds: Sequence[Collection[str]],
+    described: Callable[[pa.ListArray], pa.ListArray] = lambda ranked: ranked,
+) -> RankedRows:
+    """Rank a batch of rows.
+
+    Args:
+        reranker: ranks them.
+        rows: the rows.
+        lists: the lists of those without an error.
+        errors: of each row, why it cannot be ranked.
+        golds: ids of the gold concepts of each row.
+        described: adds to the ranked candidates what is known about them.
+    """
+    decisions = reranker.decide(lists)
+    ranked = described(ranked_column(lists, decisions, reranker.model_names))
+    is_ranked = np.array([error is None for error in errors], bool)
+    documents = zip(first_values(rows.content, "doc_id"), golds, strict=True)
+    is_fitted = ~reranker.calibration.history.is_new(str(name) for name, gold in documents if gold)
+    return RankedRows(
+        content=rows.content,
+        ranked=ranked.take(pa.array(np.cumsum(is_ranked) - 1, mask=~is_ranked)),
+        errors=errors,
+        counts=counts_of(lists, decisions, golds, errors, reranker.calibration)
+        + Counter(fitted=int(is_fitted.sum())),
+        first_error=first_error(rows, errors),
+    )
+
+
+def first_error(rows: Rows, errors: Sequence[str | None]) -> str | None:
+    """Place and reason of the first row with an error."""
+    named = zip(rows.positions, errors, strict=True)
+    return next((f"{position}: {error}" for position, error in named if error), None)
