@@ -16,11 +16,11 @@ from umls_reranker.core import files
 from umls_reranker.core.arrays import arrow_writer
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json
+from umls_reranker.core.stage import Stage
 from umls_reranker.lists.index_scores import INDEX_SCORES, IndexScore
 from umls_reranker.pipeline.recipe import Recipe
 from umls_reranker.pipeline.stages import (
     RunFolder,
-    Stage,
     planned_stages,
     stage_table,
     tell_other_settings,

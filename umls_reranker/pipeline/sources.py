@@ -31,6 +31,7 @@ from ..core.files import (
     write_json,
     written,
 )
+from ..core.stage import Stage
 from ..core.version import __version__
 from ..corpora.arguments import ConceptArguments, MentionArguments
 from ..corpora.concepts_and_mentions import (
@@ -61,7 +62,6 @@ from .recipe import Recipe
 from .stages import (
     MENTION_FILES,
     RunFolder,
-    Stage,
     held_out_shares,
     planned_stages,
     should_run,
