@@ -17,7 +17,8 @@ from transformers import BertConfig
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.models import model_files
-from umls_reranker.models.model_files import commit_of, hub_calls, resolve_model
+from umls_reranker.models.hub_calls import hub_calls
+from umls_reranker.models.model_files import commit_of, resolve_model
 from umls_reranker.pipeline import preflight as preflight_module
 from umls_reranker.pipeline.preflight import minutes_here, preflight
 from umls_reranker.pipeline.recipe import Recipe

@@ -49,7 +49,8 @@ from ..corpora.concepts_and_mentions import (
 from ..corpora.corpus import Mention, name_files
 from ..corpora.formats import corpus_files, read_corpus, read_documents, reader_of
 from ..linking.dictionary_index import Dictionary
-from ..models.model_files import HUB_DATASET, hub_calls, package_folder, require_sha256
+from ..models.hub_calls import HUB_DATASET, hub_calls
+from ..models.model_files import package_folder, require_sha256
 from ..vocab.concepts import (
     ConceptTable,
     concept_table,
