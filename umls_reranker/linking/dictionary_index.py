@@ -15,7 +15,7 @@ from ..core.arrays import started_processes
 from ..core.files import hold, naming_full_disk, portable_locator, remove, require_new
 from ..core.stage import Stage, StageInputs, read_manifest
 from ..corpora.arguments import ConceptArguments
-from ..corpora.concepts_and_mentions import LEFT_OUT_FILE, join_sources, read_all_concepts
+from ..corpora.dictionaries import LEFT_OUT_FILE, join_sources, read_all_concepts
 from ..retrieval.build import (
     VECTORS,
     build_indexes,

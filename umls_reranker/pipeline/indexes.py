@@ -72,7 +72,7 @@ def index_settings(recipe: Recipe, run: RunFolder) -> IndexSettings:
 
 def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     """Retrieve the candidates of the mentions of all splits."""
-    from ..corpora.concepts_and_mentions import SPLITS
+    from ..corpora.mention_files import SPLITS
     from ..retrieval.retriever import drawn_rows, write_lists
 
     concepts = ConceptTable.load(run.path / "concepts")
