@@ -99,7 +99,7 @@ def build_indexes(
         UserError: the encoder cannot be loaded, or a retriever cannot index the concepts.
     """
     if VECTORS in due:
-        from .name_index import encode_names
+        from .name_vectors import encode_names
 
         assert processes is not None  # whoever has an encoder has processes
         is_owner = processes.is_main_process
