@@ -160,7 +160,7 @@ def without_names(
     Raises:
         UserError: it is not the one of the run.
     """
-    table = with_candidates(table, lambda one: withheld(one, hidden_names))
+    table = with_candidates(table, lambda one: withheld(one, hidden_names), has_numbers=True)
     for candidates in table["candidates"].to_pylist():
         for candidate in candidates:
             cui = candidate["cui"]

@@ -63,7 +63,7 @@ def complete(dataset: Path, medic: Path, target: Path) -> None:
     for path in files:
         table = pq.read_table(path)
         if is_withheld(table):
-            table = with_candidates(table, lambda one: named(one, names))
+            table = with_candidates(table, lambda one: named(one, names), has_numbers=False)
         written = target / path.relative_to(dataset)
         written.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, written)
@@ -115,12 +115,19 @@ def named(candidate: Candidate, names: Names) -> Candidate:
     return whole | {"name": of_concept[number], "preferred_name": of_concept[0]}
 
 
-def with_candidates(table: pa.Table, change: Callable[[Candidate], Candidate]) -> pa.Table:
-    """The lists with each candidate changed."""
+def with_candidates(
+    table: pa.Table, change: Callable[[Candidate], Candidate], has_numbers: bool
+) -> pa.Table:
+    """The lists with each candidate changed; `has_numbers` says whether it then has `NUMBER`."""
+    place = table.schema.get_field_index("candidates")
+    # Told, not inferred: where all names are left out, a column of nulls would have no type.
+    fields = [one for one in table.schema.field(place).type.value_type if one.name != NUMBER]
+    if has_numbers:
+        fields.append(pa.field(NUMBER, pa.int64()))
     lists = table["candidates"].to_pylist()
     changed = [[change(candidate) for candidate in candidates] for candidates in lists]
-    place = table.schema.get_field_index("candidates")
-    return table.set_column(place, "candidates", pa.array(changed))
+    column = pa.array(changed, pa.list_(pa.struct(fields)))
+    return table.set_column(place, "candidates", column)
 
 
 if __name__ == "__main__":

@@ -34,8 +34,13 @@ def scorer(folder: Path) -> Any:
         pairs = [
             (row["entity"], candidate["name"]) for row in rows for candidate in row["candidates"]
         ]
-        logits = iter(model.predict(pairs, batch_size=BATCH, show_progress_bar=False).tolist())
-        return [[next(logits) for _ in row["candidates"]] for row in rows]
+        distinct = list(dict.fromkeys(pairs))
+        logits = model.predict(distinct, batch_size=BATCH, show_progress_bar=False).tolist()
+        logit_of = dict(zip(distinct, logits, strict=True))
+        return [
+            [logit_of[row["entity"], candidate["name"]] for candidate in row["candidates"]]
+            for row in rows
+        ]
 
     return scores
 
