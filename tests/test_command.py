@@ -134,7 +134,7 @@ def test_run_shows_one_line_a_stage(run_stages, failing, code, started, error):
     assert ended == code
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(shipped_configs()["cpu"])]
     calls = [json.loads(line) for line in Path("calls").read_text().splitlines()]
-    shared = {"preflight", "build_index", "train"}
+    shared = {"preflight", "train_encoder", "build_index", "train"}
     modules = {name: [f"umls_reranker.pipeline.{name}"] for name in ("preflight", "model")}
     started_as = [["-m", *modules.get(name, ["umls_reranker", name]), *words] for name in started]
     assert calls == [

@@ -133,7 +133,7 @@ def test_where_nothing_can_be_held_out_nothing_is_certified():
     for given in (one, two):
         fitted = fit((given, logits))
         assert not fitted.is_held_out
-        assert fitted.calibration.thresholds.certificate.documents == 0
+        assert fitted.calibration.thresholds.certificate is None
     alone = fit((one, logits))
     decided = served(alone.calibration, one, logits)
     np.testing.assert_allclose(alone.decisions.probabilities, decided.probabilities)
@@ -151,16 +151,24 @@ def test_mentions_that_do_not_certify_take_part_in_all_but_the_certificate():
     assert table.certificate.threshold is not None and 50 < table.certificate.documents <= 75
     assert usual.certificate.documents > 75
     assert table.rows["default"].accept == usual.rows["default"].accept
-    # Documents of an earlier certificate do not certify again, and a later one is tested more
-    # strictly.
+    # Documents that it was calibrated on do not certify again, also those that were no sample.
     cross_encoder = CrossEncoderLogits(None, given, known={(): logits})
     settings = CalibrationArguments(
         features=["cross_encoder", "retrieval"], calibrator="platt", target_precision=0.8
     )
     later = fit_calibration(given, cross_encoder, COUNTS, settings, 13, first.history, ONE_MODEL)
-    assert later.facts["certified_by"] == {"attempt": 2, "documents": 25, "mentions": 100}
-    thresholds = later.calibration.thresholds
-    assert thresholds.certificate.attempt == 2 and not thresholds.is_certified
+    assert later.facts["certified_by"] == {"share": 1.0, "documents": 0, "mentions": 0}
+    assert not later.calibration.thresholds.is_certified
+
+
+def test_what_is_not_tested_has_no_certificate():
+    given, logits = lists(n=400, documents=100, spread=12.0)
+    options = replace(ONE_MODEL, share=0.0)
+    settings = CalibrationArguments(features=["cross_encoder", "retrieval"], calibrator="platt")
+    cross_encoder = CrossEncoderLogits(None, given, known={(): logits})
+    fitted = fit_calibration(given, cross_encoder, COUNTS, settings, 13, options=options)
+    assert fitted.calibration.thresholds.certificate is None
+    assert fitted.facts["certified_by"]["documents"] == 0
 
 
 def test_weights_with_pruned_candidates_are_about_those_of_whole_lists(monkeypatch):

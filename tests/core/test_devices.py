@@ -141,7 +141,12 @@ def test_one_process_takes_the_cores_of_those_that_wait(monkeypatch, processes, 
 
 
 def test_run_launches_only_commands_that_share_their_work():
-    modules = {"build_index": indexes, "train": training, PREFLIGHT: preflight}
+    modules = {
+        "train_encoder": training,
+        "build_index": indexes,
+        "train": training,
+        PREFLIGHT: preflight,
+    }
     assert {*LAUNCHED} == {*modules}
     assert all("sharing_processes" in getsource(module) for module in modules.values())
 

@@ -21,7 +21,8 @@ from pyarrow import Table
 from tiny_reranker import refused
 from trigram_encoder import make_concepts
 
-from umls_reranker import ConceptLinker, UMLSReranker
+from umls_reranker import ConceptLinker, Study, UMLSReranker
+from umls_reranker.calibration.study import document_hash
 from umls_reranker.core.errors import UserError
 from umls_reranker.doors.http.app import create_app
 from umls_reranker.linking.link_files import (
@@ -31,14 +32,16 @@ from umls_reranker.linking.link_files import (
     LinkJob,
     LinkPartitions,
 )
+from umls_reranker.linking.ruled_out import without_concepts
 from umls_reranker.lists.labels import labelled_lists
-from umls_reranker.lists.read import read_rows
+from umls_reranker.lists.read import STDIN, read_rows
 from umls_reranker.retrieval.deployment import IndexSettings
 from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex
 from umls_reranker.serving.arguments import ServingArguments
 from umls_reranker.serving.file_jobs import OneProcess
 from umls_reranker.serving.formats import cells
 from umls_reranker.serving.rows import FormatSettings, RankedRows
+from umls_reranker.serving.study_files import Sample, StudySettings, study_path
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -282,6 +285,53 @@ def test_gold_concepts_count_by_the_ids_of_the_dictionary(tmp_path, linker):
     assert [row["cui"] for row in lists.mappings()] == [cui for *_, cui in MENTIONS]
 
 
+def drawn_sheet(linker, folder, sample, **options):
+    """The sheet's documents, and the study."""
+    target = sample.named(folder / "sheet.csv")
+    _, job = run(CandidatesJob, linker, folder / "in.csv", target, sample=sample, **options)
+    with target.open() as stream:
+        documents = list(dict.fromkeys(line["doc_id"] for line in csv.DictReader(stream)))
+    return documents, Study.load(study_path(target)), job
+
+
+def test_a_sample_is_drawn_in_whole_documents_and_its_study_is_written(tmp_path, linker):
+    lines = [f"d{number // 2},asthma,{number}\n" for number in range(240)]
+    (tmp_path / "in.csv").write_text("doc_id,mention,note\n" + "".join(lines))
+    first, study, job = drawn_sheet(linker, tmp_path, Sample(1, 8, 13))
+    later, same, _ = drawn_sheet(linker, tmp_path, Sample(9, 20, 13))
+    assert (len(first), len(later), {*first} & {*later}) == (8, 12, set())
+    assert job.target.name == "sheet.sample_1-8_seed_13.csv"
+    # One order and one study, which say what decides.
+    assert study == same and [document_hash(name) for name in first] == [*study.documents[:8]]
+    assert {*study.mentions} == {2} and study.system == {"index": "key"}
+    assert [look.documents for look in study.looks] == [95]
+    assert drawn_sheet(linker, tmp_path, Sample(1, 8, 14))[0] != first
+    once = drawn_sheet(linker, tmp_path, Sample(1, 9, 13), study=StudySettings(looks=60))[1]
+    assert [(look.documents, look.share) for look in once.looks] == [(60, 1.0)]
+    with pytest.raises(UserError, match="120 documents"):
+        drawn_sheet(linker, tmp_path, Sample(121, 130, 13))
+    with pytest.raises(UserError, match="stdin"):
+        CandidatesJob(STDIN, tmp_path / "out.csv", sample=Sample(1, 8, 13))
+
+
+def test_terms_are_a_sample_if_they_are_said_to_be_documents(tmp_path, linker):
+    terms = [f"asthma {number}" for number in range(250)]
+    (tmp_path / "in.csv").write_text("mention\n" + "\n".join(terms))
+    options = {"each_row_is_a_document": True}
+    drawn, study, _ = drawn_sheet(linker, tmp_path, Sample(1, 5, 13), **options)
+    assert len(drawn) == 5 and {*drawn} < {*terms}
+    # At least half of the terms are expected in the tier, and at most all.
+    assert 95 <= study.looks[0].documents <= 190
+
+
+@pytest.mark.parametrize("text", ["0", "x", "5-3", "-4", "3-"])
+def test_a_sample_is_a_number_or_those_that_follow(text):
+    with pytest.raises(ValueError):
+        Sample.parse(text, 13)
+    assert Sample.parse("200", 13) == Sample(1, 200, 13)
+    assert Sample.parse("201-400", 1) == Sample(201, 400, 1)
+
+
 def test_an_input_or_output_that_will_not_do_is_refused(tmp_path, linker):
     (tmp_path / "in.csv").write_text("name\ncold\n")
     with pytest.raises(UserError, match="mention or entity"):
@@ -347,6 +397,36 @@ def test_answers_of_reviewers_stay_and_the_rest_is_left_to_review(tmp_path, link
         ("", "true", "", "CUI-less", ""),
     ]
     assert rows[0]["answer"] == "C9000012" and rows[0]["answer_score"]
+
+
+def test_what_a_reviewer_ruled_out_is_no_answer(tmp_path, linker):
+    write_lists(tmp_path / "in.jsonl", [{"mention": "head cold"}, {"mention": "asthma"}])
+    head = "subject_label\tpredicate_id\tpredicate_modifier\tobject_id\tmapping_justification\n"
+    decision = "skos:exactMatch\tNot\tumls:{}\tsemapv:ManualMappingCuration\n"
+    sheet = tmp_path / "negative.sssom.tsv"
+    rows = [f"head cold\t{decision.format('C9000004')}", f"asthma\t{decision.format('C9000004')}"]
+    sheet.write_text(head + "".join(rows))
+    counts, job = run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "all.jsonl")
+    options = {"reviewed": [sheet]}
+    counts, job = run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "out.jsonl", **options)
+    before, after = (
+        [json.loads(line)["ranked"] for line in (tmp_path / name).read_text().splitlines()]
+        for name in ("all.jsonl", "out.jsonl")
+    )
+    assert before[0][0]["cui"] == "C9000004" and counts["ruled_out"] == 1
+    # Its place stays empty: the second is not the first now.
+    assert after[0] == before[0][1:] and after[0][0]["rank"] == 2
+    assert after[1] == [item for item in before[1] if item["cui"] != "C9000004"]
+    assert any("ruled out" in line for line in job.said(linker, counts))
+
+
+def test_a_tier_of_what_was_ruled_out_is_not_counted():
+    items = [{"cui": cui, "tier": "high", "accepted": True} for cui in ("C1", "C2")]
+    ranked = Table.from_pylist([{"ranked": items}, {"ranked": None}, {"ranked": items[1:]}])
+    rows = RankedRows([{}] * 3, ranked["ranked"].combine_chunks(), [None, "error", None])
+    left, changes = without_concepts(rows, {0: {"C1"}, 2: {"C1"}})
+    assert left.ranked.to_pylist() == [items[1:], None, items[1:]]
+    assert changes == {"ruled_out": 1, "accepted": -1, "high": -1, "reject": 1}
 
 
 def test_all_answers_that_the_index_lacks_are_named_at_once(tmp_path, linker):

@@ -345,7 +345,7 @@ def test_source_codes_and_answers_of_reviewers_live_in_every_format(tmp_path, se
     # As what was approved, with the reviewer and the day, it is read again.
     read = [answer for _, answer in read_answers([tmp_path / "sheet.csv"])]
     answers = {answer.term.code: answer for answer in read}
-    assert answers["L3"][2:] == ("C0000002", "ann", "2026-11-30", "seen", ("14",))
+    assert answers["L3"][2:7] == ("C0000002", "ann", "2026-11-30", "seen", ("14",))
     assert (answers["none"].gold, answers["L1"].gold) == ("CUI-less", None)
     text, _ = write_format("fhir", tmp_path / "out.ndjson", settings, TERMS)
     concepts = [json.loads(line) for line in text.splitlines()]

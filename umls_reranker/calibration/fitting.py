@@ -16,7 +16,6 @@ from ..core.errors import TooLittleData
 from ..lists.columns import FOUND, SUFFIX
 from ..models.cross_encoder import PairScorer, score_lists
 from .calibrators import CALIBRATORS, Calibrator, choose_calibrator
-from .certificate import NO_CERTIFICATES, CertificateHistory
 from .cross_fitting import CrossFits, LeftOut
 from .decisions import TIERS, CandidateScores, Decisions, fit_thresholds
 from .features import (
@@ -39,6 +38,7 @@ from .fusion import reads_type
 from .probabilities import CalibratedModel, Calibration
 from .reliability import document_folds
 from .string_counts import StringCounts
+from .study import NO_HISTORY, StudyHistory
 
 if TYPE_CHECKING:
     from ..lists.candidate_lists import AnnotatedLists, CandidateLists
@@ -135,11 +135,12 @@ class FitOptions:
     """What `fit_calibration` may do.
 
     Attributes:
-        may_certify: whether any document counts for a certificate.
+        share: the share of the error probability that the certificates may use; 0: nothing is
+            tested.
         has_fallbacks: whether to fit more than the model of all inputs.
     """
 
-    may_certify: bool = True
+    share: float = 1.0
     has_fallbacks: bool = True
 
 
@@ -169,7 +170,7 @@ def fit_calibration(
     counts: StringCounts,
     settings: CalibrationArguments,
     seed: int,
-    history: CertificateHistory = NO_CERTIFICATES,
+    history: StudyHistory = NO_HISTORY,
     options: FitOptions = FitOptions(),
 ) -> Fitted:
     """Fit the at most four models of a calibration on candidate lists, balanced as in serving.
@@ -178,8 +179,8 @@ def fit_calibration(
     fusion and a calibrator of the same kind fitted on the other folds (`CrossFits`). The served
     model is fitted on all documents. Each fallback model is fitted in the same way, on the lists
     without the inputs that it does not read, with a calibrator of the same kind. Each has one
-    certificate: the best of several would guarantee more than holds. Documents of earlier
-    certificates do not certify again.
+    certificate: the best of several would guarantee more than holds. Documents that an earlier
+    version was calibrated on do not certify.
 
     The served model counts calibration mentions as well as training mentions. For a fit, the
     mentions of a fold are not counted in its own features.
@@ -190,7 +191,8 @@ def fit_calibration(
         counts: counts of the training split; those of `lists` are added.
         settings: the recipe's section.
         seed: seed of the folds of documents.
-        history: certificates of the versions that this one was derived from.
+        history: documents that the versions that this one was derived from were calibrated on, and
+            the studies; the documents of `lists` are added.
         options: what to leave out, and what to add.
 
     Raises:
@@ -199,9 +201,9 @@ def fit_calibration(
     """
     annotations = lists.annotations
     is_new = history.are_of_new_documents(annotations)
-    for_certificate = annotations.is_random_sample & is_new & options.may_certify
+    for_certificate = annotations.is_random_sample & is_new & (options.share > 0)
     certified = annotations.documents[for_certificate].tolist()
-    history = history.after(annotations.doc_ids[for_certificate])
+    history = history.after(annotations.doc_ids)
     names = _features(lists, settings)
     folds = document_folds(annotations.documents, seed)
     table, all_counts = cross_counted_features(lists, counts, folds, names)
@@ -220,6 +222,7 @@ def fit_calibration(
         ),
         folds=folds,
         for_certificate=for_certificate,
+        share=options.share,
         always_missing=always_missing(lists, cross_encoder.reads),
     )
     of_cross_encoder = _about_cross_encoder(data)
@@ -231,7 +234,7 @@ def fit_calibration(
         "pairs": len(lists.owner),
         "positives": int(lists.labels.sum()),
         "certified_by": {
-            "attempt": len(history.certificates),
+            "share": options.share,
             "documents": len({*certified}),
             "mentions": len(certified),
         },
@@ -369,8 +372,8 @@ def _fit_model(
         best_candidates(scores.log_odds, lists.offsets),
         data.settings,
         complete=complete,
-        for_certificate=data.for_certificate & is_held_out,
-        attempt=len(data.unfitted.history.certificates),
+        for_certificate=data.for_certificate,
+        share=data.share * is_held_out,
     )
     return _FittedModel(replace(model, thresholds=thresholds), scores, is_held_out)
 
@@ -416,6 +419,7 @@ class CalibrationData:
             certificates, with those of this fit.
         folds: (n,) folds of the documents.
         for_certificate: (n,) bool, mentions that count for the certificates.
+        share: as in `FitOptions`.
         always_missing: inputs of the cross-encoder that no list has.
         known: fusions by their features, the cross-encoder's inputs and concepts; models share
             them.
@@ -430,6 +434,7 @@ class CalibrationData:
     unfitted: Calibration
     folds: np.ndarray
     for_certificate: np.ndarray
+    share: float
     always_missing: tuple[str, ...]
     known: dict[tuple, CrossFits] = field(default_factory=dict)
 

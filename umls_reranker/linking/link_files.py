@@ -20,9 +20,11 @@ from ..lists.table import ERROR, TEXT_KEYS, first_values, table_of_mappings
 from ..models.arguments import BUILT_IN
 from ..serving.bulk import ranked_frames, spark_schema
 from ..serving.counts import said_of_counts
-from ..serving.file_jobs import FileJob, first_error, ranked_rows, read_valid
+from ..serving.file_jobs import FileJob, OneProcess, first_error, ranked_rows, read_valid
 from ..serving.review_queue import LIST_FORMATS
 from ..serving.rows import RANKED, REVIEWED_KEYS, RankedRows
+from ..serving.study_files import Sample, StudySettings
+from .drawn_mentions import DrawnMentions
 from .linker import LINKED_TYPE, ConceptLinker
 from .mentions import (
     MENTION_KEYS,
@@ -33,9 +35,11 @@ from .mentions import (
     require_ends,
     span_columns,
 )
+from .ruled_out import without_concepts
 
 if TYPE_CHECKING:
     import pandas as pd
+    from accelerate import PartialState
 
 
 CALIBRATE = (
@@ -110,6 +114,11 @@ class LinkJob(FileJob):
                 f"{counts['reviewed']:,} mentions have the answer of a reviewer, of "
                 f"{self.answers.count:,} answers in the sheets"
             )
+            if counts["ruled_out"]:
+                yield (
+                    f"the answer to {counts['ruled_out']:,} mentions was ruled out by a reviewer; "
+                    "no other is accepted there"
+                )
 
 
 def linked_rows(linker: ConceptLinker, rows: Rows, top: int) -> RankedRows:
@@ -135,14 +144,21 @@ def _with_reviewed(
     """
     content = rows.mappings()
     counts = Counter(linked.counts)
+    ruled_out: dict[int, set[str]] = {}
     for number, place in enumerate(zip(content, rows.positions, rows.documents, strict=True)):
         answer = answers.of(*place)
+        if answer is not None and answer.ruled_out:
+            known_ids, _ = find_ids(answer.ruled_out, linker.concepts)
+            ruled_out[number] = {*filter(None, known_ids)}
         if answer is None or answer.gold is None:
             continue
         if _fault_of(linker, answer):
             refuse_ids(list(filter(None, (_fault_of(linker, each) for each in answers.given))))
         content[number] |= _reviewed(linker, answer)
         counts["reviewed"] += 1
+    if ruled_out:
+        linked, removed = without_concepts(linked, ruled_out)
+        counts.update(removed)
     return linked._replace(content=table_of_mappings(content), counts=counts)
 
 
@@ -230,12 +246,14 @@ class CandidatesJob(LinkJob):
 
     A row of the lists is one of user-provided lists, whose scores count with its ``index_key``. It
     has the ``entity`` that was searched for and the text around it in place of the document. The
-    lists of a sheet lie beside it (`ReviewSheet.beside`).
+    lists of a sheet lie beside it (`ReviewSheet.beside`), and so does the study of a sample.
 
     Args:
         arguments: as for `LinkJob`.
         each_row_is_a_document: as for `lists.labels.with_document`; a row without ``doc_id`` is
             refused otherwise.
+        sample: the documents to draw; None: all, in their order.
+        study: what the study of a sample is for.
         options: as for `LinkJob`.
     """
 
@@ -243,10 +261,37 @@ class CandidatesJob(LinkJob):
     formats = LIST_FORMATS
 
     def __init__(
-        self, *arguments: Any, each_row_is_a_document: bool = False, **options: Any
+        self,
+        *arguments: Any,
+        each_row_is_a_document: bool = False,
+        sample: Sample | None = None,
+        study: StudySettings = StudySettings(),
+        **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
         self.each_row_is_a_document = each_row_is_a_document
+        self.drawn = None
+        if sample is not None:
+            self.drawn = DrawnMentions(self.source, self.sheets, sample, each_row_is_a_document)
+        self.study = study
+        self.about_study = ""
+
+    def made_of(self, worker: ConceptLinker) -> dict[str, Any]:
+        made_of = super().made_of(worker)
+        if self.drawn is not None:
+            made_of["the sample"] = vars(self.drawn.sample)
+        return made_of
+
+    def batches(self) -> Iterator[Rows]:
+        if self.drawn is None:
+            return super().batches()
+        return self.drawn.batches(self.batch_rows)
+
+    def run(self, worker: ConceptLinker, processes: PartialState | OneProcess) -> Counter[str]:
+        counts = super().run(worker, processes)
+        if self.drawn is not None and processes.is_main_process:
+            self.about_study = self.drawn.write_study(worker, self.study, self.target)
+        return counts
 
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedRows:
         table, errors = _readable_mentions(worker, rows)
@@ -305,6 +350,8 @@ class CandidatesJob(LinkJob):
         options = " --each_row_is_a_document" if self.each_row_is_a_document else ""
         if self.beside is not None:
             options = f" --answers {self.target}{options}"
+        if self.about_study:
+            yield self.about_study
         yield (
             "give each mention its gold concept, then: umls-reranker calibrate "
             f"{BUILT_IN} --lists {self.beside or self.target}{options} --output my_model"

@@ -22,6 +22,7 @@ from ..corpora.corpus import Annotation, CorpusReader, Document, Faults, text_ar
 from ..corpora.formats import corpus_files, reader_of
 from ..lists.answers import Answer, read_sheet, term_of
 from ..lists.columns import CUI_LESS, length_fault
+from ..lists.judgments import read_judgments
 from ..lists.read import (
     ENDINGS,
     STDIN,
@@ -160,12 +161,12 @@ def _suggested(rows: Sequence[Mapping[str, str]]) -> str:
 def read_answers(
     paths: Iterable[Path], sheets: UsagiSheets = UsagiSheets()
 ) -> Iterator[tuple[Mapping[str, Any], Answer]]:
-    """The lines of sheets, ours (`answers.read_sheet`) or of Usagi, and their answers."""
+    """The lines of sheets, ours (`answers.read_sheet`) or of other programs, and their answers."""
     for path in paths:
         if sheets.recognizes(path):
             yield from sheets.answers(path)
         else:
-            yield from read_sheet(path)
+            yield from read_judgments(path) or read_sheet(path)
 
 
 class FaultRows(Faults):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.errors import UserError, warn_caller
+from .candidates import concept_id
 from .columns import CUI_LESS, GOLD_KEYS, gold_parts, id_text
 from .read import Rows, gold_of_cell, sheet_rows
 from .table import table_of_mappings
@@ -58,6 +59,8 @@ class Answer(NamedTuple):
         reviewed_on: the day, as 2026-12-31; "" if the sheet does not say.
         comment: the reviewer's; may be "".
         targets: the standard concepts of OMOP that were approved; of sheets of Usagi alone.
+        ruled_out: ids that the reviewer found to be wrong, in all their forms; of SSSOM alone.
+        other_codes: the term's code in other forms.
     """
 
     position: Any
@@ -67,6 +70,8 @@ class Answer(NamedTuple):
     reviewed_on: str = ""
     comment: str = ""
     targets: tuple[str, ...] = ()
+    ruled_out: tuple[str, ...] = ()
+    other_codes: tuple[str, ...] = ()
 
 
 class Answers:
@@ -90,7 +95,8 @@ class Answers:
             if answer.gold is not None:
                 self.given.append(answer)
             if not has_context(row):
-                self._of_term[_key(answer.term)].append(answer)
+                for code in (answer.term.code, *answer.other_codes):
+                    self._of_term[_key(answer.term._replace(code=code))].append(answer)
             key = _mention_key(row, answer.term)
             if key[1] is not None:
                 self._of_mention[key] = _one([self._of_mention.get(key, answer), answer])
@@ -146,7 +152,7 @@ def _key(term: Term) -> tuple[str, str]:
 
 
 def _one(answers: Sequence[Answer]) -> Answer:
-    """The one answer; those that are open say nothing."""
+    """The one answer; those that are open say at most what is wrong."""
     closed = [answer for answer in answers if answer.gold is not None] or answers
     first = closed[0]
     for other in closed:
@@ -155,7 +161,20 @@ def _one(answers: Sequence[Answer]) -> Answer:
                 f"{other.position}: {other.term.text!r} is {other.gold}, but {first.gold} in "
                 f"{first.position}; let one of the two lines stand"
             )
-    return first
+    ruled_out: list[str] = []
+    for other in answers:
+        ruled_out += other.ruled_out
+        if _are_ruled_out(first.gold, other.ruled_out):
+            raise UserError(
+                f"{other.position}: {other.term.text!r} is not {first.gold}, but is it in "
+                f"{first.position}; let one of the two lines stand"
+            )
+    return first._replace(ruled_out=tuple(dict.fromkeys(ruled_out)))
+
+
+def _are_ruled_out(gold: Any, ruled_out: Sequence[str]) -> bool:
+    """Whether an id of the gold concept is wrong."""
+    return any(not {*ids}.isdisjoint(ruled_out) for ids in gold_parts(gold) or ())
 
 
 def refuse_ids(faults: Sequence[str]) -> None:
@@ -175,31 +194,43 @@ def read_sheet(path: Path) -> Iterator[tuple[dict[str, str], Answer]]:
     """
     for position, cells in sheet_rows(path, (ANSWER,), ("mention", "entity")):
         gold = gold_of_cell(position, ANSWER, cells[ANSWER].removeprefix("'")) or None
-        day = cells.get("reviewed_on", "")
-        try:
-            day = day and date.fromisoformat(day[:10]).isoformat()
-        except ValueError:
-            raise UserError(
-                f"{position}: reviewed_on is {day!r}; write the day as 2026-12-31"
-            ) from None
-        yield (
-            cells,
-            Answer(
-                position,
-                term_of(cells),
-                gold,
-                reviewer=cells.get("reviewer", ""),
-                reviewed_on=day,
-                comment=cells.get("comment", ""),
-            ),
-        )
+        yield cells, answer_of_cells(position, cells, gold)
+
+
+def answer_of_cells(position: Any, cells: Mapping[str, str], gold: Any) -> Answer:
+    """The answer in a line of a sheet.
+
+    Args:
+        position: the line.
+        cells: its cells, which may have ``reviewer``, ``reviewed_on`` and ``comment``.
+        gold: as of `Answer`.
+
+    Raises:
+        UserError: ``reviewed_on`` is no day; names the line.
+    """
+    day = cells.get("reviewed_on", "")
+    try:
+        day = day and date.fromisoformat(day[:10]).isoformat()
+    except ValueError:
+        raise UserError(
+            f"{position}: reviewed_on is {day!r}; write the day as 2026-12-31"
+        ) from None
+    return Answer(
+        position,
+        term_of(cells),
+        gold,
+        reviewer=cells.get("reviewer", ""),
+        reviewed_on=day,
+        comment=cells.get("comment", ""),
+    )
 
 
 def answered(rows: Rows, answers: Answers) -> tuple[Rows, list[str]]:
     """The rows of lists with the gold concepts that reviewers gave them, and the place of each.
 
     Left out, with a warning, are rows that have none: nothing is known about them. That of a row
-    whose line in the sheet is blank does not count.
+    whose line in the sheet is blank does not count. Where a reviewer only said that a candidate is
+    wrong, no candidate counts as correct: to leave the row out would leave out an error.
 
     Raises:
         UserError: as `Answers.of`; or no row has an answer.
@@ -208,17 +239,26 @@ def answered(rows: Rows, answers: Answers) -> tuple[Rows, list[str]]:
     places = list(map(str, rows.positions))
     retained = []
     matched = 0
+    without_correct = 0
     for number, (row, position) in enumerate(zip(content, rows.positions, strict=True)):
         answer = answers.of(row, position)
         if answer is not None:
             content[number] = {key: row[key] for key in row if key not in GOLD_KEYS}
             content[number]["cui"] = answer.gold
             matched += answer.gold is not None
+            if answer.gold is None and _has_candidate(row, answer.ruled_out):
+                content[number]["cui"] = CUI_LESS
+                without_correct += 1
             places[number] = f"{answer.position} (the answer to {position})"
         if any(content[number].get(key) is not None for key in GOLD_KEYS):
             retained.append(number)
     if not matched:
         raise UserError("no row of the lists has an answer in the sheets; give those of one file")
+    if without_correct:
+        warn_caller(
+            f"of {without_correct:,} rows the sheets only say which candidate is wrong: none "
+            "counts as correct there, whatever the model answers"
+        )
     if matched < answers.count:
         warn_caller(f"{answers.count - matched:,} answers of the sheets are to no row of the lists")
     if len(retained) < len(content):
@@ -229,3 +269,9 @@ def answered(rows: Rows, answers: Answers) -> tuple[Rows, list[str]]:
     positions = [rows.positions[at] for at in retained]
     answered_rows = table_of_mappings([content[at] for at in retained])
     return Rows(positions, answered_rows), [places[at] for at in retained]
+
+
+def _has_candidate(row: Mapping[str, Any], ids: Sequence[str]) -> bool:
+    """Whether any of the ids is that of a candidate of a row."""
+    candidates = row.get("candidates") or ()
+    return any(isinstance(item, dict) and concept_id(item) in ids for item in candidates)

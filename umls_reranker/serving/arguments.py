@@ -46,3 +46,17 @@ class ServingArguments:
     auto_truncate: bool = recipe_key(
         True, "/rerank: truncate long texts if the request does not say; false rejects them"
     )
+    blind: bool = recipe_key(
+        False,
+        "/reconcile: candidates in the retriever's order, without scores or matches, for labels "
+        "that no model leads",
+    )
+    allow_origin: list[str] = recipe_key(
+        ["http://127.0.0.1:3333", "http://localhost:3333"],
+        "/reconcile: pages whose scripts may read it, such as http://host:3333; by default those "
+        "of an OpenRefine on this machine",
+    )
+    public_url: str | None = recipe_key(
+        None,
+        "/reconcile: URL by which others reach the service; empty: it answers only on this machine",
+    )

@@ -39,13 +39,23 @@ from ...serving.reranker import UMLSReranker
 from ...serving.rows import RankedCandidate
 from ...serving.statistics import StatisticsCollector
 from .batching import Batcher, Call, QueueFull
-from .requests import LIMITS, LinkRequest, Mention, RankRequest, RerankRequest, request_bodies
+from .reconcile import Reconciliation
+from .requests import (
+    LinkedMention,
+    LinkRequest,
+    Mention,
+    RankRequest,
+    RerankRequest,
+    refusal,
+    request_bodies,
+)
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     # A service that does not link needs neither indexes nor an encoder.
-    from ...linking.linker import ConceptLinker
+    from ...linking.linker import ConceptLinker, LinkedConcept
 
 MAX_BODY_BYTES = 2_000_000
 # Within which a whole request must have come, so that half-sent ones do not fill the service.
@@ -54,13 +64,13 @@ READ_SECONDS = 30.0
 BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 # Status -> ``error_type``, if it is not Validation.
 KINDS = {424: "Backend", 429: "Overloaded", 500: "Backend", 503: "Overloaded"}
-# These replace "There was an error parsing the body" and "Not Found".
+# What says more than the messages of the framework.
 CLEARER = {
-    400: (
+    "There was an error parsing the body": (
         "the body cannot be read; send uncompressed JSON in UTF-8, without deep nesting or numbers "
         "of thousands of digits"
     ),
-    404: "unknown path; GET /openapi.json lists all paths",
+    "Not Found": "unknown path; GET /openapi.json lists all paths",
 }
 
 
@@ -189,6 +199,7 @@ class Service:
         }
         for path, body in request_bodies(self.serving).items():
             router.post(path)(_taking(body, answers[path]))
+        Reconciliation(self).add_to(router)
         router.get("/health")(self.health)
         router.get("/metrics")(self.metrics)
         router.get("/info")(self.info)
@@ -295,37 +306,59 @@ class Service:
 
     async def link(self, request: LinkRequest) -> JSONResponse:
         """Concepts of each mention, the top candidate first, with their decisions."""
-        linker = self.linker
-        if linker is None:
-            raise HTTPException(
-                424,
-                "this service has no index to link with; it only ranks given candidates",
-            )
-        short = _short(request.mentions)
-        mentions = list(short.values())
-        with self.admitted(len(request.mentions), [*short]):
-            table = await run_in_threadpool(
-                linker.read,
-                [one.mention for one in mentions],
-                [request.document] * len(mentions),
-                [one.start for one in mentions],
-                [one.left for one in mentions],
-                [one.right for one in mentions],
-            )
-            lists = await run_in_threadpool(lambda: linker.candidates(table).to_pylist())
+        linked = await self.linked(request.mentions, request.document, request.top)
+        return await run_in_threadpool(_in_place, request.mentions, linked, linked.values())
+
+    async def linked(
+        self, mentions: Sequence[LinkedMention], document: str | None = None, top: int = 5
+    ) -> dict[int, list[LinkedConcept]]:
+        """Number -> the first concepts of each mention that is not too long, the best first."""
+        short = _short(mentions)
+        with self.admitted(len(mentions), [*short]):
+            table, lists = await self.candidates([*short.values()], document)
+            linker = self.require_linker()
             index_key = linker.retriever.index_key
             read_columns = [table[key].to_pylist() for key in ("entity", "left", "right")]
             calls = [
                 Call(text, candidates, one.entity_type, left, right, index_key=index_key)
                 for one, candidates, text, left, right in zip(
-                    mentions, lists, *read_columns, strict=True
+                    short.values(), lists, *read_columns, strict=True
                 )
             ]
             ranked = await self.batcher.rank(calls)
-            linked = await run_in_threadpool(
-                linker.described, [items[: request.top] for items in ranked]
+            linked = await run_in_threadpool(linker.described, [items[:top] for items in ranked])
+        return dict(zip(short, linked, strict=True))
+
+    async def found(self, mentions: Sequence[LinkedMention]) -> dict[int, list[dict[str, Any]]]:
+        """Number -> the candidates of each mention that is not too long, as retrieved."""
+        short = _short(mentions)
+        with self.admitted(len(mentions), [*short]):
+            _, lists = await self.candidates([*short.values()])
+        return dict(zip(short, lists, strict=True))
+
+    async def candidates(
+        self, mentions: Sequence[LinkedMention], document: str | None = None
+    ) -> tuple[pa.Table, list[list[dict[str, Any]]]]:
+        """What is searched for of each mention, and its candidates as retrieved."""
+        linker = self.require_linker()
+        table = await run_in_threadpool(
+            linker.read,
+            [one.mention for one in mentions],
+            [document] * len(mentions),
+            [one.start for one in mentions],
+            [one.left for one in mentions],
+            [one.right for one in mentions],
+        )
+        return table, await run_in_threadpool(lambda: linker.candidates(table).to_pylist())
+
+    def require_linker(self) -> ConceptLinker:
+        """The linker; without one the request is refused."""
+        if self.linker is None:
+            raise HTTPException(
+                424,
+                "this service has no index to link with; it only ranks given candidates",
             )
-        return await run_in_threadpool(_in_place, request.mentions, short, linked)
+        return self.linker
 
     async def health(self) -> Response:
         """200 while requests are accepted."""
@@ -444,22 +477,16 @@ def _error(
 
 async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
     """The answer to a body that is not what the path takes."""
-    if not _is_json(request.headers.get("content-type", "")):
-        return _error(415, "expected a request with `Content-Type: application/json`")
     first = error.errors()[0]
+    is_of_body = first["loc"][0] == "body"
+    if is_of_body and not _is_json(request.headers.get("content-type", "")):
+        return _error(415, "expected a request with `Content-Type: application/json`")
+    location = first["loc"][1:]
     if first["type"] == "json_invalid":
-        return _error(400, f"the body is not valid JSON: {first['ctx']['error']}")
-    # Without Pydantic's names for the alternatives of a field.
-    location = [str(key) for key in first["loc"][1:] if isinstance(key, int) or key.isidentifier()]
-    field = ".".join(location) or "the body"
-    if first["type"] == "too_long":
-        limit = first["ctx"]
-        return _error(
-            413,
-            f"{field}: batch size {limit['actual_length']} > maximum allowed batch size "
-            f"{limit['max_length']} ({LIMITS[location[-1]]})",
-        )
-    return _error(422, f"{field}: {first['msg'].removeprefix('Value error, ')}")
+        # It is no place in the body, but in its text.
+        location = ()
+    status, message = refusal(first, location)
+    return _error(status, message)
 
 
 def _is_json(content_type: str) -> bool:
@@ -471,4 +498,4 @@ def _is_json(content_type: str) -> bool:
 
 async def _refused(request: Request, error: HTTPException) -> JSONResponse:
     """The answer to a request that the service or the framework refuses."""
-    return _error(error.status_code, CLEARER.get(error.status_code, error.detail), error.headers)
+    return _error(error.status_code, CLEARER.get(error.detail, error.detail), error.headers)

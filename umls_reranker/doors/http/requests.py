@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Annotated, Any, Literal
 
@@ -123,12 +124,67 @@ class LinkRequest(_Body):
     top: int = Field(default=5, ge=1)
 
 
+class PropertyValue(_Body):
+    """A value of another column beside the query; ``pid`` is ``left`` or ``right``."""
+
+    pid: Text
+    # As OpenRefine has it in its cells: texts, numbers, reconciled entities, lists of these.
+    v: Any = None
+
+
+class ReconcileQuery(_Body):
+    """A query of ``/reconcile``: a cell, and what else is known about it."""
+
+    query: Context = ""
+    type: Types = None
+    # A number of JSON, such as 5.0.
+    limit: Annotated[int, Field(ge=0, strict=False)] = 5
+    properties: Annotated[list[PropertyValue], Field(max_length=256, fail_fast=True)] = []
+
+
+class ExtendProperty(_Body):
+    """A column to add to reconciled cells."""
+
+    id: Text
+
+
+class ExtendRequest(_Body):
+    """A request of ``/reconcile`` for columns of reconciled cells."""
+
+    ids: list[Text]
+    properties: list[ExtendProperty]
+
+
 # The setting that limits each list.
 LIMITS = {
     "texts": "max_candidates",
     "candidates": "max_candidates",
     "mentions": "max_request_mentions",
+    "queries": "max_request_mentions",
+    "ids": "max_request_mentions",
+    "properties": "max_request_mentions",
 }
+
+
+def refusal(error: Mapping[str, Any], location: Iterable[int | str]) -> tuple[int, str]:
+    """The status of an error of Pydantic, and the message, which names the place.
+
+    Args:
+        error: one of `ValidationError.errors`.
+        location: where it is, from the beginning of the body.
+    """
+    # Without Pydantic's names for the alternatives of a field.
+    keys = [str(key) for key in location if isinstance(key, int) or key.isidentifier()]
+    field = ".".join(keys) or "the body"
+    if error["type"] == "json_invalid":
+        return 400, f"{field} is not valid JSON: {error['ctx']['error']}"
+    if error["type"] == "too_long" and keys[-1] in LIMITS:
+        limit = error["ctx"]
+        return 413, (
+            f"{field}: batch size {limit['actual_length']} > maximum allowed batch size "
+            f"{limit['max_length']} ({LIMITS[keys[-1]]})"
+        )
+    return 422, f"{field}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def request_bodies(serving: ServingArguments) -> dict[str, type[BaseModel]]:
