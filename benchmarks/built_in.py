@@ -148,8 +148,10 @@ def fit_model(known, path: Path, encoder: Path | None, folder: Path) -> None:
     from umls_reranker.calibration.arguments import CalibrationArguments
     from umls_reranker.calibration.features import CROSS_ENCODER
     from umls_reranker.calibration.fitting import CrossEncoderLogits
+    from umls_reranker.hub.card import A_FOLDER
     from umls_reranker.hub.model_folder import Origin
     from umls_reranker.lists.labels import read_labelled_lists
+    from umls_reranker.models.arguments import BUILT_IN
     from umls_reranker.models.cross_encoder import PairScorer
     from umls_reranker.models.model_files import MINILM, MINILM_REVISION
     from umls_reranker.models.pairs import PairTemplate
@@ -180,6 +182,7 @@ def fit_model(known, path: Path, encoder: Path | None, folder: Path) -> None:
     sources = SOURCES_OF_CARD + LICENSES + (NAMES if encoder else "")
     text = card.read_text(encoding="utf-8").replace(CARD_ROW, "").replace(SOURCES_OF_CARD, sources)
     text = text.replace(NOTE, MADE_BY + NOTE)
+    text = text.replace(A_FOLDER, BUILT_IN if encoder else "built-in-fast")
     card.write_text(text.replace(DATA, KINDS + DATA), encoding="utf-8")
     print(calibration_summary(new))
 

@@ -5,6 +5,7 @@
     python benchmarks/certificate.py --choices 200
     python benchmarks/certificate.py --repeated 500
     python benchmarks/certificate.py --labels 200
+    python benchmarks/certificate.py --looks 2000
 
 Target precision 0.95 at confidence 0.95. The first form draws documents whose answers are correct a
 little less often than that, so that every certificate is wrong; "could be certified" are draws with
@@ -14,8 +15,9 @@ target in expectation: the tier is granted if errors stay within it after one mo
 second form draws lists with a score and logits of little worth, so that the cross-encoder may stay
 or be left out; the tier high as it is served is measured on new lists. The third draws notes that
 stand under several ids, with 5 % of the words changed. The fourth calls `certify`, without and with
-the texts of mentions, for notes that are copied or whose labels are partly wrong. Coverage on
-calibrated scores is a part of golden.py.
+the texts of mentions, for notes that are copied or whose labels are partly wrong. The fifth is of
+users who label step by step, under a plan of looks and where each look is tested at 5 %
+(`label_looks.py`). Coverage on calibrated scores is a part of golden.py.
 """
 
 import argparse
@@ -26,13 +28,16 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+import label_looks
 import numpy as np
 from scipy.stats import binom
 
 from umls_reranker.calibration.arguments import CalibrationArguments
-from umls_reranker.calibration.certificate import PrecisionTest, certify, find_certificate
+from umls_reranker.calibration.certificate import find_certificate
+from umls_reranker.calibration.certify import certify
 from umls_reranker.calibration.features import CROSS_ENCODER
 from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
+from umls_reranker.calibration.precision_test import PrecisionTest
 from umls_reranker.calibration.probabilities import rank
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.evaluation.metrics import Outcomes
@@ -413,8 +418,12 @@ def main() -> None:
     )
     parser.add_argument("--repeated", type=int, help="run only notes that stand under several ids")
     parser.add_argument("--labels", type=int, help="run only copied notes and wrong labels")
+    parser.add_argument("--looks", type=int, help="run only users who label step by step")
     parser.add_argument("--seed", type=int, default=13)
     options = parser.parse_args()
+    if options.looks:
+        label_looks.print_tables(options.looks, options.seed)
+        return
     rng = np.random.default_rng(options.seed)
     if options.choices:
         print(

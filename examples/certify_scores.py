@@ -24,10 +24,10 @@ correct = (
 
 certificate = certify(scores, correct, documents, target_precision=0.95)
 if certificate.threshold is None:
-    print(f"nothing is certified; about {certificate.even:,} new documents give even odds")
+    print(certificate)
 else:
     print(f"accept from {certificate.threshold:.3f}: {certificate.coverage:.1%} of the answers")
     print(f"{certificate.precision:.1%} of them are correct in this sample")
 
-# Certify once: choosing the best of several certificates, or trying the same documents again,
-# breaks the guarantee.
+# Certify once, or draw a Study before the first label: choosing the best of several certificates,
+# or trying the same documents again, breaks the guarantee.

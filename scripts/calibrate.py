@@ -17,6 +17,9 @@ NAME_score, and gold (1 for the gold concept, else 0) or gold_cui. Without MODEL
 combines scores, names, types and counts, and is served without a cross-encoder or torch. MODEL is a
 reranker or any sequence classifier with one logit, a folder or a Hub id: its cross-encoder is added
 if it helps. All forms compare the result with the lists' original order on held-out documents.
+
+A certificate is tested at a look: those of the study that umls-reranker candidates --sample wrote
+beside a sheet are found there; lists without a study have one look at all their documents.
 """
 
 from pathlib import Path
@@ -54,6 +57,17 @@ def main() -> None:
         metavar="SHEET",
         help="sheets of reviewed mentions (.csv, .tsv, or of Usagi), such as umls-reranker "
         "candidates wrote beside LISTS; rows without an answer are left out",
+    )
+    parser.add_argument(
+        "--no_look",
+        action="store_true",
+        help="calibrate, and test no certificate, though a look is due",
+    )
+    parser.add_argument(
+        "--new_study",
+        action="store_true",
+        help="documents that were labelled before only train, and new ones certify, at 0.25%%, "
+        "then half: after a change of index, features, settings or target",
     )
     given = parse_form(parser, ("run", "calibration"))
     from umls_reranker.pipeline.model import calibrate_on_lists, calibrate_run

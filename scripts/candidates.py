@@ -12,6 +12,9 @@ right concept into gold_cui, or CUI-less where the dictionary has none. The list
     umls-reranker calibrate built-in --lists sheet.lists.jsonl --answers sheet.csv --output my_model
 
 after which umls-reranker link INDEX ... --model my_model gives calibrated scores and tiers.
+
+--sample 200 draws 200 documents at random, or terms, in an order by --seed, and writes the study of
+the looks at them; --sample 201-400 draws the next in a sheet of its own. The sheet's name says so.
 """
 
 from pathlib import Path
@@ -21,6 +24,7 @@ from umls_reranker.pipeline.file_jobs import (
     add_file_options,
     add_omop_option,
     add_sheet_options,
+    add_study_options,
     write_candidates,
 )
 
@@ -37,4 +41,8 @@ def main() -> int:
     add_file_options(parser)
     add_sheet_options(parser, "candidates in a line of the sheet (default: 5)")
     add_omop_option(parser)
+    parser.add_argument(
+        "--sample", metavar="N", help="documents to draw at random: 200, or later 201-400"
+    )
+    add_study_options(parser)
     return write_candidates(parser.parse_args())

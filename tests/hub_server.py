@@ -90,12 +90,16 @@ class HubServer:
 
     Attributes:
         faults: end of a path -> the status with which requests for it are refused.
+        before_answer: end of a path -> what is called before requests for it are answered, one
+            after another.
     """
 
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
         self.log: list[str] = []
         self.faults: dict[str, int] = {}
+        self.before_answer: dict[str, Callable[[], object]] = {}
+        self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("_", (_Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -149,16 +153,24 @@ class HubServer:
         for end, status in self.faults.items():
             if path.endswith(end):
                 raise Refused(status, f"{end} fails on request", "")
+        for end, wait in self.before_answer.items():
+            if path.endswith(end):
+                wait()
+        with self._lock:
+            return self._routed(request.command, path, body, token)
+
+    def _routed(self, command: str, path: str, body: bytes, token: str) -> Answer:
+        """What the route of a path answers."""
         # A dataset is read as a model is.
         path = re.sub("^/api/datasets/", "/api/models/", path).replace("/datasets/", "/")
         for method, pattern, function in ROUTES:
             match = pattern.fullmatch(path)
-            if match and method == request.command.replace("HEAD", "GET"):
+            if match and method == command.replace("HEAD", "GET"):
                 values = {key: unquote(text) for key, text in match.groupdict().items() if text}
                 if "repo" in values:
                     values["repo"] = self._repo(values["repo"], token)
                 return function(self, body, **values)
-        raise Refused(404, f"no such route: {request.command} {path}", "")
+        raise Refused(404, f"no such route: {command} {path}", "")
 
     def _repo(self, name: str, token: str) -> Repo:
         repo = self.repos.get(name)

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from .core.version import __version__
 
 if TYPE_CHECKING:
-    from .calibration.certificate import Certificate, certify
+    from .calibration.certificate import Certificate
+    from .calibration.certify import certify
+    from .calibration.study import Study
     from .core.errors import UserError
     from .linking.linker import ConceptLinker, LinkedConcept
     from .lists.dictionary import Dictionary
@@ -36,6 +38,7 @@ __all__ = [
     "LinkedConcept",
     "RankedCandidate",
     "RerankerTrainer",
+    "Study",
     "UMLSReranker",
     "UserError",
     "__version__",
@@ -53,10 +56,11 @@ _HOMES = {
     "LinkedConcept": ".linking.linker",
     "RankedCandidate": ".serving.rows",
     "RerankerTrainer": ".training.trainer",
+    "Study": ".calibration.study",
     "UMLSReranker": ".serving.reranker",
     "UserError": ".core.errors",
     "calibrate": ".serving.on_lists",
-    "certify": ".calibration.certificate",
+    "certify": ".calibration.certify",
     "evaluate": ".serving.on_lists",
     "training_rows": ".training.rows",
 }

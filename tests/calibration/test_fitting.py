@@ -10,9 +10,10 @@ from list_fixtures import ReadsEverything, make_lists, with_types
 from sklearn.metrics import f1_score
 
 from umls_reranker.calibration.arguments import CalibrationArguments
+from umls_reranker.calibration.cross_fitting import FoldedLists, NestedFit
 from umls_reranker.calibration.features import without_inputs
 from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
-from umls_reranker.calibration.probabilities import rank
+from umls_reranker.calibration.probabilities import CalibratedModel, rank
 from umls_reranker.calibration.reliability import document_folds
 from umls_reranker.calibration.string_counts import StringCounts, counted_mentions
 from umls_reranker.core import arrays as cores_module
@@ -133,7 +134,7 @@ def test_where_nothing_can_be_held_out_nothing_is_certified():
     for given in (one, two):
         fitted = fit((given, logits))
         assert not fitted.is_held_out
-        assert fitted.calibration.thresholds.certificate.documents == 0
+        assert fitted.calibration.thresholds.certificate is None
     alone = fit((one, logits))
     decided = served(alone.calibration, one, logits)
     np.testing.assert_allclose(alone.decisions.probabilities, decided.probabilities)
@@ -151,16 +152,24 @@ def test_mentions_that_do_not_certify_take_part_in_all_but_the_certificate():
     assert table.certificate.threshold is not None and 50 < table.certificate.documents <= 75
     assert usual.certificate.documents > 75
     assert table.rows["default"].accept == usual.rows["default"].accept
-    # Documents of an earlier certificate do not certify again, and a later one is tested more
-    # strictly.
+    # Documents that it was calibrated on do not certify again, also those that were no sample.
     cross_encoder = CrossEncoderLogits(None, given, known={(): logits})
     settings = CalibrationArguments(
         features=["cross_encoder", "retrieval"], calibrator="platt", target_precision=0.8
     )
     later = fit_calibration(given, cross_encoder, COUNTS, settings, 13, first.history, ONE_MODEL)
-    assert later.facts["certified_by"] == {"attempt": 2, "documents": 25, "mentions": 100}
-    thresholds = later.calibration.thresholds
-    assert thresholds.certificate.attempt == 2 and not thresholds.is_certified
+    assert later.facts["certified_by"] == {"share": 1.0, "documents": 0, "mentions": 0}
+    assert not later.calibration.thresholds.is_certified
+
+
+def test_what_is_not_tested_has_no_certificate():
+    given, logits = lists(n=400, documents=100, spread=12.0)
+    options = replace(ONE_MODEL, share=0.0)
+    settings = CalibrationArguments(features=["cross_encoder", "retrieval"], calibrator="platt")
+    cross_encoder = CrossEncoderLogits(None, given, known={(): logits})
+    fitted = fit_calibration(given, cross_encoder, COUNTS, settings, 13, options=options)
+    assert fitted.calibration.thresholds.certificate is None
+    assert fitted.facts["certified_by"]["documents"] == 0
 
 
 def test_weights_with_pruned_candidates_are_about_those_of_whole_lists(monkeypatch):
@@ -385,6 +394,34 @@ def test_mentions_without_types_have_no_say_in_a_model_that_never_decides_about_
     assert whole.fusion.weights == pytest.approx(part.fusion.weights)
     parameters = part.calibrator.to_dict()["parameters"]
     assert whole.calibrator.to_dict()["parameters"] == pytest.approx(parameters)
+
+
+def test_models_that_weigh_the_same_share_their_fits(monkeypatch):
+    names = []
+    fit_folds = FoldedLists.fit
+
+    def counted(self, features, score_candidates):
+        names.append(tuple(features))
+        return fit_folds(self, features, score_candidates)
+
+    monkeypatch.setattr(FoldedLists, "fit", counted)
+    models = fit(informed(), options=ALL_MODELS).calibration.models
+    assert [model.name for model in models] == ["all", "names", "names, no type"]
+    assert names == [("cross_encoder", "retrieval"), ("cross_encoder",)]
+
+
+def test_a_fit_knows_the_fits_without_one_fold_more():
+    left_out = [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2)]
+    models = {folds: CalibratedModel(name=str(folds)) for folds in left_out}
+    served = NestedFit.of(models, 3)
+    assert served.model is models[()] and [*served.without] == [0, 1, 2]
+    innermost = served.without[2].without[0]
+    assert innermost.model is models[0, 2] and not innermost.without
+    # Too little data without two of the folds.
+    del models[0, 2]
+    served = NestedFit.of(models, 3)
+    assert not served.without[0].without and not served.without[2].without
+    assert [*served.without[1].without] == [0, 2]
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")

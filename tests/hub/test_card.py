@@ -11,6 +11,8 @@ from tiny_reranker import tiny_reranker
 from umls_reranker.core.files import read_json, write_json
 from umls_reranker.hub.card import Card, folder_card
 from umls_reranker.hub.model_folder import changing
+from umls_reranker.models.arguments import BUILT_IN, BUILT_IN_FOLDERS
+from umls_reranker.models.model_files import MINILM, MINILM_REVISION
 from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.pipeline.recipe import Recipe
 
@@ -173,7 +175,7 @@ def test_metadata_holds_the_models_own_figures():
         "bigbio/medmentions"
     ]
     assert data.license_link == "https://huggingface.co/org/tiny#licenses-of-the-sources"
-    assert {result.dataset_type for result in data.eval_results} == {"bigbio/medmentions"}
+    assert {result.dataset_type for result in data.eval_results} == {"medmentions"}
     online = model_card(METRICS, recipe(corpus="hf://datasets/org/corpus@v1/test"))
     assert ModelCard(online).data.datasets == ["org/corpus"]
 
@@ -330,6 +332,25 @@ def test_a_folders_card_comes_from_its_own_files(tmp_path):
         source="lists of no index, and certifies nothing",
     )
     assert folder_card(folder, "org/tiny", "v1").text() == expected
+
+
+def test_the_card_of_a_model_of_the_package_loads_it_by_its_name():
+    for name, folder in BUILT_IN_FOLDERS.items():
+        for card in (folder_card(folder).text(), (folder / "README.md").read_text()):
+            assert f'from_pretrained("{name}")' in card and "path/to/model" not in card
+    assert 'from_pretrained("org/mine")' in folder_card(folder, "org/mine").text()
+
+
+def test_what_was_made_from_the_model_of_the_package_names_its_base(tmp_path):
+    recipe = Recipe.from_values(RECIPE | {"model": BUILT_IN})
+    folder = tiny_reranker(tmp_path, recipe=recipe)
+    with changing(folder) as new:
+        (new / "metrics.json").write_text(json.dumps(METRICS))
+    card = folder_card(folder).text()
+    assert ModelCard(card).data.base_model == MINILM
+    assert MINILM_REVISION in card and BUILT_IN in card
+    (base,) = (row for row in tables(card)["Licenses of the sources"] if "base model" in row)
+    assert MINILM in base and "Apache-2.0" in base
 
 
 def test_the_card_of_a_finished_run_has_all_its_values(finished):

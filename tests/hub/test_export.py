@@ -25,7 +25,13 @@ from umls_reranker.core.files import read_json, write_json
 from umls_reranker.hub import export
 from umls_reranker.hub.card import TABLES, folder_card
 from umls_reranker.hub.export import export_onnx
-from umls_reranker.hub.model_folder import ONNX, WEIGHTS, changing, verify_model
+from umls_reranker.hub.model_folder import (
+    ONNX,
+    SENTENCE_CONFIG,
+    WEIGHTS,
+    changing,
+    verify_model,
+)
 from umls_reranker.models.cross_encoder import score_lists
 from umls_reranker.models.pairs import PairTemplate
 
@@ -243,3 +249,18 @@ def test_who_follows_the_card_gets_the_logit_of_the_reranker(tmp_path, template)
     namespace = {}
     exec("\n".join(imports), namespace)
     assert eval(call, namespace) == pytest.approx([expected[0].logit], abs=OTHER_CODE)
+
+
+def test_the_length_limit_is_told_to_who_reads_no_tokenizer(tmp_path):
+    """Text Embeddings Inference needs the key, and CrossEncoder gives the same with the file."""
+    folder = tiny_reranker(tmp_path / "model", PairTemplate(24))
+    config = read_json(folder / SENTENCE_CONFIG)
+    assert config["max_seq_length"] == 24 and not config["do_lower_case"]
+    assert SENTENCE_CONFIG in read_json(folder / "reranker.json")["sha256"]
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    pairs = [("cold", "common cold"), ("cold " * 40, "fever " * 40)]
+    with_file = sentence_transformers.CrossEncoder(str(folder)).predict(pairs)
+    (folder / SENTENCE_CONFIG).unlink()
+    without = sentence_transformers.CrossEncoder(str(folder))
+    assert with_file == pytest.approx(without.predict(pairs), abs=OTHER_CODE)
+    assert without.max_seq_length == 24

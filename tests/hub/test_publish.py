@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +18,16 @@ from outcome_fixtures import NO_FIGURES, make_outcomes
 from tiny_reranker import refused, tiny_reranker, tiny_reranker_without_cross_encoder
 
 from umls_reranker import UMLSReranker
+from umls_reranker.core.errors import UserError
 from umls_reranker.hub import publish as publishing
 from umls_reranker.hub.card import EVAL_RESULTS
-from umls_reranker.hub.model_folder import changing, download, model_files, verify_model
+from umls_reranker.hub.model_folder import (
+    MANIFEST,
+    changing,
+    download,
+    model_files,
+    verify_model,
+)
 from umls_reranker.hub.publish import operations, publish, version_contents
 from umls_reranker.hub.versions import find_outcomes
 from umls_reranker.pipeline.recipe import Recipe, load_recipe
@@ -80,16 +89,51 @@ def test_a_version_is_the_files_of_the_model_and_a_card_of_its_own(folder):
     }
 
 
-def test_the_results_on_a_dataset_of_the_hub_are_those_of_the_version(tmp_path):
-    recipe = Recipe.from_values({"run_name": "tiny", "corpus": "data/MedMentions/corpus.txt"})
+OFFICIAL = {
+    "run_name": "tiny",
+    "corpus": "data/MedMentions/st21pv/data/corpus_pubtator.txt.gz",
+    "test_documents": "data/MedMentions/full/data/corpus_pubtator_pmids_test.txt",
+    "expected_mentions": 203282,
+}
+MEDMENTIONS = "bigbio/medmentions"
+
+
+def official_model(folder, **changes):
+    recipe = Recipe.from_values(OFFICIAL | changes)
     figures = {"acc@1": {"value": 0.51}, "ece": {"value": 0.02}}
-    folder = make_model(tmp_path / "model", figures=figures, recipe=recipe)
+    return make_model(folder, figures=figures, recipe=recipe)
+
+
+@pytest.mark.parametrize(("mentions", "variant"), [(203282, "st21pv"), (352496, "full")])
+def test_results_on_an_official_split_name_the_variant(tmp_path, mentions, variant):
+    folder = official_model(tmp_path / "model", expected_mentions=mentions)
     results = yaml.safe_load(version_contents(folder, REPO, "v1")[EVAL_RESULTS])
     entries = [
         (entry.dataset_id, entry.task_id, entry.value)
         for entry in parse_eval_result_entries(results)
     ]
-    assert entries == [("bigbio/medmentions", "acc-1", 0.51), ("bigbio/medmentions", "ece", 0.02)]
+    assert entries == [
+        (MEDMENTIONS, f"{variant}-acc-1", 0.51),
+        (MEDMENTIONS, f"{variant}-ece", 0.02),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "datasets"),
+    [
+        ({"expected_mentions": 69284}, [MEDMENTIONS]),
+        ({"test_documents": "data/MedMentions/own.txt"}, [MEDMENTIONS]),
+        ({"test_documents": None}, [MEDMENTIONS]),
+        ({"corpus": "data/our_medmentions_style_notes.txt"}, None),
+        ({"corpus": "hf://datasets/org/corpus@v1/test"}, ["org/corpus"]),
+    ],
+)
+def test_results_on_another_split_are_compared_with_none(tmp_path, changes, datasets):
+    contents = version_contents(official_model(tmp_path / "model", **changes), REPO, "v1")
+    assert EVAL_RESULTS not in contents
+    data = ModelCard(contents["README.md"].decode()).data
+    assert data.datasets == datasets
+    assert MEDMENTIONS not in {result.dataset_type for result in data.eval_results}
 
 
 def test_no_path_of_this_machine_is_published(tmp_path):
@@ -305,6 +349,56 @@ def test_a_version_is_published_and_loaded_by_its_tag(hub, folder, monkeypatch, 
     assert "HF_HUB_OFFLINE" in refused(download, "org/other")
     assert "HF_HUB_OFFLINE" in refused(publish, folder, REPO, "v3")
     assert len(hub.log) == asked
+
+
+def test_each_version_loads_by_its_revision_and_from_another_cache(hub, folder, tmp_path):
+    second = make_model(tmp_path / "second", seed=1)
+    publish(folder, REPO, "v1")
+    publish(second, REPO, "v2")
+    commit = hub.repos[REPO].tags["v1"]
+    wanted = (("v1", folder), (commit, folder), ("v2", second), (None, second))
+    for number, (revision, source) in enumerate(wanted):
+        loaded = UMLSReranker.from_pretrained(
+            REPO, revision=revision, cache_dir=tmp_path / f"cache-{number}", device="cpu"
+        )
+        assert loaded.info["sha256"] == json.loads((source / MANIFEST).read_text())["sha256"]
+
+
+def test_of_two_who_publish_at_once_one_is_told_and_sends_nothing(hub, folder, tmp_path):
+    """Both have read the branch before one of them commits."""
+    publish(folder, REPO, "v1")
+    others = [make_model(tmp_path / str(seed), seed=seed) for seed in (1, 2)]
+    both_have_read = threading.Barrier(2)
+    hub.before_answer["/commit/main"] = both_have_read.wait
+
+    def publish_one(number):
+        try:
+            publish(others[number], REPO, f"v2-{number}")
+        except UserError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(2) as pool:
+        told = [*pool.map(publish_one, range(2))]
+    (winner,) = (number for number, error in enumerate(told) if error is None)
+    assert " 412 " in told[1 - winner]
+    repo = hub.repos[REPO]
+    assert len(repo.commits) == 3 and [*repo.tags] == ["v1", f"v2-{winner}"]
+    for name in ("model.safetensors", MANIFEST):
+        assert repo.files()[name] == (others[winner] / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "thresholds.json", MANIFEST])
+def test_a_file_that_was_changed_on_the_hub_is_not_loaded(hub, folder, name):
+    publish(folder, REPO, "v1")
+    repo = hub.repos[REPO]
+    data = bytearray(repo.files()[name])
+    # A digit of a number, or of a weight.
+    place = max(map(data.rfind, b"0123456789"))
+    data[place] ^= 1
+    repo.add(repo.files() | {name: bytes(data)})
+    assert name in refused(UMLSReranker.from_pretrained, REPO)
+    UMLSReranker.from_pretrained(REPO, revision="v1", device="cpu")
 
 
 def test_a_dry_run_without_a_token_says_what_would_be_sent(hub, folder, monkeypatch):

@@ -21,7 +21,8 @@ from pyarrow import Table
 from tiny_reranker import refused
 from trigram_encoder import make_concepts
 
-from umls_reranker import ConceptLinker, UMLSReranker
+from umls_reranker import ConceptLinker, Study, UMLSReranker
+from umls_reranker.calibration.study import document_hash
 from umls_reranker.core.errors import UserError
 from umls_reranker.doors.http.app import create_app
 from umls_reranker.linking.link_files import (
@@ -33,13 +34,14 @@ from umls_reranker.linking.link_files import (
 )
 from umls_reranker.linking.ruled_out import without_concepts
 from umls_reranker.lists.labels import labelled_lists
-from umls_reranker.lists.read import read_rows
+from umls_reranker.lists.read import STDIN, read_rows
 from umls_reranker.retrieval.deployment import IndexSettings
 from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex
 from umls_reranker.serving.arguments import ServingArguments
 from umls_reranker.serving.file_jobs import OneProcess
 from umls_reranker.serving.formats import cells
 from umls_reranker.serving.rows import FormatSettings, RankedRows
+from umls_reranker.serving.study_files import Sample, StudySettings, study_path
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -281,6 +283,53 @@ def test_gold_concepts_count_by_the_ids_of_the_dictionary(tmp_path, linker):
     assert counts["in_list"] == counts["gold"] == 3
     (lists,) = read_rows(tmp_path / "lists.jsonl")
     assert [row["cui"] for row in lists.mappings()] == [cui for *_, cui in MENTIONS]
+
+
+def drawn_sheet(linker, folder, sample, **options):
+    """The sheet's documents, and the study."""
+    target = sample.named(folder / "sheet.csv")
+    _, job = run(CandidatesJob, linker, folder / "in.csv", target, sample=sample, **options)
+    with target.open() as stream:
+        documents = list(dict.fromkeys(line["doc_id"] for line in csv.DictReader(stream)))
+    return documents, Study.load(study_path(target)), job
+
+
+def test_a_sample_is_drawn_in_whole_documents_and_its_study_is_written(tmp_path, linker):
+    lines = [f"d{number // 2},asthma,{number}\n" for number in range(240)]
+    (tmp_path / "in.csv").write_text("doc_id,mention,note\n" + "".join(lines))
+    first, study, job = drawn_sheet(linker, tmp_path, Sample(1, 8, 13))
+    later, same, _ = drawn_sheet(linker, tmp_path, Sample(9, 20, 13))
+    assert (len(first), len(later), {*first} & {*later}) == (8, 12, set())
+    assert job.target.name == "sheet.sample_1-8_seed_13.csv"
+    # One order and one study, which say what decides.
+    assert study == same and [document_hash(name) for name in first] == [*study.documents[:8]]
+    assert {*study.mentions} == {2} and study.system == {"index": "key"}
+    assert [look.documents for look in study.looks] == [95]
+    assert drawn_sheet(linker, tmp_path, Sample(1, 8, 14))[0] != first
+    once = drawn_sheet(linker, tmp_path, Sample(1, 9, 13), study=StudySettings(looks=60))[1]
+    assert [(look.documents, look.share) for look in once.looks] == [(60, 1.0)]
+    with pytest.raises(UserError, match="120 documents"):
+        drawn_sheet(linker, tmp_path, Sample(121, 130, 13))
+    with pytest.raises(UserError, match="stdin"):
+        CandidatesJob(STDIN, tmp_path / "out.csv", sample=Sample(1, 8, 13))
+
+
+def test_terms_are_a_sample_if_they_are_said_to_be_documents(tmp_path, linker):
+    terms = [f"asthma {number}" for number in range(250)]
+    (tmp_path / "in.csv").write_text("mention\n" + "\n".join(terms))
+    options = {"each_row_is_a_document": True}
+    drawn, study, _ = drawn_sheet(linker, tmp_path, Sample(1, 5, 13), **options)
+    assert len(drawn) == 5 and {*drawn} < {*terms}
+    # At least half of the terms are expected in the tier, and at most all.
+    assert 95 <= study.looks[0].documents <= 190
+
+
+@pytest.mark.parametrize("text", ["0", "x", "5-3", "-4", "3-"])
+def test_a_sample_is_a_number_or_those_that_follow(text):
+    with pytest.raises(ValueError):
+        Sample.parse(text, 13)
+    assert Sample.parse("200", 13) == Sample(1, 200, 13)
+    assert Sample.parse("201-400", 1) == Sample(201, 400, 1)
 
 
 def test_an_input_or_output_that_will_not_do_is_refused(tmp_path, linker):

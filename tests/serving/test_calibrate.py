@@ -151,7 +151,7 @@ def test_what_the_cross_encoder_gains_is_told(tmp_path, capsys):
     again = state_of(tmp_path / "again")["models"][0]["fusion"]["weights"]
     assert again == pytest.approx(weights)
     said = capsys.readouterr().out
-    assert "certificate 2 of this model is not granted" in said and "previous model" not in said
+    assert "40 documents are fewer than 59" in said and "previous model" not in said
     assert "40 documents were used to calibrate first: they are fitted on again" in said
 
 
@@ -159,7 +159,7 @@ def test_a_warning_about_the_model_before_names_it(tmp_path):
     tiny_reranker_without_cross_encoder(tmp_path / "former")
     lists = write_lists(tmp_path / "own.jsonl", unordered_rows(120, 40))
     words = ("--lists", lists, "--output", tmp_path / "new")
-    with pytest.warns(UserWarning, match="the model before, .*former: missing inputs: sapbert"):
+    with pytest.warns(UserWarning, match="former: .*sapbert"):
         run_script("calibrate", tmp_path / "former", *words)
 
 
@@ -172,11 +172,7 @@ def test_a_dry_run_checks_the_lists_and_makes_nothing(tmp_path, capsys, cross_en
     shown = capsys.readouterr()
     missing = sum(row["cui"] == "C9999999" for row in rows)
     assert f"60 mentions of 20 documents; {missing} without their gold concept" in shown.out
-    assert (
-        "at least 59" in shown.out
-        and "these 20 are worth" in shown.out
-        and "no certificate" in shown.out
-    )
+    assert "20 documents are fewer than 59" in shown.out and "nothing spent" in shown.out
     assert shown.err.splitlines()[-1] == f"[calibrate] would be written to {tmp_path / 'new'}"
     assert not (tmp_path / "new").exists()
 
@@ -506,9 +502,7 @@ def test_a_spacy_component_ranks_the_candidates_of_another(folder, reranker, mon
     nlp.replace_pipe(
         "umls_reranker", "umls_reranker", config={"model": "my_model", "candidates": "absent"}
     )
-    with pytest.raises(
-        UserError, match=r"no component has set entity\._\.absent, the candidates to rank"
-    ):
+    with pytest.raises(UserError, match=r"entity\._\.absent"):
         nlp(text)
 
 

@@ -9,12 +9,10 @@ from list_model import run_script, unordered_rows
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker, UserError
-from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.evaluation.metrics import Outcomes
 from umls_reranker.lists.labels import read_labelled_lists, usable_lists
 from umls_reranker.lists.read import Rows
 from umls_reranker.serving.list_description import describe_lists
-from umls_reranker.serving.model_source import ModelSource
 from umls_reranker.serving.on_lists import evaluate_lists
 from umls_reranker.vocab.types import TypeHierarchy
 
@@ -305,8 +303,6 @@ def test_documents_that_repeat_others_are_counted():
     assert "48 mentions of 24 documents" in said
     assert "caution: 12 documents repeat" in said and "d12 repeats d0" in said
     assert "12 are left" in said
-    settings = CalibrationArguments()
-    assert "these 12 are worth 12;" in ModelSource.load(None).needed_documents(lists, settings)
 
 
 @pytest.mark.filterwarnings("error")

@@ -394,6 +394,29 @@ def test_further_candidates_are_rows_of_sssom_and_columns_of_csv(tmp_path):
     assert [(row["second"], row["cui_3"]) for row in rows] == [("C0000002", "C0000003"), ("", "")]
 
 
+def test_further_candidates_are_no_conflict(tmp_path):
+    items = [top(f"C000000{n}", 1 / (1 + n), "low", accepted=False) for n in (1, 2, 3)]
+    settings = FormatSettings(only_accepted=False, top=3)
+    answered = [("a", items), ("b", items), ("b", items[::-1])]
+    text, counts = write_format("sssom", tmp_path / "o.tsv", settings, answered)
+    assert counts["with conflicting answers"] == 1
+    comments = {
+        (row["subject_label"], row["object_id"][-1]): row["comment"] for row in table(text, "\t")
+    }
+    assert comments["a", "1"] == "1 of 1 mentions"
+    assert comments["a", "2"] == "0 of 1 mentions; others: C0000001 (1)"
+    assert comments["b", "3"] == "1 of 2 mentions; others: C0000001 (1)"
+
+
+def test_a_prefix_that_nobody_registered_is_this_packages(tmp_path):
+    rows = [("cold", top("LOCAL:A1", 0.9)), ("heat", top("MESH:D1", 0.9))]
+    text, _ = write_format("sssom", tmp_path / "o.tsv", FormatSettings(), rows)
+    header = [line.removeprefix("#") for line in text.splitlines() if line.startswith("#")]
+    prefixes = yaml.safe_load("\n".join(header))["curie_map"]
+    assert prefixes["LOCAL"] == "urn:umls-reranker:LOCAL:"
+    assert prefixes["MESH"] == "http://id.nlm.nih.gov/mesh/"
+
+
 def test_odd_ids_and_texts_are_escaped(tmp_path):
     rows = [
         ("a\0\nb", top(cui, 0.9), {"source_code": code, "source_vocabulary": "My: #x"})

@@ -294,6 +294,7 @@ def test_a_share_is_drawn_at_random_and_nothing_thins_it():
     rows = [ranked_row("same", 0.99) for _ in range(30)] + [
         ranked_row(f"b{n}", 0.01) for n in range(30)
     ]
+    rows = [row | {"doc_id": number} for number, row in enumerate(rows)]
     selected = select_for_review(rows, 60, random_share=1 / 3, seed=1)
     drawn = [row for row in selected if row["is_random_sample"]]
     assert selected[:20] == drawn and 4 <= entities(drawn).count("same") <= 16

@@ -26,7 +26,8 @@ import numpy as np
 from ..core.arrays import firsts, list_offsets, ranking, values_at
 from ..core.errors import TooLittleData, UserError
 from ..vocab.types import GROUP_PREFIX, TypeHierarchy, TypeSets
-from .certificate import Certificate, PrecisionTest, find_certificate
+from .certificate import Certificate, find_certificate
+from .precision_test import PrecisionTest
 
 if TYPE_CHECKING:
     from ..lists.candidate_lists import AnnotatedLists
@@ -201,7 +202,7 @@ class ThresholdTable:
     def to_dict(self) -> dict[str, Any]:
         """Its entry in ``thresholds.json``."""
         return {
-            "certificate": self.certificate and asdict(self.certificate),
+            "certificate": self.certificate and self.certificate.to_dict(),
             "default": asdict(self.rows[DEFAULT]),
             "types": {
                 node: asdict(row) for node, row in sorted(self.rows.items()) if node != DEFAULT
@@ -258,7 +259,7 @@ def fit_thresholds(
     *,
     complete: np.ndarray | bool = True,
     for_certificate: np.ndarray | bool = True,
-    attempt: int = 1,
+    share: float = 1.0,
 ) -> ThresholdTable:
     """Fit thresholds and certificate to n candidate lists with m candidates.
 
@@ -275,7 +276,7 @@ def fit_thresholds(
         complete: (n,) bool, whether a mention has all inputs that the model reads, by default all.
             Others are never in the high tier.
         for_certificate: (n,) bool, whether a mention counts for the certificate, by default all.
-        attempt: as for `certify`.
+        share: of the error probability, what the certificate may use; 0: nothing is tested.
 
     Raises:
         TooLittleData: there is no gold pair.
@@ -290,12 +291,14 @@ def fit_thresholds(
     accept_edges = ThresholdTable(rows, lists.hierarchy).edges(lists.types)[:, 1]
     is_accepted = (top_p >= accept_edges) & complete
     counted = np.broadcast_to(for_certificate, len(lists))
-    certificate = find_certificate(
-        np.where(is_accepted, top_p, np.nan)[counted],
-        correct[counted],
-        lists.annotations.documents[counted],
-        PrecisionTest(settings.target_precision, settings.confidence, attempt=attempt),
-    )
+    certificate = None
+    if share:
+        certificate = find_certificate(
+            np.where(is_accepted, top_p, np.nan)[counted],
+            correct[counted],
+            lists.annotations.documents[counted],
+            PrecisionTest(settings.target_precision, settings.confidence, share=share),
+        )
     return ThresholdTable(
         rows={node: replace(row, high=_high(row, certificate)) for node, row in rows.items()},
         hierarchy=lists.hierarchy,
@@ -416,10 +419,7 @@ def _table_of(
     }
     certificate = None
     if entry["certificate"] is not None:
-        values = dict(entry["certificate"])
-        # Of earlier versions, which had it at 1 in every model.
-        values.pop("most_wrong", None)
-        certificate = Certificate(**values)
+        certificate = Certificate.from_dict(entry["certificate"])
     for node, row in rows.items():
         if not 0.0 <= row.low <= row.accept <= 1.0:
             raise TypeError(f"thresholds of {node} are not in order")

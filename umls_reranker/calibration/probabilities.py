@@ -15,7 +15,7 @@ against NIL come from the other features.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +28,6 @@ from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import FOUND, SUFFIX
 from ..lists.index_scores import INDEX_SCORES, TEACHER
 from .calibrators import Calibrator, IdentityCalibrator
-from .certificate import NO_CERTIFICATES, CertificateHistory
 from .decisions import TIERS, CandidateScores, Decisions, ThresholdTable, load_thresholds
 from .features import (
     ALL_INPUTS,
@@ -46,6 +45,7 @@ from .features import (
 from .fusion import FeatureFusion
 from .logistic import conditional_log_odds, sigmoid, top_candidates
 from .string_counts import StringCounts
+from .study import NO_HISTORY, StudyHistory
 
 if TYPE_CHECKING:
     from ..models.cross_encoder import Scores
@@ -89,11 +89,6 @@ class CalibratedModel:
     def features(self) -> list[str]:
         """The features that it weighs; none if the cross-encoder alone decides."""
         return list(self.fusion.weights) if self.fusion else []
-
-    @property
-    def list_fusion_alone(self) -> CalibratedModel:
-        """The model that decides if the cross-encoder is left out: its list fusion."""
-        return replace(self, fusion=self.list_fusion, list_fusion=None)
 
     def reads(self, cross_encoder_inputs: Sequence[str] = ()) -> list[str]:
         """Inputs that it was fitted with and that a mention must have.
@@ -255,14 +250,15 @@ class Calibration:
         list_scores: name of each score of the lists that it was fitted on -> whether all had it;
             None: it is for nobody's lists in particular, as ``built-in``.
         fitted_on: further facts about those lists; decisions do not read them.
-        history: history of its certificates; decisions do not read it.
+        history: the documents that it was calibrated on, and the studies of its certificates;
+            decisions do not read it.
     """
 
     models: Sequence[CalibratedModel] = (CalibratedModel(),)
     counts: StringCounts = field(default_factory=lambda: StringCounts.fit([]))
     score_ranges: Mapping[str, ScoreRange] = field(default_factory=dict)
     index_key: str = ""
-    history: CertificateHistory = NO_CERTIFICATES
+    history: StudyHistory = NO_HISTORY
     training_counts: StringCounts | None = None
     list_scores: Mapping[str, bool] | None = None
     fitted_on: Mapping[str, Any] = field(default_factory=dict)
@@ -406,7 +402,7 @@ class Calibration:
         state: dict[str, Any] = {
             "index_key": self.index_key,
             "models": [model.to_dict() for model in self.models],
-            "certificates": self.history.to_list(),
+            **self.history.to_dict(),
         }
         if self.list_scores is not None:
             state["list_scores"] = dict(self.list_scores)
@@ -441,7 +437,7 @@ class Calibration:
                 f"index_key (which index its scores are of) is missing or damaged ({error!r}); "
                 "run umls-reranker calibrate again"
             ) from None
-        calibration.history = CertificateHistory.from_list(state.get("certificates"))
+        calibration.history = StudyHistory.from_dict(state, Path("calibrator.json"))
         if calibration.models[0].fusion:
             calibration.counts = StringCounts.load(folder / COUNTS_FILE)
         return calibration

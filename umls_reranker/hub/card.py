@@ -38,8 +38,8 @@ from ..evaluation.render import (
     report_tables,
     title_of,
 )
-from ..models.arguments import ENCODER
-from ..models.model_files import HUB_DATASET
+from ..models.arguments import BUILT_IN, BUILT_IN_FOLDERS, ENCODER
+from ..models.hub_calls import HUB_DATASET
 from ..models.pairs import PairTemplate
 from .model_folder import (
     CALIBRATOR,
@@ -82,6 +82,34 @@ class LicensedSource(NamedTuple):
 OWN_LICENSE = "set by its publisher"
 
 
+# In the loading example, the folder of a model that is not published.
+A_FOLDER = "path/to/model"
+
+
+class OfficialDataset(NamedTuple):
+    """A release of a corpus on the Hub, whose results can be compared.
+
+    Attributes:
+        id: its id on the Hub.
+        variant: begin of the ids of its tasks.
+        test_documents: name of the file that lists the documents of its test split.
+    """
+
+    id: str
+    variant: str
+    test_documents: str
+
+
+MEDMENTIONS = "bigbio/medmentions"
+MEDMENTIONS_FOLDER = re.compile(r"(^|/)medmentions[^/]*/", re.IGNORECASE)
+MEDMENTIONS_TEST = "corpus_pubtator_pmids_test.txt"
+# Mentions of a full release, which `prepare_data` has counted -> the release.
+OFFICIAL_DATASETS = {
+    352_496: OfficialDataset(MEDMENTIONS, "full", MEDMENTIONS_TEST),
+    203_282: OfficialDataset(MEDMENTIONS, "st21pv", MEDMENTIONS_TEST),
+}
+
+
 @dataclass(kw_only=True)
 class Card:
     """What a card is written from; `text` is the card.
@@ -89,15 +117,17 @@ class Card:
     Attributes:
         metrics: content of ``metrics.json``.
         recipe: content of ``recipe.yaml``; for a model that was made of lists, some keys only.
-        info: content of ``reranker.json``.
+        info: content of ``reranker.json``, with the base model that `with_known_base` gives.
         thresholds: content of ``thresholds.json``.
         score_ranges: name of a score -> its lowest and highest value in calibration.
         source: the lists that get tiers, in words.
         ids: two ids of concepts, for the loading example; none: those of the UMLS.
-        repo_id: Hub repo, for the loading example; None writes a placeholder.
+        repo_id: Hub repo, for the loading example; None: it is not published.
         tag: version that the example pins.
         plots: SVG files next to the card.
         is_encoder: whether its network is an encoder instead of a cross-encoder.
+        own_name: name of a model in the package; else a placeholder for the folder.
+        is_from_built_in: whether it was trained from `BUILT_IN`.
     """
 
     metrics: Mapping[str, Any]
@@ -111,6 +141,8 @@ class Card:
     tag: str | None = None
     plots: Sequence[str] = ()
     is_encoder: bool = False
+    own_name: str = A_FOLDER
+    is_from_built_in: bool = False
 
     @property
     def name(self) -> str:
@@ -127,16 +159,29 @@ class Card:
         return source_of(recipe.get("corpus") or "corpus").name
 
     @property
-    def evaluated_datasets(self) -> list[str]:
-        """Ids on the Hub of what the figures were measured on, as far as they are known."""
-        return [] if "lists" in self.metrics else _datasets(self.recipe)
+    def official_dataset(self) -> OfficialDataset | None:
+        """The dataset on the Hub whose official test split the figures were measured on.
+
+        None: it was another split, not all of it, or user-provided lists.
+        """
+        recipe = self.recipe
+        test_documents = recipe.get("test_documents") or ""
+        official = OFFICIAL_DATASETS.get(recipe.get("expected_mentions") or 0)
+        if "lists" in self.metrics or official is None or official.id not in _datasets(recipe):
+            return None
+        return official if _file_name(test_documents) == official.test_documents else None
+
+    @property
+    def locator(self) -> str:
+        """What `from_pretrained` of the loading example gets."""
+        return self.repo_id or self.own_name
 
     @property
     def results(self) -> list[EvalResult]:
         """The figures of the metadata that were measured."""
         corpus = "user-provided candidate lists" if "lists" in self.metrics else self.corpus
-        datasets = self.evaluated_datasets
-        dataset = datasets[0] if len(datasets) == 1 else _slug(corpus)
+        official = self.official_dataset
+        dataset = official.id if official else _slug(corpus)
         figures = self.metrics["figures"]
         results = []
         for key, (task_type, task_name) in TABLES["figures"].items():
@@ -210,17 +255,18 @@ class Card:
         )
 
     def eval_results(self) -> str | None:
-        """The content of `EVAL_RESULTS`; None if the evaluation is not of one dataset of the Hub.
+        """The content of `EVAL_RESULTS`; None if the figures are not of an `official_dataset`.
 
         Source of the format: https://huggingface.co/docs/hub/eval-results
         """
-        if len(self.evaluated_datasets) != 1:
+        official = self.official_dataset
+        if official is None:
             return None
         notes = f"{self.metrics['split']} split, {self.metrics['mentions']:,} mentions"
         entries = [
             EvalResultEntry(
                 dataset_id=result.dataset_type,
-                task_id=_slug(result.metric_type),
+                task_id=f"{official.variant}-{_slug(result.metric_type)}",
                 value=result.metric_value,
                 source_url=self.repo_id and f"https://huggingface.co/{self.repo_id}",
                 source_name=self.repo_id and "Model card",
@@ -269,11 +315,13 @@ def folder_card(
         evaluated: folder with evaluation files that `folder` does not hold yet.
     """
     evaluated = evaluated or folder
+    names = {path: name for name, path in BUILT_IN_FOLDERS.items()}
+    info = read_json(folder / MANIFEST)
     calibrator = read_json(folder / CALIBRATOR)
     return Card(
         metrics=read_metrics(evaluated / METRICS),
         recipe=yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")),
-        info=read_json(folder / MANIFEST),
+        info=with_known_base(info),
         thresholds=read_json(folder / THRESHOLDS),
         score_ranges=calibrator.get("score_ranges") or {},
         source=source_in_words(calibrator),
@@ -282,7 +330,21 @@ def folder_card(
         tag=tag,
         plots=[name for name in (RELIABILITY, RISK_COVERAGE) if (evaluated / name).is_file()],
         is_encoder=read_json(folder / "config.json").get("architectures") == ENCODER,
+        own_name=names.get(folder.resolve(), A_FOLDER),
+        is_from_built_in=info["base_model"] == BUILT_IN,
     )
+
+
+def with_known_base(info: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of ``reranker.json``, with a base model that the Hub knows.
+
+    In place of `BUILT_IN` that is the one which the encoder of this package was made from.
+    """
+    if info["base_model"] != BUILT_IN:
+        return dict(info)
+    built_in = read_json(BUILT_IN_FOLDERS[BUILT_IN] / MANIFEST)
+    base = {name: built_in[name] for name in ("base_model", "base_revision")}
+    return {**info, **base}
 
 
 def with_former(card: str, former: str) -> str:
@@ -321,8 +383,8 @@ def _datasets(recipe: Mapping[str, Any]) -> list[str]:
     for locator in _locators(recipe.get("corpus")):
         if match := HUB_DATASET.match(locator):
             ids.append(match["repo"])
-        elif "medmentions" in locator.lower():
-            ids.append("bigbio/medmentions")
+        elif MEDMENTIONS_FOLDER.search(locator):
+            ids.append(MEDMENTIONS)
     return [*dict.fromkeys(ids)]
 
 

@@ -68,12 +68,16 @@ CROSS_ENCODER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
+# What other libraries read of a cross-encoder. Text Embeddings Inference takes its length limit
+# from there alone.
+SENTENCE_CONFIG = "sentence_bert_config.json"
 # A model may be copied without the last three.
 EVALUATED = (METRICS, REFERENCE, OUTCOMES_FILE, RELIABILITY, RISK_COVERAGE)
 # The commands that write files; ``calibrate`` writes all others.
 MAKERS = {ONNX: "export"} | dict.fromkeys(EVALUATED, "evaluate")
 MODEL_FILES = (
     *CROSS_ENCODER_FILES,
+    SENTENCE_CONFIG,
     CALIBRATOR,
     COUNTS_FILE,
     THRESHOLDS,
@@ -344,7 +348,8 @@ def write_model_files(
 ) -> None:
     """Write calibrator.json with its counts, thresholds.json, recipe.yaml and reranker.json.
 
-    Without a cross-encoder also a config.json, by which the Hub counts downloads.
+    Without a cross-encoder also a config.json, by which the Hub counts downloads; with one also
+    `SENTENCE_CONFIG`.
 
     Args:
         folder: the model folder.
@@ -365,6 +370,9 @@ def write_model_files(
     if template is None:
         # The Hub counts a model's downloads by requests for it.
         write_json(folder / "config.json", {"model_type": "umls_reranker"})
+    elif read_json(folder / "config.json").get("architectures") != ENCODER:
+        limits = {"max_seq_length": template.max_length, "do_lower_case": False}
+        write_json(folder / SENTENCE_CONFIG, limits)
     base_model = origin.base_model if template else None
     base_revision = origin.base_revision if template else None
     settings = {
@@ -487,7 +495,7 @@ def snapshot(
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import RevisionNotFoundError
 
-    from ..models.model_files import hub_api, hub_calls
+    from ..models.hub_calls import hub_api, hub_calls
 
     hub |= {"library_name": "umls_reranker", "library_version": __version__}
     hub["allow_patterns"] = [str(PurePosixPath(subfolder, name)) for name in files]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..corpora.concepts_and_mentions import find_ids
+from ..corpora.concept_ids import find_ids
 from ..lists.answers import Answer, Answers, refuse_ids
 from ..lists.columns import CUI_LESS, gold_parts, id_text
 from ..lists.labels import GOLD_KEYS, OWN_DOCUMENTS, gold_ids, with_document
@@ -20,9 +20,11 @@ from ..lists.table import ERROR, TEXT_KEYS, first_values, table_of_mappings
 from ..models.arguments import BUILT_IN
 from ..serving.bulk import ranked_frames, spark_schema
 from ..serving.counts import said_of_counts
-from ..serving.file_jobs import FileJob, first_error, ranked_rows, read_valid
+from ..serving.file_jobs import FileJob, OneProcess, first_error, ranked_rows, read_valid
 from ..serving.review_queue import LIST_FORMATS
 from ..serving.rows import RANKED, REVIEWED_KEYS, RankedRows
+from ..serving.study_files import Sample, StudySettings
+from .drawn_mentions import DrawnMentions
 from .linker import LINKED_TYPE, ConceptLinker
 from .mentions import (
     MENTION_KEYS,
@@ -37,6 +39,7 @@ from .ruled_out import without_concepts
 
 if TYPE_CHECKING:
     import pandas as pd
+    from accelerate import PartialState
 
 
 CALIBRATE = (
@@ -244,12 +247,14 @@ class CandidatesJob(LinkJob):
 
     A row of the lists is one of user-provided lists, whose scores count with its ``index_key``. It
     has the ``entity`` that was searched for and the text around it in place of the document. The
-    lists of a sheet lie beside it (`ReviewSheet.beside`).
+    lists of a sheet lie beside it (`ReviewSheet.beside`), and so does the study of a sample.
 
     Args:
         arguments: as for `LinkJob`.
         each_row_is_a_document: as for `lists.labels.with_document`; a row without ``doc_id`` is
             refused otherwise.
+        sample: the documents to draw; None: all, in their order.
+        study: what the study of a sample is for.
         options: as for `LinkJob`.
     """
 
@@ -257,10 +262,37 @@ class CandidatesJob(LinkJob):
     formats = LIST_FORMATS
 
     def __init__(
-        self, *arguments: Any, each_row_is_a_document: bool = False, **options: Any
+        self,
+        *arguments: Any,
+        each_row_is_a_document: bool = False,
+        sample: Sample | None = None,
+        study: StudySettings = StudySettings(),
+        **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
         self.each_row_is_a_document = each_row_is_a_document
+        self.drawn = None
+        if sample is not None:
+            self.drawn = DrawnMentions(self.source, self.sheets, sample, each_row_is_a_document)
+        self.study = study
+        self.about_study = ""
+
+    def made_of(self, worker: ConceptLinker) -> dict[str, Any]:
+        made_of = super().made_of(worker)
+        if self.drawn is not None:
+            made_of["the sample"] = vars(self.drawn.sample)
+        return made_of
+
+    def batches(self) -> Iterator[Rows]:
+        if self.drawn is None:
+            return super().batches()
+        return self.drawn.batches(self.batch_rows)
+
+    def run(self, worker: ConceptLinker, processes: PartialState | OneProcess) -> Counter[str]:
+        counts = super().run(worker, processes)
+        if self.drawn is not None and processes.is_main_process:
+            self.about_study = self.drawn.write_study(worker, self.study, self.target)
+        return counts
 
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedRows:
         table, errors = _readable_mentions(worker, rows)
@@ -319,6 +351,8 @@ class CandidatesJob(LinkJob):
         options = " --each_row_is_a_document" if self.each_row_is_a_document else ""
         if self.beside is not None:
             options = f" --answers {self.target}{options}"
+        if self.about_study:
+            yield self.about_study
         yield (
             "give each mention its gold concept, then: umls-reranker calibrate "
             f"{BUILT_IN} --lists {self.beside or self.target}{options} --output my_model"

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ..core.arrays import started_processes
+from ..core.errors import UserError
 from ..core.files import portable_locator, require_another
 from ..linking.mentions import UsagiSheets
 from ..models.arguments import BUILT_IN
 from ..serving.formats import OmopVocabulary
 from ..serving.outputs import OUTPUT_FORMATS
 from ..serving.rows import FormatSettings
+from ..serving.study_files import Sample, StudySettings
 from ..vocab.codes import ConceptCodes
 from .command import CommandParser, number_in
 from .recipe import KEYS, Recipe, add_options, load_served
@@ -210,10 +212,13 @@ def write_candidates(options: argparse.Namespace) -> int:
     from ..linking.link_files import CandidatesJob
     from ..linking.linker import ConceptLinker
 
+    sample, output = _sampled(options)
     job = CandidatesJob(
         options.input,
-        options.output,
+        output,
         options.batch_mentions,
+        sample=sample,
+        study=study_settings(options),
         overwrite=options.overwrite,
         sheets=usagi_sheets(options),
         format_settings=FormatSettings(top=options.top, for_spreadsheet=options.for_spreadsheet),
@@ -222,6 +227,52 @@ def write_candidates(options: argparse.Namespace) -> int:
     # A model is calibrated on these lists.
     settings = {"device": options.device or "auto", "verify": True}
     return run_job(job, ConceptLinker, settings, BUILT_IN, options.index)
+
+
+def _sampled(options: argparse.Namespace) -> tuple[Sample | None, Path]:
+    """The sample that is drawn, if any, and the output, with the sample in its name."""
+    if options.sample is None:
+        if options.looks is not None:
+            raise UserError("--looks is about a study, which --sample N writes; give both")
+        return None, options.output
+    try:
+        sample = Sample.parse(options.sample, options.seed)
+    except ValueError:
+        raise UserError(
+            f"--sample: {options.sample!r} is neither a number of documents, such as 200, nor "
+            "those that follow, such as 201-400"
+        ) from None
+    return sample, sample.named(options.output)
+
+
+def add_study_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a study is for to a command that writes one beside a sheet."""
+    group = parser.add_argument_group("The study, which is written before the first label")
+    group.add_argument("--seed", type=int, default=13, help="seed of the draw (default: 13)")
+    group.add_argument(
+        "--looks",
+        type=number_in(int, 1),
+        metavar="N",
+        help="look once, at N documents and 5%% (default: four looks, at 95, 135, 180 and 360 "
+        "documents for a target of 0.95; more where they are of unequal size)",
+    )
+    group.add_argument(
+        "--target_precision",
+        type=number_in(float, 0.01, 0.999),
+        default=0.95,
+        help="precision to certify, as calibrate will be told (default: 0.95)",
+    )
+    group.add_argument(
+        "--confidence",
+        type=number_in(float, 0.01, 0.999),
+        default=0.95,
+        help="confidence of all looks together (default: 0.95)",
+    )
+
+
+def study_settings(options: argparse.Namespace) -> StudySettings:
+    """What a study is for, by the options of `add_study_options`."""
+    return StudySettings(options.target_precision, options.confidence, options.looks)
 
 
 def run_job(job: Any, kind: Any, settings: dict[str, Any], *names: Any) -> int:

@@ -13,10 +13,12 @@ import numpy as np
 
 from ..calibration.arguments import CalibrationArguments
 from ..calibration.calibrators import CALIBRATORS
+from ..calibration.ledger import Ledger
 from ..calibration.string_counts import StringCounts, counted_mentions
 from ..core.errors import UserError, printable
 from ..core.files import portable_locator, read_json, require_new, write_json, written
 from ..core.keys import USUAL_MARGIN
+from ..core.stage import Stage, read_manifest
 from ..evaluation.comparison import (
     FAIL,
     check_targets,
@@ -32,7 +34,6 @@ from ..linking.mentions import read_answers
 from ..lists.answers import Answers
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.labels import (
-    have_own_documents,
     read_labelled_lists,
     with_joined_documents,
 )
@@ -41,24 +42,28 @@ from ..models.cross_encoder import PairScorer
 from ..models.pairs import PairTemplate
 from ..retrieval.deployment import IndexSettings
 from ..serving.list_description import describe_lists
+from ..serving.look_plan import LookOptions
 from ..serving.model_source import ModelSource
 from ..serving.on_lists import (
-    NOTHING_CERTIFIED,
     PAGE,
+    CalibrateOptions,
     calibrate_lists,
     calibration_summary,
     evaluate_lists,
     evaluation_summary,
+    lists_of_look,
+    note_look,
     save_calibrated,
     save_report,
     write_calibrated,
 )
 from ..serving.reranker import UMLSReranker
 from ..serving.statistics import Histogram, reference_content
+from ..serving.study_files import study_beside
 from ..vocab.concepts import ConceptTable
 from .command import MISSED_TARGET, run_script, would_make
 from .recipe import Recipe, keys_of, parse_recipe, pick
-from .stages import RunFolder, Stage, read_manifest, tell_other_settings
+from .stages import RunFolder, tell_other_settings
 
 REPLAYED_MENTIONS = 200
 REPLAYED_SINGLY = 20
@@ -138,26 +143,33 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
         answers=answers,
         each_row_is_a_document=options.each_row_is_a_document,
     )
-    # Before anything is scored, which may take long.
-    print(describe_lists(lists, source.reads), flush=True)
     settings = CalibrationArguments(
         **pick(vars(options), keys_of(CalibrationArguments)), confidence=options.confidence
     )
+    study_path, written = study_beside([*options.answers, options.lists, options.add])
+    further = CalibrateOptions(
+        seed=options.seed,
+        each_row_is_a_document=options.each_row_is_a_document,
+        look=LookOptions(written, may_look=not options.no_look, is_new_study=options.new_study),
+    )
+    ledger = Ledger.of_user()
+    fitted, plan = lists_of_look(source, lists, settings, further, ledger)
+    # Before anything is scored, which may take long.
+    print(plan.line)
+    print(describe_lists(fitted, source.reads), flush=True)
     if options.dry_run:
-        if options.each_row_is_a_document or not have_own_documents(lists):
-            print(source.needed_documents(lists, settings))
-        else:
-            print(NOTHING_CERTIFIED)
         would_make("calibrate", options.output)
         return
     new = calibrate_lists(
         source,
-        lists,
+        fitted,
         settings,
         options.seed,
         each_row_is_a_document=options.each_row_is_a_document,
+        plan=plan,
     )
     save_calibrated(source, new, options.output)
+    note_look(new, lists, ledger, study_path)
     print(f"{calibration_summary(new)}\nthe new model is in {options.output}")
 
 

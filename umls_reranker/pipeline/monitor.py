@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.certificate import CertificateHistory
+from ..calibration.study import StudyHistory
 from ..core.errors import UserError
 from ..core.files import read_json
 from ..hub.model_folder import CALIBRATOR, MANIFEST, REFERENCE, download, verify_files
@@ -44,7 +44,7 @@ def monitor(
     )
     verify_files(model, [REFERENCE, CALIBRATOR])
     figures, reference = read_reference(model / REFERENCE)
-    history = CertificateHistory.from_list(read_json(model / CALIBRATOR).get("certificates"))
+    history = StudyHistory.from_dict(read_json(model / CALIBRATOR), model / CALIBRATOR)
     is_new = lru_cache(lambda document: history.is_new([document])[0])
     documents: list[str] = []
 

@@ -28,7 +28,7 @@ from ..core.errors import UserError
 from ..core.files import open_binary, start_of
 from ..core.version import __version__
 from ..lists.answers import FREQUENCY, Term, first_of, term_of
-from ..vocab.codes import LOCAL, SYSTEMS, Code, code_of, system_of
+from ..vocab.codes import LOCAL, OWN_URN, SYSTEMS, Code, code_of, system_of
 from ..vocab.rrf import passing
 from .review_queue import ReviewSheet
 from .rows import REVIEWED, LinesFormat, OutputFormat, RankedRows, json_line
@@ -41,22 +41,25 @@ APPROVED = "APPROVED"
 
 @dataclass
 class ConceptTally:
-    """How often a concept was the answer for a string.
+    """How often a concept was the answer for a string, or one of several candidates.
 
     Attributes:
         name: name of the concept.
+        first_count: number of mentions whose first candidate it was: their answer.
         count: number of mentions.
         score_sum: sum of their scores.
         tier: the lowest of their tiers; None if they have none.
     """
 
     name: str
+    first_count: int = 0
     count: int = 0
     score_sum: float = 0.0
     tier: str | None = None
 
-    def add(self, answer: Answer) -> None:
-        """Count an answer; that of a reviewer has neither score nor tier."""
+    def add(self, answer: Answer, is_first: bool) -> None:
+        """Count a candidate of a mention; that of a reviewer has neither score nor tier."""
+        self.first_count += is_first
         self.count += 1
         self.score_sum += answer.get("score", 0.0)
         tiers = filter(None, (self.tier, answer.get("tier")))
@@ -87,25 +90,39 @@ class StringTally:
     @property
     def ranked(self) -> list[str]:
         """The concepts, those that were the answer most often first, then by score."""
-        return sorted(
-            self.concepts, key=lambda cui: (-self.concepts[cui].count, -self.concepts[cui].score)
-        )
+
+        def place(cui: str) -> tuple[float, ...]:
+            tally = self.concepts[cui]
+            return -tally.first_count, -tally.count, -tally.score
+
+        return sorted(self.concepts, key=place)
+
+    @property
+    def has_conflict(self) -> bool:
+        """Whether mentions have different answers; further candidates are none."""
+        return sum(tally.first_count > 0 for tally in self.concepts.values()) > 1
 
     @property
     def best(self) -> str:
         """The first of `ranked`, or "" for none."""
         return next(iter(self.ranked), "")
 
-    @property
-    def comment(self) -> str:
-        """The reviewer's, or for how many mentions which concept was the answer."""
+    def comment_on(self, concept: str) -> str:
+        """The reviewer's, or for how many mentions a concept and which others were the answer.
+
+        Args:
+            concept: its id; "": there is none.
+        """
         if self.reviewed:
             return self.reviewed["review_comment"]
-        best = self.best
-        if not best:
+        if not concept:
             return ""
-        others = [f"{cui} ({tally.count})" for cui, tally in self.concepts.items() if cui != best]
-        text = f"{self.concepts[best].count} of {self.mentions} mentions"
+        others = [
+            f"{cui} ({tally.first_count})"
+            for cui, tally in self.concepts.items()
+            if cui != concept and tally.first_count
+        ]
+        text = f"{self.concepts[concept].first_count} of {self.mentions} mentions"
         return f"{text}; others: {', '.join(others)}" if others else text
 
 
@@ -151,11 +168,11 @@ class FormatByString(Mappings):
                     tally.concepts.clear()
                 tally.mentions += 1
                 tally.frequency += int(first_of(row, FREQUENCY) or 1)
-                for answer in answers:
+                for rank, answer in enumerate(answers):
                     if self.is_used(answer) and is_reviewed == bool(tally.reviewed):
                         tally.concepts.setdefault(
                             answer["cui"], ConceptTally(answer["name"] or "")
-                        ).add(answer)
+                        ).add(answer, is_first=rank == 0)
         # What no text could be read of.
         self.strings = {term: tally for term, tally in self.strings.items() if term.text}
         tallies = self.strings.values()
@@ -163,7 +180,7 @@ class FormatByString(Mappings):
             {
                 "strings": len(tallies),
                 "without an answer": sum(not tally.concepts for tally in tallies),
-                "with conflicting answers": sum(len(tally.concepts) > 1 for tally in tallies),
+                "with conflicting answers": sum(tally.has_conflict for tally in tallies),
             }
         )
         with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
@@ -263,7 +280,7 @@ class Sssom(FormatByString):
             "subject_type": subject_type,
             "object_id": code.curie,
             "object_label": concept.name,
-            "comment": tally.comment,
+            "comment": tally.comment_on(cui),
         }
         if tally.reviewed:
             return values | {
@@ -285,9 +302,6 @@ class Sssom(FormatByString):
             "mapping_tool_version": __version__,
         }
         return values | about_model | score
-
-
-EXTENSIONS = "urn:umls-reranker:"
 
 
 class Fhir(Mappings, LinesFormat):
@@ -335,8 +349,8 @@ class Fhir(Mappings, LinesFormat):
 def _extension(name: str, kind: str, value: Any) -> dict[str, Any]:
     """An extension with a value of one of FHIR's kinds."""
     if kind == "valueDecimal":
-        return {"url": EXTENSIONS + name, kind: round(value, 6)}
-    return {"url": EXTENSIONS + name, kind: _text(str(value))}
+        return {"url": OWN_URN + name, kind: round(value, 6)}
+    return {"url": OWN_URN + name, kind: _text(str(value))}
 
 
 def _coding(code: Code, display: str) -> dict[str, str]:
@@ -598,7 +612,7 @@ class Usagi(Omop):
             "conceptName": target.concept_name,
             "domainId": target.domain_id,
             "mappingType": "MAPS_TO",
-            "comment": tally.comment,
+            "comment": tally.comment_on(best),
             "createdBy": TOOL,
             "createdOn": 0,
         }

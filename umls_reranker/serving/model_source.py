@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ..calibration.arguments import CalibrationArguments
-from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, PrecisionTest
 from ..calibration.probabilities import COUNTS_FILE
-from ..calibration.reliability import document_index
 from ..calibration.string_counts import StringCounts
+from ..calibration.study import NO_HISTORY, StudyHistory
 from ..core.errors import UserError
-from ..core.files import read_json
+from ..core.files import file_sha256, json_sha256, read_json
 from ..hub.model_folder import (
     CALIBRATOR,
     MANIFEST,
@@ -119,43 +117,25 @@ class ModelSource:
             return np.zeros(len(lists), bool)
         return ~self.reranker.calibration.history.are_of_new_documents(lists.annotations)
 
-    def again(self) -> tuple[StringCounts, CertificateHistory]:
-        """Counts and history to calibrate it again on its own documents, which are counted anew."""
-        assert self.reranker is not None and self.folder is not None  # only these know documents
-        return (
-            StringCounts.load(self.folder / COUNTS_FILE, is_training=True),
-            self.reranker.calibration.history,
-        )
-
-    def needed_documents(self, lists: AnnotatedLists, settings: CalibrationArguments) -> str:
-        """What a certificate takes, and what the documents of lists are worth, as a sentence."""
-        for_certificate = lists.annotations.is_random_sample & ~self.is_known(lists)
-        index, count = document_index(lists.annotations.documents[for_certificate])
-        size = np.bincount(index, minlength=count)
-        test = PrecisionTest(
-            settings.target_precision,
-            settings.confidence,
-            attempt=len(self.history.certificates) + 1,
-        ).for_sizes(size)
-        worth = int(test.effective(size))
-        then = (
-            "they certify once"
-            if worth >= test.needed
-            else "they are too few, expect no certificate"
-        )
-        return (
-            f"a certificate takes at least {test.needed:,} equal documents without an error, "
-            f"more with errors; these {count:,} are worth {worth:,}; "
-            f"calibrating spends the attempt: {then}"
-        )
+    def first_counts(self) -> StringCounts:
+        """Its counts before its own calibration, to calibrate it again on the same documents."""
+        assert self.folder is not None  # only such a one knows documents
+        return StringCounts.load(self.folder / COUNTS_FILE, is_training=True)
 
     @property
-    def history(self) -> CertificateHistory:
-        """Its certificates on user-provided lists; those of runs and the package do not count."""
+    def model_hash(self) -> str:
+        """Hash of what is calibrated; "" for the lists alone."""
+        if self.reranker is not None:
+            return json_sha256(self.reranker.info["sha256"])
+        return "" if self.folder is None else file_sha256(self.folder / WEIGHTS)
+
+    @property
+    def history(self) -> StudyHistory:
+        """Its studies of user-provided lists; those of runs and the package do not count."""
         if self.reranker is None or self.folder is None or self.folder in BUILT_IN_FOLDERS.values():
-            return NO_CERTIFICATES
+            return NO_HISTORY
         is_of_lists = "lists" in read_json(self.folder / CALIBRATOR)["fitted_on"]
-        return self.reranker.calibration.history if is_of_lists else NO_CERTIFICATES
+        return self.reranker.calibration.history if is_of_lists else NO_HISTORY
 
 
 def _require_plain(folder: Path, name: str) -> None:

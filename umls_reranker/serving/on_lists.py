@@ -17,7 +17,6 @@ import numpy as np
 import yaml
 
 from ..calibration.arguments import CalibrationArguments
-from ..calibration.certificate import CertificateHistory, note_on_certificate
 from ..calibration.features import (
     CROSS_ENCODER,
     default_features,
@@ -31,9 +30,11 @@ from ..calibration.fitting import (
     Fitted,
     fit_calibration,
 )
+from ..calibration.ledger import Ledger
 from ..calibration.probabilities import Calibration
 from ..calibration.reliability import document_folds
 from ..calibration.string_counts import StringCounts
+from ..calibration.study import Study, StudyHistory
 from ..core.arrays import lists_with_any
 from ..core.errors import TooLittleData, UserError, warn_caller
 from ..core.files import portable_locator, write_json, written
@@ -78,6 +79,7 @@ from ..lists.labels import (
 from ..lists.read import Rows
 from ..models.arguments import BUILT_IN
 from ..models.cross_encoder import PairScorer, legible_pairs
+from .look_plan import LookOptions, LookPlan, mention_hashes, plan_look, system_of
 from .model_source import ModelSource
 from .reranker import UMLSReranker
 from .statistics import Histogram, reference_content
@@ -113,6 +115,8 @@ class Calibrated:
         outcomes: the answers for all measured mentions, those of each fifth of the documents by a
             fit on the others; corrections that were not drawn at random are not measured.
         metrics: their figures, for ``metrics.json``, and under ``systems`` those of other systems.
+        study: the study of the documents, with the look that was taken; None without one.
+        looked: what came of the look, in words; "" if nothing was tested.
     """
 
     settings: CalibrationArguments
@@ -121,6 +125,8 @@ class Calibrated:
     fitted: dict[str, Any]
     outcomes: Outcomes
     metrics: dict[str, Any]
+    study: Study | None = None
+    looked: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,20 +138,21 @@ class LabelledLists:
         lists: the same with the top candidate of each concept.
         cross_encoder: logits of their candidates.
         counts: counts of training mentions.
-        history: certificates of the versions that the model is derived from.
+        history: documents that do not certify, and the studies of the versions that the model is
+            derived from.
         known_documents: number of documents that it was calibrated on before.
         is_again: whether it is calibrated again on these, which else are left out.
-        may_certify: whether any document may certify.
+        share: the share of the error probability that the certificate may use.
     """
 
     whole_lists: AnnotatedLists
     lists: AnnotatedLists
     cross_encoder: CrossEncoderLogits
     counts: StringCounts
-    history: CertificateHistory
+    history: StudyHistory
     known_documents: int
     is_again: bool
-    may_certify: bool
+    share: float
 
 
 def calibrate(
@@ -189,13 +196,115 @@ def calibrate(
     settings = CalibrationArguments(target_precision=target_precision)
     temporary = TemporaryDirectory(prefix="umls_reranker-")
     folder = Path(temporary.name) / "calibrated"
+    ledger = Ledger.of_user()
+    options = CalibrateOptions(seed=seed, each_row_is_a_document=each_row_is_a_document)
+    lists, plan = lists_of_look(source, lists, settings, options, ledger)
     new = calibrate_lists(
-        source, lists, settings, seed, each_row_is_a_document=each_row_is_a_document
+        source, lists, settings, seed, each_row_is_a_document=each_row_is_a_document, plan=plan
     )
     save_calibrated(source, new, folder)
+    note_look(new, lists, ledger)
     reranker = UMLSReranker.from_pretrained(folder)
     weakref.finalize(reranker, temporary.cleanup)
     return reranker
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """Options of a calibration besides `CalibrationArguments`.
+
+    Attributes:
+        seed: seed of the folds of documents.
+        each_row_is_a_document: whether documents of one mention each may certify.
+        look: what the user says about looks.
+    """
+
+    seed: int = 13
+    each_row_is_a_document: bool = False
+    look: LookOptions = LookOptions()
+
+
+def lists_of_look(
+    source: ModelSource,
+    lists: AnnotatedLists,
+    settings: CalibrationArguments,
+    options: CalibrateOptions,
+    ledger: Ledger,
+) -> tuple[AnnotatedLists, LookPlan]:
+    """The look that is due, and the lists to calibrate on.
+
+    Unless a study goes on, documents that the source was calibrated on are left out if they are
+    less than half: its counts know their answers.
+
+    Args:
+        source: what is calibrated.
+        lists: all labelled lists.
+        settings: features, calibrator and certificate.
+        options: further options.
+        ledger: the studies of this machine.
+    """
+    if not options.each_row_is_a_document and have_own_documents(lists):
+        every = np.ones(len(lists), bool)
+        return lists, LookPlan(None, None, every, line=NOTHING_CERTIFIED)
+
+    def plan_of(lists: AnnotatedLists) -> LookPlan:
+        system = system_of(
+            lists,
+            settings,
+            source.model_hash,
+            seed=options.seed,
+        )
+        return plan_look(
+            lists,
+            settings.target_precision,
+            settings.confidence,
+            system,
+            source.history,
+            ledger,
+            options.look,
+        )
+
+    plan = plan_of(lists)
+    is_known = source.is_known(lists)
+    if not plan.is_continued and is_known.any() and not _is_again(lists, is_known):
+        lists = lists.take(~is_known)
+        plan = plan_of(lists)
+    return lists.take(plan.is_fitted), plan
+
+
+def note_look(
+    new: Calibrated, lists: AnnotatedLists, ledger: Ledger, path: Path | None = None
+) -> None:
+    """Note the study of a calibration, and whose labels were seen, in ledger and file.
+
+    Args:
+        new: the calibration.
+        lists: all lists whose labels were seen.
+        ledger: the studies of this machine.
+        path: the file of the study; None without one.
+    """
+    if new.study is None:
+        return
+    documents = {*new.study.documents}
+    labelled = {
+        mention: document
+        for mention, document in mention_hashes(lists).items()
+        if document in documents
+    }
+    problem = ledger.add(new.study, labelled)
+    if problem:
+        warn_caller(
+            f"the study of these documents could not be noted ({problem}); a model made anew from "
+            "them will not know it"
+        )
+    if path is not None:
+        new.study.save(path)
+
+
+def _is_again(lists: AnnotatedLists, is_known: np.ndarray) -> bool:
+    """Whether at least half of the documents are known, by mentions (n,) bool."""
+    documents = lists.annotations.documents
+    return 2 * len({*documents[is_known]}) >= len({*documents})
 
 
 def calibrate_lists(
@@ -205,12 +314,13 @@ def calibrate_lists(
     seed: int = 13,
     *,
     each_row_is_a_document: bool = False,
+    plan: LookPlan | None = None,
 ) -> Calibrated:
     """Score the lists, fit everything on them, and measure on held-out documents.
 
     Documents that a reranker was calibrated on are left out: its counts know their answers. If they
-    are at least half of all documents, the reranker is calibrated again on them: all are fitted on,
-    with the counts before its own calibration, and only new documents certify.
+    are at least half of all documents, or a study goes on, the reranker is calibrated again on
+    them: all are fitted on, with the counts before its own calibration.
 
     Args:
         source: what is calibrated.
@@ -218,13 +328,15 @@ def calibrate_lists(
         settings: features, calibrator and certificate; by default all features of the lists.
         seed: seed of the folds of documents.
         each_row_is_a_document: whether documents of one mention each may certify.
+        plan: the look that these lists are of (`lists_of_look`); None: one look at all documents,
+            which no study keeps, as for a run.
 
     Raises:
         UserError: there is too little data.
     """
     refuse_feature_names(lists)
     _require_one_source(lists)
-    data = _labelled_lists(source, lists, each_row_is_a_document)
+    data = _labelled_lists(source, lists, each_row_is_a_document, plan)
     features = settings.features
     if features is None:
         has_cross_encoder = _can_be_weighed(source.cross_encoder, data.lists)
@@ -236,7 +348,7 @@ def calibrate_lists(
         replace(settings, features=features),
         seed,
         data.history,
-        FitOptions(may_certify=data.may_certify),
+        FitOptions(share=data.share),
     )
     is_measured = data.lists.annotations.is_random_sample
     measured = data.lists.take(is_measured)
@@ -253,13 +365,29 @@ def calibrate_lists(
     gain = metrics["figures"]["gain"]
     metrics["verdict"] = verdict(gain, len(measured), documents.count) + best_row(metrics)
     if have_own_documents(data.lists):
-        note = ROWS_COUNTED if data.may_certify else NOTHING_CERTIFIED
+        note = ROWS_COUNTED if each_row_is_a_document else NOTHING_CERTIFIED
         metrics["notes"].append(note)
     _compare_with_free(free, metrics, outcomes, documents)
     if not fit.is_held_out:
         metrics["notes"].append(NOT_HELD_OUT)
     calibration = _of_source(fit, lists)
-    return Calibrated(settings, seed, calibration, {**calibration.fitted_on}, outcomes, metrics)
+    new = Calibrated(settings, seed, calibration, {**calibration.fitted_on}, outcomes, metrics)
+    return _after_look(new, source, plan)
+
+
+def _after_look(new: Calibrated, source: ModelSource, plan: LookPlan | None) -> Calibrated:
+    """The calibration with the study that its history and `note_look` keep."""
+    if plan is None:
+        return new
+    study, looked = plan.looked(new.calibration.thresholds.certificate)
+    history = new.calibration.history
+    if source.reranker is not None:
+        known = source.reranker.calibration.history.documents
+        history = replace(history, documents=history.documents | known)
+    if study is not None:
+        history = history.with_study(study)
+    calibration = replace(new.calibration, history=history)
+    return replace(new, calibration=calibration, study=study, looked=looked)
 
 
 def _logits_of_measured(data: LabelledLists, fit: Fitted) -> np.ndarray:
@@ -305,19 +433,31 @@ def _of_source(fit: Fitted, lists: AnnotatedLists) -> Calibration:
 
 
 def _labelled_lists(
-    source: ModelSource, lists: AnnotatedLists, each_row_is_a_document: bool
+    source: ModelSource,
+    lists: AnnotatedLists,
+    each_row_is_a_document: bool,
+    plan: LookPlan | None,
 ) -> LabelledLists:
     """Leave out known documents, or forget them, complete the scores and score the candidates."""
-    documents = lists.annotations.documents
     is_known = source.is_known(lists)
-    known_documents = len({*documents[is_known]})
-    is_again = 2 * known_documents >= len({*documents})
-    if is_again:
-        counts, history = source.again()
-    else:
-        counts = source.counts
-        history = source.history
+    known_documents = len({*lists.annotations.documents[is_known]})
+    is_continued = plan is not None and plan.is_continued
+    is_again = bool(is_known.any()) and (is_continued or _is_again(lists, is_known))
+    history = source.history
+    if not history.documents and is_again:
+        # What a run or the package was calibrated on does not certify.
+        history = history.after(lists.annotations.doc_ids[is_known])
+    elif plan is not None:
+        # The plan knows which of its documents were used.
+        history = replace(history, documents=frozenset())
+    if not is_again:
         lists = lists.take(~is_known)
+    counts = source.first_counts() if is_again else source.counts
+    may_certify = each_row_is_a_document or not have_own_documents(lists)
+    share = 1.0 if may_certify else 0.0
+    if plan is not None:
+        share = plan.share
+        history = replace(history, documents=history.documents | plan.trains_only)
     lists = lists.with_whole_scores(lists.partial_scores)
     cross_encoder = CrossEncoderLogits(source.cross_encoder, lists)
     # Without logits, the first candidate of each concept is its top one.
@@ -330,7 +470,7 @@ def _labelled_lists(
         history=history,
         known_documents=known_documents,
         is_again=is_again,
-        may_certify=each_row_is_a_document or not have_own_documents(lists),
+        share=share,
     )
 
 
@@ -521,7 +661,7 @@ def calibration_summary(new: Calibrated) -> str:
     if known := facts["known_documents"]:
         how = "they are left out here, its counts of them stay"
         if facts["calibrated_again"]:
-            how = "they are fitted on again without its counts of them, and do not certify again"
+            how = "they are fitted on again without its counts of them"
         lines.append(f"{known:,} documents were used to calibrate {facts['source']}: {how}")
     if facts["source"] is None and not new.calibration.uses_cross_encoder:
         lines.append(
@@ -552,13 +692,13 @@ def _about_high(new: Calibrated) -> Iterator[str]:
         f"with {table.confidence:.0%} confidence), threshold on all documents:"
     )
     for model in new.calibration.models:
-        yield f"  {model.name}: {model.thresholds.certificate}"
+        yield f"  {model.name}: {model.thresholds.certificate or 'nothing was tested'}"
     coverage = new.metrics["figures"]["high_confidence_coverage"]
     precision = new.metrics["figures"]["high_confidence_precision"]
     if table.is_certified and coverage["value"]:
         yield (f"  cross-fitted: {percent(coverage)} of the mentions, {percent(precision)} correct")
-    if note := note_on_certificate(new.fitted["certified_by"], is_certified=table.is_certified):
-        yield note
+    if new.looked:
+        yield new.looked
 
 
 def _about_cross_encoder(fitted: dict[str, Any]) -> Iterator[str]:

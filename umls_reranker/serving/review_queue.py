@@ -23,6 +23,7 @@ from ..lists.table import ERROR, table_of_mappings
 from ..vocab.text import normalize_name
 from ..vocab.types import TypeHierarchy
 from .rows import RANKED, FormatSettings, LinesFormat, OutputFormat, RankedRows, json_line
+from .study_files import StudySettings, expected_tier_coverage, write_study
 
 RANDOM_SAMPLE = "is_random_sample"
 # Columns of a sheet about the mention, of those that any row fills: before the candidates what one
@@ -49,21 +50,29 @@ def select_for_review(
 ) -> list[Mapping[str, Any]]:
     """Select ranked rows: a random sample, then those whose top candidate has the smallest margin.
 
-    Only the random sample shows how the model performs, so only it may certify a tier. Of the
-    doubtful rows each string is selected once.
+    The sample is of whole documents; a row without ``doc_id`` is one of its own. Only it shows how
+    the model performs, so only it may certify a tier. Of the doubtful rows each string is selected
+    once.
 
     Args:
         rows: ranked rows (`statistics.read_ranked`).
         count: number of rows to select, at most.
-        random_share: share of `count` to draw at random, in [0, 1].
+        random_share: share of `count` to draw at random, in [0, 1]; at least so many rows.
         seed: seed of the random sample.
 
     Returns:
         The rows with the key ``is_random_sample``: whether the row belongs to the random sample.
     """
-    drawn = (
-        np.random.default_rng(seed).permutation(len(rows))[: round(count * random_share)].tolist()
-    )
+    rows_of_document: dict[str, list[int]] = {}
+    for number, document in enumerate(documents_of(rows)):
+        rows_of_document.setdefault(document, []).append(number)
+    numbers = np.random.default_rng(seed).permutation(len(rows_of_document))
+    names = list(rows_of_document)
+    drawn: list[int] = []
+    # As `Study.draw` orders the documents.
+    for number in numbers.tolist():
+        if len(drawn) < round(count * random_share):
+            drawn += rows_of_document[names[number]]
     strings = {normalize_name(term_of(rows[number]).text) for number in drawn}
     doubtful: list[int] = []
     # Rows without candidates are not doubtful.
@@ -78,6 +87,53 @@ def select_for_review(
         for part, is_drawn in ((drawn, True), (doubtful, False))
         for number in part
     ]
+
+
+def documents_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The document of each row; the text of one without ``doc_id``."""
+    return [id_text(row.get("doc_id")) or term_of(row).text for row in rows]
+
+
+def write_sample_study(
+    rows: Sequence[Mapping[str, Any]],
+    sheet: Path,
+    settings: StudySettings,
+    seed: int,
+    *,
+    each_row_is_a_document: bool,
+) -> str:
+    """Write the study of the random sample of `select_for_review` beside its sheet.
+
+    Args:
+        rows: all rows, which the sample was drawn from.
+        sheet: the sheet.
+        settings: what the study is for.
+        seed: that of the sample.
+        each_row_is_a_document: whether documents of one row each may certify.
+
+    Returns:
+        A line about it; "" if nothing can be certified.
+
+    Raises:
+        UserError: as for `Study.draw`.
+    """
+    documents = documents_of(rows)
+    are_terms = len({*documents}) == len(documents)
+    if are_terms and not each_row_is_a_document:
+        return ""
+    coverage = 1.0
+    if are_terms and settings.looks is None:
+        scores = np.full(len(rows), np.nan)
+        for number, row in enumerate(rows):
+            if row[RANKED]:
+                scores[number] = row[RANKED][0]["score"]
+        coverage = expected_tier_coverage(scores, settings.target_precision)
+    study, _ = settings.draw(documents, seed, coverage)
+    keys = {id_text(row.get("index_key")) for row in rows}
+    system = {}
+    if len(keys) == 1 and keys != {None}:
+        system["index"] = keys.pop()
+    return write_study(study, sheet, system, coverage)
 
 
 class ListLines(LinesFormat):

@@ -33,6 +33,8 @@ from .rrf import CODE_PREFERENCES, by_cui, filtered_lines, release_files
 
 OBO = "http://purl.obolibrary.org/obo/"
 BIOPORTAL = "http://purl.bioontology.org/ontology/"
+# Of what nobody else has a name for.
+OWN_URN = "urn:umls-reranker:"
 UMLS = "UMLS"
 # The vocabulary of an id that is no code of any.
 LOCAL = ""
@@ -152,11 +154,14 @@ SOURCE_OF_PREFIX = {system.prefix: source for source, system in SYSTEMS.items()}
 
 
 def system_of(source: str) -> CodeSystem:
-    """The system of a vocabulary; of one without an entry, as the FHIR specification names it."""
+    """The system of a vocabulary.
+
+    One without an entry has a namespace of this package, and for FHIR the specification's name.
+    """
     prefix = re.sub(r"[^\w.-]|^(?=\d)", "_", source)
     return SYSTEMS.get(source) or CodeSystem(
         prefix=prefix,
-        namespace=f"{BIOPORTAL}{prefix}/",
+        namespace=f"{OWN_URN}{prefix}:",
         fhir=f"http://www.nlm.nih.gov/research/umls/{prefix.lower()}",
     )
 
