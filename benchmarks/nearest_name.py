@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from umls_reranker.corpora.concepts_and_mentions import map_ids
+from umls_reranker.corpora.concept_ids import map_ids
 from umls_reranker.corpora.formats import read_corpus
 from umls_reranker.retrieval.lexical_index import LexicalIndex
 from umls_reranker.vocab.concepts import ConceptTable

@@ -68,7 +68,7 @@ def _parser() -> CommandParser:
 def main() -> None:
     options = _parser().parse_args()
     from umls_reranker.core.files import require_new
-    from umls_reranker.linking.dictionary_index import make_index, planned_folders
+    from umls_reranker.linking.dictionary_index import make_index, planned_stages
     from umls_reranker.pipeline.sources import named_dictionary
     from umls_reranker.retrieval.deployment import IndexSettings
     from umls_reranker.vocab.types import TypeHierarchy
@@ -103,10 +103,10 @@ def main() -> None:
             options.encoder_revision,
             {"encoder_max_length": options.encoder_max_length},
         )
-    manifests = planned_folders(dictionaries, settings, options.codes, cache)
+    stages = planned_stages(dictionaries, options.output, settings, options.codes, cache)
     if options.dry_run:
-        for name in manifests:
+        for name in stages:
             would_make(name, options.output / name)
         would_make("index folder", options.output)
         return
-    make_index(dictionaries, options.output, settings, manifests, options.codes, options.device)
+    make_index(dictionaries, options.output, settings, stages, options.codes, options.device)

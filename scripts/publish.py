@@ -55,7 +55,7 @@ def main() -> None:
         raise UserError("--repo_id is required: the Hub repo, NAMESPACE/NAME")
     from umls_reranker.hub.model_folder import local_folder
     from umls_reranker.hub.publish import publish
-    from umls_reranker.models.model_files import SIGN_IN
+    from umls_reranker.models.hub_calls import SIGN_IN
 
     repo_id = options.repo_id
     tag = options.tag or None

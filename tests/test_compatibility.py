@@ -16,7 +16,8 @@ from umls_reranker.evaluation.metrics import Outcomes, read_metrics
 from umls_reranker.hub.model_folder import SCHEMA_VERSIONS, changing
 from umls_reranker.retrieval.deployment import IndexSettings
 from umls_reranker.retrieval.lexical_index import LexicalIndex
-from umls_reranker.retrieval.name_index import MentionIndex, NameIndex
+from umls_reranker.retrieval.mention_index import MentionIndex
+from umls_reranker.retrieval.name_index import NameIndex
 from umls_reranker.serving.reranker import UMLSReranker
 from umls_reranker.serving.statistics import read_reference
 

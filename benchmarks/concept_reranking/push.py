@@ -17,7 +17,7 @@ from complete import NUMBER, is_withheld
 from huggingface_hub import CommitOperationAdd
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.models.model_files import SIGN_IN, hub_api, hub_calls, signed_in
+from umls_reranker.models.hub_calls import SIGN_IN, hub_api, hub_calls, signed_in
 
 TEXTS = ("README.md", "eval.yaml", "complete.py")
 

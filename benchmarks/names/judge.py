@@ -84,7 +84,8 @@ def main() -> None:
     table = []
     for name, scorer in scorers.items():
         correct = correct_of[name]
-        gain = documents.measure([correct - correct_of[options.base], groups["all"]], percent)
+        columns = [correct - correct_of[options.base], groups["all"]]
+        gain = documents.measure(columns, percent, is_share=False)
         points = "{value:+.1f} ({low:+.1f} to {high:+.1f})".format(**gain)
         shares = [f"{np.average(correct, weights=of):.3f}" for of in groups.values()]
         table.append([name, *shares, points, f"{correctness(scorer, pairs).mean():.2f}"])

@@ -125,7 +125,6 @@ def quality(
         ours: those that it is compared with, for the same mentions.
         before: those of the system whose candidates it ranks, of which the order counts.
     """
-    from umls_reranker.calibration.reliability import ratio
     from umls_reranker.evaluation.metrics import Documents
     from umls_reranker.evaluation.render import interval, number, percent
 
@@ -133,10 +132,7 @@ def quality(
     every = np.ones(len(test.ranks))
 
     def points_over(correct: np.ndarray) -> str:
-        # Not `ratio` itself, whose intervals at 0 and 1 are those of a share.
-        difference = documents.measure(
-            [test.correct * 1 - correct, every], lambda sums: ratio(sums)
-        )
+        difference = documents.measure([test.correct * 1 - correct, every], is_share=False)
         return f"{100 * difference['value']:+.1f} ({interval(difference, separator=' to ')})"
 
     known = test.in_dictionary

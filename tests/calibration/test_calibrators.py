@@ -126,7 +126,7 @@ def test_unfit_data_are_a_user_error(method, logits, labels, message):
 
 @pytest.mark.parametrize("method", ["platt", "beta", "isotonic"])
 def test_scores_that_rank_backwards_are_a_user_error(method):
-    with pytest.raises(UserError, match="do not rank gold concepts above other candidates"):
+    with pytest.raises(UserError, match="gold concepts"):
         CALIBRATORS[method]().fit(LabelledScores([-2.0, -1.0, 0.0, 1.0, 2.0], [1, 1, 0, 1, 0]))
 
 

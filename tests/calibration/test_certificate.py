@@ -1,4 +1,5 @@
-import importlib.util
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,12 @@ from umls_reranker.calibration.certificate import GRID, find_certificate
 from umls_reranker.calibration.looks import later_share
 from umls_reranker.calibration.precision_test import SIZE_POWERS, PrecisionTest
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "certificate.py"
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    spec = importlib.util.spec_from_file_location("certificate_benchmark", BENCHMARK)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return import_module("certificate")
 
 
 def find(p, correct, documents=None):
@@ -160,9 +158,7 @@ def test_scores_of_any_scale_are_mapped_by_other_documents():
 def test_probabilities_beyond_one_by_rounding_are_one():
     scores = [1.0000001] * 59 + [-1e-9]
     assert certify(scores, [True] * 59 + [False], range(60)).threshold == GRID[0]
-    with pytest.raises(
-        UserError, match="row 0: the score 1.001 is not a probability; pass calibrate=True"
-    ):
+    with pytest.raises(UserError, match=r"^row 0: .*1\.001"):
         certify([1.001] * 60, [True] * 60, range(60))
 
 

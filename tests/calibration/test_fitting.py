@@ -10,9 +10,10 @@ from list_fixtures import ReadsEverything, make_lists, with_types
 from sklearn.metrics import f1_score
 
 from umls_reranker.calibration.arguments import CalibrationArguments
+from umls_reranker.calibration.cross_fitting import FoldedLists, NestedFit
 from umls_reranker.calibration.features import without_inputs
 from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
-from umls_reranker.calibration.probabilities import rank
+from umls_reranker.calibration.probabilities import CalibratedModel, rank
 from umls_reranker.calibration.reliability import document_folds
 from umls_reranker.calibration.string_counts import StringCounts, counted_mentions
 from umls_reranker.core import arrays as cores_module
@@ -393,6 +394,34 @@ def test_mentions_without_types_have_no_say_in_a_model_that_never_decides_about_
     assert whole.fusion.weights == pytest.approx(part.fusion.weights)
     parameters = part.calibrator.to_dict()["parameters"]
     assert whole.calibrator.to_dict()["parameters"] == pytest.approx(parameters)
+
+
+def test_models_that_weigh_the_same_share_their_fits(monkeypatch):
+    names = []
+    fit_folds = FoldedLists.fit
+
+    def counted(self, features, score_candidates):
+        names.append(tuple(features))
+        return fit_folds(self, features, score_candidates)
+
+    monkeypatch.setattr(FoldedLists, "fit", counted)
+    models = fit(informed(), options=ALL_MODELS).calibration.models
+    assert [model.name for model in models] == ["all", "names", "names, no type"]
+    assert names == [("cross_encoder", "retrieval"), ("cross_encoder",)]
+
+
+def test_a_fit_knows_the_fits_without_one_fold_more():
+    left_out = [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2)]
+    models = {folds: CalibratedModel(name=str(folds)) for folds in left_out}
+    served = NestedFit.of(models, 3)
+    assert served.model is models[()] and [*served.without] == [0, 1, 2]
+    innermost = served.without[2].without[0]
+    assert innermost.model is models[0, 2] and not innermost.without
+    # Too little data without two of the folds.
+    del models[0, 2]
+    served = NestedFit.of(models, 3)
+    assert not served.without[0].without and not served.without[2].without
+    assert [*served.without[1].without] == [0, 2]
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")

@@ -8,15 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.corpora.concepts_and_mentions import (
-    MENTION_FEATURES,
-    RetiredCuis,
-    assign_split,
-    hold_out_synonyms,
-    map_ids,
-    with_concepts_of_mentions,
-    write_mentions,
-)
+from umls_reranker.corpora.concept_ids import RetiredCuis, map_ids, with_concepts_of_mentions
 from umls_reranker.corpora.corpus import (
     COUNTS,
     Mention,
@@ -25,6 +17,12 @@ from umls_reranker.corpora.corpus import (
     text_around,
 )
 from umls_reranker.corpora.formats import PubTator, corpus_files, read_corpus, read_documents
+from umls_reranker.corpora.mention_files import (
+    MENTION_FEATURES,
+    assign_split,
+    hold_out_synonyms,
+    write_mentions,
+)
 from umls_reranker.pipeline.stages import RunFolder
 from umls_reranker.vocab.concepts import (
     Concept,

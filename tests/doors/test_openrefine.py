@@ -61,8 +61,19 @@ def table(columns, rows):
     return text.getvalue()
 
 
-def umls_reranker(folder, *words):
-    return python("-m", "umls_reranker", *words, cwd=folder).stdout
+def umls_reranker(folder, *words, **options):
+    return python("-m", "umls_reranker", *words, cwd=folder, **options).stdout
+
+
+def calibrated(folder, answers, model):
+    """Calibrate on a sheet's answers; gives what is said.
+
+    Each has a ledger of its own: a second look at the same documents would repeat the first.
+    """
+    words = ("calibrate", "built-in-fast", "--lists", "sheet.lists.jsonl", "--answers", answers)
+    words += ("--each_row_is_a_document", "--target_precision", "0.9", "--output", model)
+    ledger = {"XDG_CACHE_HOME": str(folder / f"cache_{model}")}
+    return umls_reranker(folder, *words, env=ledger)
 
 
 @pytest.fixture(scope="module")
@@ -153,10 +164,8 @@ def test_reviewed_terms_come_back(folder, refine):
         row["gold_cui"] = ""
     filled = table([*sheet[0]], [[*row.values()] for row in sheet])
     (folder / "filled.csv").write_text(filled)
-    calibrate = ("calibrate", "built-in-fast", "--lists", "sheet.lists.jsonl")
-    calibrate += ("--each_row_is_a_document", "--target_precision", "0.9")
     said = [
-        umls_reranker(folder, *calibrate, "--answers", answers, "--output", model)
+        calibrated(folder, answers, model)
         for answers, model in (("export.csv", "by_openrefine"), ("filled.csv", "by_sheet"))
     ]
     assert said[0].replace("by_openrefine", "") == said[1].replace("by_sheet", "")

@@ -13,7 +13,7 @@ from tiny_reranker import HIERARCHY, fit_thresholds
 from umls_reranker.calibration.decisions import CandidateScores, Decisions
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.probabilities import CalibratedModel, Calibration, rank
-from umls_reranker.calibration.reliability import ece
+from umls_reranker.calibration.reliability import ece, ratio
 from umls_reranker.core.arrays import best_candidates, list_offsets
 from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation import metrics
@@ -341,6 +341,15 @@ def test_no_error_in_a_few_documents_is_no_certainty():
     assert few == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 5)), "high": 1.0, "n": 5}
     assert many["low"] == pytest.approx(0.025 ** (1 / 200))
     assert (none["low"], none["high"]) == (0.0, pytest.approx(1 - 0.025 ** (1 / 5)))
+
+
+def test_a_share_is_told_and_not_guessed_from_its_function():
+    """A difference of 0 in a few documents is a difference of 0."""
+    columns = [np.zeros(5), np.ones(5)]
+    difference = Documents.of(range(5), resamples=50).measure(columns, is_share=False)
+    assert (difference["low"], difference["high"]) == (0.0, 0.0)
+    other_ratio = Documents.of(range(5), resamples=50).measure(columns, lambda sums: ratio(sums))
+    assert other_ratio["high"] == pytest.approx(1 - 0.025 ** (1 / 5))
 
 
 def test_one_document_has_no_interval():

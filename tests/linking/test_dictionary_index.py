@@ -179,7 +179,7 @@ def test_names_are_added_unless_they_are_those_of_others(index, tmp_path, capsys
         index("names.txt", "other", "--add_names", "more.tsv")
 
 
-def test_of_a_killed_command_only_vectors_stay(index, tmp_path, monkeypatch):
+def test_a_killed_command_goes_on_with_its_vectors(index, tmp_path, monkeypatch):
     (tmp_path / "names.txt").write_text(NAMES)
     tiny_encoder(tmp_path / "encoder")
     words = ["names.txt", "made", "--device", "cpu", "--encoder"]
@@ -194,13 +194,15 @@ def test_of_a_killed_command_only_vectors_stay(index, tmp_path, monkeypatch):
                 index("names.txt", "made", "--device", "cpu", *further)
             assert (tmp_path / ".made.index").exists() == bool(further)
     assert not (tmp_path / "made").exists()
+    # As of another command.
+    (tmp_path / ".made.index" / "forms").mkdir()
     (tmp_path / ".made.index" / "forms" / "rest").touch()
     with monkeypatch.context() as patch:
         patch.setattr(BiEncoder, "encode", killed)
         # Another encoder needs other vectors.
         with pytest.raises(KeyboardInterrupt):
             index(*words, "encoder", "--encoder_pooling", "mean")
-        assert not [*tmp_path.glob(".made.index/vectors/*.npy")]
+        assert not [*tmp_path.glob(".made.index/*vectors*/*.npy")]
     with monkeypatch.context() as patch:
         patch.setattr(FormIndex, "build", killed)
         with pytest.raises(KeyboardInterrupt):

@@ -55,7 +55,7 @@ def test_scores_of_the_linker_count_with_the_key_of_its_index(finished, linker):
         warnings.simplefilter("error")
         ours = linker.reranker.rerank(text, items, kind, index_key=key)
     assert {item.model_name for item in ours} == {"all"}
-    with pytest.warns(UserWarning, match=f"no tiers: .* lists of the index {key[:12]}"):
+    with pytest.warns(UserWarning, match=key[:12]):
         copied = linker.reranker.rerank(text, items, kind)
     assert {item.model_name for item in copied} == {"names"}
     assert None not in {ours[0].tier, ours[0].accepted} and copied[0].tier is None
@@ -117,11 +117,11 @@ def test_text_around_a_mention_is_that_of_the_corpus_reader(linker):
     )
     with pytest.raises(ValueError, match="'fever' is not in its document$"):
         linker.read(["fever"], [document])
-    with pytest.raises(ValueError, match="'cold' is not in its document at character 3"):
+    with pytest.raises(ValueError, match="'cold'.* 3"):
         linker.read(["cold"], [document], [3])
     with pytest.raises(ValueError, match="1 mentions, 2 documents"):
         linker.read(["cold"], [document] * 2)
-    with pytest.raises(ValueError, match="^mention 1: the mention 'fever' is not in its document$"):
+    with pytest.raises(ValueError, match="^mention 1: .*'fever'"):
         linker.link_batch(["cold", "fever"], ["a cold", "a cold"])
 
 
@@ -247,5 +247,5 @@ def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
 
 def test_a_run_folder_that_is_missing_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="^quickstart is not a run folder: it contains no model/"):
+    with pytest.raises(UserError, match="^quickstart .*model/"):
         ConceptLinker.from_run("quickstart")

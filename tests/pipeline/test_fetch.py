@@ -17,7 +17,8 @@ from transformers import BertConfig
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.models import model_files
-from umls_reranker.models.model_files import commit_of, hub_calls, resolve_model
+from umls_reranker.models.hub_calls import hub_calls
+from umls_reranker.models.model_files import commit_of, resolve_model
 from umls_reranker.pipeline import preflight as preflight_module
 from umls_reranker.pipeline.preflight import minutes_here, preflight
 from umls_reranker.pipeline.recipe import Recipe
@@ -157,7 +158,7 @@ def test_an_error_of_our_own_is_no_refusal_of_the_hub():
 
 def test_a_model_folder_and_a_hub_id(tmp_path):
     assert resolve_model(str(tmp_path), "v1") == str(tmp_path)
-    with pytest.raises(UserError, match="model folder ./no-such-folder does not exist"):
+    with pytest.raises(UserError, match="./no-such-folder"):
         resolve_model("./no-such-folder", None)
 
 
@@ -176,7 +177,7 @@ def test_minilm_comes_from_the_package_when_its_files_are_the_hub_s(tmp_path, mo
         assert resolve_model(model_files.MINILM, revision) == str(tmp_path / "model")
     model_files._verify_minilm.cache_clear()
     (tmp_path / "model" / "tokenizer.json").write_bytes(b"[]")
-    with pytest.raises(UserError, match="tokenizer.json .*has SHA-256 .* do not use it"):
+    with pytest.raises(UserError, match="tokenizer.json .*SHA-256"):
         resolve_model(model_files.MINILM)
 
 

@@ -3,25 +3,27 @@ named.
 """
 
 import re
-from dataclasses import fields
 
 import pytest
 import yaml
 from processes import ROOT, python
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.pipeline import recipe as recipe_module
 from umls_reranker.pipeline.command import find_recipe
 from umls_reranker.pipeline.recipe import (
     KEYS,
     ONLY_OPTIONS,
     SECTIONS,
     Recipe,
+    is_on_lists,
     keys_of,
     load_recipe,
     parse_recipe,
     training_names,
     typed_training,
 )
+from umls_reranker.training.trainer_keys import REFUSED, TRAINER_KEYS
 from umls_reranker.training.training_arguments import RerankerTrainingArguments
 
 SHIPPED = sorted(ROOT.glob("recipes/*/config.yaml"))
@@ -113,10 +115,28 @@ def test_a_training_value_that_does_not_fit_is_named(write, line):
         typed_training(load_recipe(write(line)).training)
 
 
-def test_the_training_keys_are_those_of_the_trainer():
-    assert training_names() == {
-        entry.name for entry in fields(RerankerTrainingArguments) if entry.init
-    }
+def test_the_declared_training_keys_are_those_of_the_trainer():
+    assert training_names() - REFUSED.keys() == TRAINER_KEYS
+
+
+def test_a_training_key_of_another_transformers_is_known(write, monkeypatch):
+    monkeypatch.setattr(recipe_module, "TRAINER_KEYS", TRAINER_KEYS - {"weight_decay"})
+    assert load_recipe(write("weight_decay: 0.5")).training == {"weight_decay": "0.5"}
+
+
+@pytest.mark.parametrize(
+    ("line", "on_lists"),
+    [
+        ("model --lists a.jsonl --output b", True),
+        ("--lists=a.jsonl", True),
+        ("model --output", True),
+        ("quickstart --lists_of_others a", False),
+        ("quickstart --seed 3", False),
+        ("", False),
+    ],
+)
+def test_the_form_of_a_command_is_parsed(line, on_lists):
+    assert is_on_lists(line.split()) is on_lists
 
 
 @pytest.mark.parametrize("name", ONLY_OPTIONS)

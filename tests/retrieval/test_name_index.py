@@ -17,9 +17,11 @@ from trigram_encoder import (
 )
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.retrieval import name_index as faiss_module
+from umls_reranker.retrieval import faiss_indexes as faiss_module
 from umls_reranker.retrieval.concept_index import Candidates
-from umls_reranker.retrieval.name_index import NameIndex, NameVectors, search_exactly
+from umls_reranker.retrieval.faiss_indexes import search_exactly
+from umls_reranker.retrieval.name_index import NameIndex
+from umls_reranker.retrieval.name_vectors import NameVectors
 
 
 def build(tmp_path, concepts, encoder=None, **settings) -> NameIndex:

@@ -159,7 +159,7 @@ def test_a_warning_about_the_model_before_names_it(tmp_path):
     tiny_reranker_without_cross_encoder(tmp_path / "former")
     lists = write_lists(tmp_path / "own.jsonl", unordered_rows(120, 40))
     words = ("--lists", lists, "--output", tmp_path / "new")
-    with pytest.warns(UserWarning, match="the model before, .*former: missing inputs: sapbert"):
+    with pytest.warns(UserWarning, match="former: .*sapbert"):
         run_script("calibrate", tmp_path / "former", *words)
 
 
@@ -502,9 +502,7 @@ def test_a_spacy_component_ranks_the_candidates_of_another(folder, reranker, mon
     nlp.replace_pipe(
         "umls_reranker", "umls_reranker", config={"model": "my_model", "candidates": "absent"}
     )
-    with pytest.raises(
-        UserError, match=r"no component has set entity\._\.absent, the candidates to rank"
-    ):
+    with pytest.raises(UserError, match=r"entity\._\.absent"):
         nlp(text)
 
 

@@ -1,10 +1,18 @@
-"""Fusions of one set of features: on all documents, without each fold, without each two folds."""
+"""Nested cross-fitting: fits of one set of features, so that every score is by a fit that is new.
+
+    served                fitted on all documents
+      without a           scores the documents of fold a, for thresholds and certificate
+        without a and b   scores those of fold b, for the calibrator of the fit without a
+
+The calibrator of the served model is fitted on the scores of all folds by the fits without them. So
+neither a calibrator nor a threshold ever sees what weights make of documents they were fitted on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import NamedTuple, TypeAlias
 
@@ -20,7 +28,8 @@ from ..core.arrays import (
 )
 from ..core.errors import TooLittleData
 from ..lists.candidate_lists import AnnotatedLists
-from .calibrators import LabelledScores
+from .calibrators import Calibrator, LabelledScores
+from .decisions import CandidateScores
 from .features import CROSS_ENCODER, FeatureTable
 from .fusion import FeatureFusion
 from .logistic import log_sums
@@ -29,11 +38,37 @@ from .reliability import document_index
 
 # Lists that the cross-encoder scores whole, to tell what pruning changes.
 WHOLE_LISTS = 1000
-# Folds that a fit leaves out, ascending: none for the model that is served, one for the scores of
-# held-out documents, two for the utilities that such a fold's calibrator is fitted on.
+# Folds that a fit leaves out, ascending: none, one or two.
 LeftOut: TypeAlias = tuple[int, ...]
-# By the folds left out; none where there is too little data.
-Fits: TypeAlias = "dict[LeftOut, CalibratedModel]"
+# Fits a model without these folds, from where the fit on all documents ended.
+FitModel: TypeAlias = "Callable[[LeftOut, CalibratedModel], CalibratedModel]"
+
+
+class NestedFit(NamedTuple):
+    """A model without calibrator and thresholds, and those fitted without one fold more.
+
+    Attributes:
+        model: the model.
+        left_out: the folds that it was fitted without.
+        without: fold -> the fit without that fold, too; empty at the innermost level, and where
+            there is too little data for one of them.
+    """
+
+    model: CalibratedModel
+    left_out: LeftOut
+    without: Mapping[int, NestedFit]
+
+    @classmethod
+    def of(
+        cls, models: Mapping[LeftOut, CalibratedModel], folds: int, left_out: LeftOut = ()
+    ) -> NestedFit:
+        """The fit without some folds, by models for all of `folds` that could be fitted."""
+        rest = [fold for fold in range(folds) if fold not in left_out]
+        further = {fold: tuple(sorted((*left_out, fold))) for fold in rest}
+        without = {}
+        if len(rest) > 1 and models.keys() >= {*further.values()}:
+            without = {fold: cls.of(models, folds, further[fold]) for fold in rest}
+        return cls(models[left_out], left_out, without)
 
 
 class FoldScores(NamedTuple):
@@ -63,26 +98,35 @@ class FoldScores(NamedTuple):
         """Log-odds against NIL."""
         return self.model.utilities(self.table, self.logits, self.list_utilities)
 
+    def calibrated(self, calibrator: Calibrator) -> CandidateScores:
+        """The scores of the candidates by the fit with a calibrator."""
+        model = replace(self.model, calibrator=calibrator)
+        return model.scores(self.table, self.logits, self.list_utilities)
+
 
 @dataclass(frozen=True)
-class CrossFits:
-    """Calibration lists with one set of features, and fusions of these features.
+class FoldedLists:
+    """Calibration lists with features, in folds of documents: what is fitted on.
 
     Attributes:
-        lists: n lists, without inputs that no feature reads.
-        logits: (m,) logits of the candidates, NaN for those that no fit needs.
-        table: their other features.
+        lists: n lists with m candidates, without inputs that no feature reads.
+        table: the features, but the cross-encoder.
         folds: (n,) fold of each mention.
         usable: (n,) bool, mentions to fit on; other models decide about mentions without types.
-        models: the fits, without calibrator and thresholds.
     """
 
     lists: AnnotatedLists
-    logits: np.ndarray
     table: FeatureTable
     folds: np.ndarray
     usable: np.ndarray
-    models: Fits = field(default_factory=dict)
+
+    @property
+    def fold_count(self) -> int:
+        return int(self.folds.max()) + 1
+
+    def inside(self, left_out: LeftOut = ()) -> np.ndarray:
+        """The usable mentions outside some folds, (n,) bool."""
+        return self.usable & ~np.isin(self.folds, left_out)
 
     def fit(
         self, names: Sequence[str], score_candidates: Callable[[np.ndarray], np.ndarray]
@@ -99,18 +143,21 @@ class CrossFits:
         Raises:
             TooLittleData: there is too little data for the fit on all documents.
         """
-        every = range(self.folds.max() + 1)
-        sizes = (1, 2) if len(every) > 1 else ()
         left_out: list[LeftOut] = [()]
-        for size in sizes:
-            left_out += combinations(every, size)
+        if self.fold_count > 1:
+            for size in (1, 2):
+                left_out += combinations(range(self.fold_count), size)
         # Threads of matrix products next to those of the fits would mostly wait for each other.
         with threadpool_limits(1, "blas"):
-            list_fits = self._fit_list_fusions(names, left_out)
-            scored = replace(self, logits=score_candidates(self._to_score(names, list_fits)))
-            return replace(scored, models=scored._fit_fusions(names, list_fits))
+            models = self._fit_list_fusions(names, left_out)
+            logits = score_candidates(self._to_score(names, models.values()))
+            if names:
+                models = self._fit_fusions(names, models, logits)
+        return CrossFits(self, logits, NestedFit.of(models, self.fold_count))
 
-    def _fit_list_fusions(self, names: Sequence[str], left_out: Sequence[LeftOut]) -> Fits:
+    def _fit_list_fusions(
+        self, names: Sequence[str], left_out: Sequence[LeftOut]
+    ) -> dict[LeftOut, CalibratedModel]:
         """Models with a list fusion alone; without any, if it would weigh all features or none."""
         list_features = [name for name in names if name != CROSS_ENCODER]
         if len(list_features) in (0, len(names)):
@@ -125,12 +172,14 @@ class CrossFits:
 
         return _fit_each(fit, left_out)
 
-    def _fit_fusions(self, names: Sequence[str], list_fits: Fits) -> Fits:
+    def _fit_fusions(
+        self,
+        names: Sequence[str],
+        list_fits: Mapping[LeftOut, CalibratedModel],
+        logits: np.ndarray,
+    ) -> dict[LeftOut, CalibratedModel]:
         """The models with weights of all features, fitted on lists that are pruned as served."""
-        if not names:
-            return list_fits
-
-        table = self.table.plus({CROSS_ENCODER: self.logits})
+        table = self.table.plus({CROSS_ENCODER: logits})
 
         def fit(folds: LeftOut, served: CalibratedModel) -> CalibratedModel:
             inside = self.inside(folds)
@@ -141,58 +190,58 @@ class CrossFits:
 
         return _fit_each(fit, [*list_fits])
 
-    def _to_score(self, names: Sequence[str], list_fits: Fits) -> np.ndarray:
+    def _to_score(self, names: Sequence[str], models: Iterable[CalibratedModel]) -> np.ndarray:
         """The candidates that the cross-encoder scores for models without it, (m,) bool."""
         if names and CROSS_ENCODER not in names:
-            return np.zeros(len(self.logits), bool)
+            return np.zeros(len(self.lists.owner), bool)
         order = np.random.default_rng(0).permutation(len(self.lists))
         to_score: np.ndarray = (order < WHOLE_LISTS)[self.lists.owner]
-        for model in list_fits.values():
+        for model in models:
             to_score |= model.keep_candidates(self.table, model.list_utilities(self.table))
         return to_score
 
-    @property
-    def served(self) -> CalibratedModel:
-        """The fit on all documents."""
-        return self.models[()]
 
-    @property
-    def list_fusion_alone(self) -> CrossFits:
-        """The fits of the list fusion alone."""
-        return replace(
-            self,
-            models={left_out: model.list_fusion_alone for left_out, model in self.models.items()},
-        )
+@dataclass(frozen=True)
+class CrossFits:
+    """Nested fits of one set of features, and what they make of the lists that they do not know.
 
-    def inside(self, left_out: LeftOut) -> np.ndarray:
-        """The usable mentions outside some folds, (n,) bool."""
-        return self.usable & ~np.isin(self.folds, left_out)
+    Attributes:
+        data: the lists and features that they were fitted on.
+        logits: (m,) logits of the candidates, NaN for those that no fit needs.
+        served: the fit on all documents, with those without folds.
+    """
 
-    def held_out(self, left_out: LeftOut = ()) -> list[FoldScores]:
-        """The mentions of each fold outside `left_out`, each by the fit without it and those.
+    data: FoldedLists
+    logits: np.ndarray
+    served: NestedFit
 
-        If no fold can be held out, all mentions by the fit on all.
+    def held_out(self, fit: NestedFit) -> list[FoldScores]:
+        """The mentions of each fold that a fit has seen, each by the fit without that fold.
+
+        If no fold could be held out, all mentions outside `fit.left_out`, by the fit itself.
         """
-        rest = [fold for fold in range(self.folds.max() + 1) if fold not in left_out]
-        without = {fold: tuple(sorted((*left_out, fold))) for fold in rest}
-        if len(rest) < 2 or not self.models.keys() >= {*without.values()}:
-            return [self.scores_by(left_out, ~np.isin(self.folds, left_out))]
-        return [self.scores_by(without[fold], self.folds == fold) for fold in rest]
+        if not fit.without:
+            return [self.scores_by(fit, ~np.isin(self.data.folds, fit.left_out))]
+        return [
+            self.scores_by(without, self.data.folds == fold)
+            for fold, without in fit.without.items()
+        ]
 
-    def sample(self, left_out: LeftOut = ()) -> LabelledScores:
-        """Utilities outside some folds to fit a calibrator on, by fusions that have not seen them.
+    def sample(self, fit: NestedFit) -> LabelledScores:
+        """Utilities to fit the calibrator of a fit on, by fits that have not seen them.
 
         A fusion separates its own lists better than others, the more so the fewer they are.
         """
+        lists = self.data.lists
         utility = np.empty(len(self.logits))
-        for scores in self.held_out(left_out):
+        for scores in self.held_out(fit):
             utility[scores.rows] = scores.utilities
-        inside = self.inside(left_out)
-        rows = inside[self.lists.owner]
+        inside = self.data.inside(fit.left_out)
+        rows = inside[lists.owner]
         offsets = None
-        if self.served.fusion:
-            offsets = list_offsets(np.diff(self.lists.offsets)[inside])
-        return LabelledScores(utility[rows], self.lists.labels[rows], offsets)
+        if fit.model.fusion:
+            offsets = list_offsets(np.diff(lists.offsets)[inside])
+        return LabelledScores(utility[rows], lists.labels[rows], offsets)
 
     def cross_encoder_gain(self) -> tuple[float, float]:
         """By how many nats the cross-encoder lowers the mean log loss of held-out lists.
@@ -201,17 +250,18 @@ class CrossFits:
             The nats, infinite if there is too little data to hold out, and their standard error, by
             document.
         """
-        held_out = self.held_out()
-        if len(held_out) < 2:
+        if not self.served.without:
             return np.inf, 0.0
-        gains = np.zeros(len(self.lists))
-        for scores in held_out:
+        lists = self.data.lists
+        usable = self.data.usable
+        gains = np.zeros(len(lists))
+        for scores in self.held_out(self.served):
             assert scores.list_utilities is not None
-            labels = self.lists.labels[scores.rows]
+            labels = lists.labels[scores.rows]
             without = _list_losses(scores.list_utilities, labels, scores.table)
             gains[scores.mentions] = without - _list_losses(scores.utilities, labels, scores.table)
-        gains = gains[self.usable]
-        index, documents = document_index(self.lists.annotations.documents[self.usable])
+        gains = gains[usable]
+        index, documents = document_index(lists.annotations.documents[usable])
         deviations = np.bincount(index, gains - gains.mean(), documents)
         variance = (deviations**2).sum() * documents / max(documents - 1, 1)
         return float(gains.mean()), float(np.sqrt(variance) / len(index))
@@ -224,7 +274,7 @@ class CrossFits:
         scored = 0
         changed = 0
         whole_lists = 0
-        for scores in self.held_out():
+        for scores in self.held_out(self.served):
             logits = self.logits[scores.rows]
             is_whole = ~lists_with_any(np.isnan(logits), scores.table.offsets)
             whole = scores.model.utilities(scores.table, np.nan_to_num(logits), None)
@@ -238,17 +288,11 @@ class CrossFits:
             "changed_top": changed / max(1, whole_lists),
         }
 
-    def scores_by(self, left_out: LeftOut, mentions: np.ndarray) -> FoldScores:
-        """What a fit makes of some mentions, (n,) bool: the cross-encoder scores what it retains.
-
-        Raises:
-            TooLittleData: there is no fit without these folds.
-        """
-        model = self.models.get(left_out)
-        if model is None:
-            raise TooLittleData("too few documents to hold out a fold")
-        table = self.table.take(mentions)
-        rows = mentions[self.lists.owner]
+    def scores_by(self, fit: NestedFit, mentions: np.ndarray) -> FoldScores:
+        """What a fit makes of some mentions, (n,) bool; of these, logits of what it retains."""
+        model = fit.model
+        table = self.data.table.take(mentions)
+        rows = mentions[self.data.lists.owner]
         list_utilities = model.list_utilities(table)
         retained = model.keep_candidates(table, list_utilities)
         logits = np.where(retained, self.logits[rows], np.float32(np.nan))
@@ -256,10 +300,11 @@ class CrossFits:
         return FoldScores(model, mentions, rows, table, logits, list_utilities, is_legible)
 
 
-def _fit_each(
-    fit: Callable[[LeftOut, CalibratedModel], CalibratedModel], left_out: Sequence[LeftOut]
-) -> Fits:
-    """Fit on all mentions, then from that fit in parallel without each of the folds left out."""
+def _fit_each(fit: FitModel, left_out: Sequence[LeftOut]) -> dict[LeftOut, CalibratedModel]:
+    """Fit on all mentions, then from that fit in parallel without each of the folds left out.
+
+    Folds without which there is too little data are missing in what is returned.
+    """
     served = fit((), CalibratedModel())
 
     def fit_without(folds: LeftOut) -> CalibratedModel | None:
@@ -269,8 +314,11 @@ def _fit_each(
 
     some = [folds for folds in left_out if folds]
     fitted = zip(some, map_in_order(fit_without, some), strict=True)
-    bar = progress(fitted, total=len(some), desc="fitting weights", unit=" fits")
-    return {(): served, **{folds: model for folds, model in bar if model is not None}}
+    models: dict[LeftOut, CalibratedModel] = {(): served}
+    for folds, model in progress(fitted, total=len(some), desc="fitting weights", unit=" fits"):
+        if model is not None:
+            models[folds] = model
+    return models
 
 
 def _fit_as_served(

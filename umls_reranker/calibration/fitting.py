@@ -16,7 +16,7 @@ from ..core.errors import TooLittleData
 from ..lists.columns import FOUND, SUFFIX
 from ..models.cross_encoder import PairScorer, score_lists
 from .calibrators import CALIBRATORS, Calibrator, choose_calibrator
-from .cross_fitting import CrossFits, LeftOut
+from .cross_fitting import CrossFits, FoldedLists, NestedFit
 from .decisions import TIERS, CandidateScores, Decisions, fit_thresholds
 from .features import (
     ALL_INPUTS,
@@ -176,7 +176,7 @@ def fit_calibration(
     """Fit the at most four models of a calibration on candidate lists, balanced as in serving.
 
     Thresholds and certificates use probabilities of held-out documents: each fold is scored by a
-    fusion and a calibrator of the same kind fitted on the other folds (`CrossFits`). The served
+    fusion and a calibrator of the same kind fitted on the other folds (`cross_fitting`). The served
     model is fitted on all documents. Each fallback model is fitted in the same way, on the lists
     without the inputs that it does not read, with a calibrator of the same kind. Each has one
     certificate: the best of several would guarantee more than holds. Documents that an earlier
@@ -225,8 +225,9 @@ def fit_calibration(
         share=options.share,
         always_missing=always_missing(lists, cross_encoder.reads),
     )
-    of_cross_encoder = _about_cross_encoder(data)
-    fitted = _fit(data, has_fallbacks=options.has_fallbacks)
+    fits = data.cross_fits()
+    of_cross_encoder = _about_cross_encoder(data, fits)
+    fitted = _fit(data, fits, has_fallbacks=options.has_fallbacks)
     facts = {
         "split": "calibration",
         "mentions": len(lists),
@@ -252,11 +253,10 @@ def _features(lists: AnnotatedLists, settings: CalibrationArguments) -> Sequence
     return names
 
 
-def _about_cross_encoder(data: CalibrationData) -> dict[str, Any]:
+def _about_cross_encoder(data: CalibrationData, fits: CrossFits) -> dict[str, Any]:
     """What the cross-encoder gains, and what pruning costs; {} if it is not weighed with others."""
     if CROSS_ENCODER not in data.names or len(data.names) == 1:
         return {}
-    fits = data.cross_fits()
     nats, error = fits.cross_encoder_gain()
     gain: dict[str, Any] = {"nats_gained": None, "standard_error": None}
     if np.isfinite(nats):
@@ -264,15 +264,21 @@ def _about_cross_encoder(data: CalibrationData) -> dict[str, Any]:
     return {"cross_encoder": gain, "pruning": fits.pruning_cost()}
 
 
-def _fit(data: CalibrationData, *, has_fallbacks: bool) -> Fitted:
-    """Fit calibrators and thresholds of the models, and decide about the lists."""
+def _fit(data: CalibrationData, fits: CrossFits, *, has_fallbacks: bool) -> Fitted:
+    """Fit calibrators and thresholds of the models, and decide about the lists.
+
+    Args:
+        data: the lists.
+        fits: fits of all features.
+        has_fallbacks: whether to fit more than the model of all inputs.
+    """
     lists = data.lists
-    fits = data.cross_fits()
-    documents = lists.annotations.documents[lists.owner[fits.inside(())[lists.owner]]]
+    is_used = fits.data.inside()[lists.owner]
+    documents = lists.annotations.documents[lists.owner[is_used]]
     method, losses = choose_calibrator(
-        data.settings.calibrator, fits.sample(), documents, data.seed
+        data.settings.calibrator, fits.sample(fits.served), documents, data.seed
     )
-    models = _fit_models(data, method, has_fallbacks=has_fallbacks)
+    models = _fit_models(data, fits, method, has_fallbacks=has_fallbacks)
     calibration = replace(
         data.unfitted,
         models=[fitted.model for fitted in models],
@@ -311,19 +317,24 @@ class _FittedModel(NamedTuple):
     is_held_out: bool
 
 
-def _fit_models(data: CalibrationData, method: str, *, has_fallbacks: bool) -> list[_FittedModel]:
+def _fit_models(
+    data: CalibrationData, fits: CrossFits, method: str, *, has_fallbacks: bool
+) -> list[_FittedModel]:
     """Fit the model of all inputs, then the fallback models that serve further mentions."""
     reads = data.cross_encoder.reads
     inputs = missing_by_model(data.names, reads) if has_fallbacks else {ALL_INPUTS: ()}
     models: list[_FittedModel] = []
+    # Models that weigh the same share the fits.
+    fits_of = {data.weighed_without(()): fits}
     for name, missing in progress(inputs.items(), desc="fitting models", unit=" models"):
         # A model that does not read these inputs also serves mentions without them.
         if any({*missing}.isdisjoint(fitted.model.reads(reads)) for fitted in models):
             continue
         try:
-            fits = data.cross_fits(missing)
-            model = replace(fits.served, name=name, missing=data.all_missing(missing))
-            models.append(_fit_model(model, fits, data, method))
+            weighed = data.weighed_without(missing)
+            if weighed not in fits_of:
+                fits_of[weighed] = data.cross_fits(missing)
+            models.append(_fit_model(name, missing, fits_of[weighed], data, method))
         except TooLittleData:
             # The inputs left carry no information, so mentions with only these are never high tier.
             if not models:
@@ -332,34 +343,32 @@ def _fit_models(data: CalibrationData, method: str, *, has_fallbacks: bool) -> l
 
 
 def _fit_model(
-    model: CalibratedModel, fits: CrossFits, data: CalibrationData, method: str
+    name: str, missing: Sequence[str], fits: CrossFits, data: CalibrationData, method: str
 ) -> _FittedModel:
     """Fit the calibrator and the thresholds of a model; each fold is scored by a fit on the others.
 
     Args:
-        model: the model with its weights.
-        fits: fits of these weights.
+        name: name of the model.
+        missing: the inputs that it does not read.
+        fits: fits of its weights.
         data: settings, and what the certificate rests on.
         method: name of the calibrator.
     """
-    lists = fits.lists
-    calibrators = _calibrators(fits, method, [()])
-    model = replace(model, calibrator=calibrators[0])
-    folds = fits.held_out()
+    missing = data.all_missing(missing)
+    lists = without_inputs(data.lists, missing)
+    served = fits.served
+    calibrators = _calibrators(fits, method, [served])
+    model = replace(served.model, name=name, missing=missing, calibrator=calibrators[0])
+    folds = fits.held_out(served)
     is_held_out = False
-    if len(folds) > 1:
+    if served.without:
         with suppress(TooLittleData):
-            calibrators = _calibrators(fits, method, [(fold,) for fold in range(len(folds))])
+            calibrators = _calibrators(fits, method, [*served.without.values()])
             is_held_out = True
     if not is_held_out:
-        folds = [fits.scores_by((), np.ones(len(lists), bool))]
+        folds = [fits.scores_by(served, np.ones(len(lists), bool))]
     parts = [
-        (
-            fold.rows,
-            replace(fold.model, calibrator=calibrator).scores(
-                fold.table, fold.logits, fold.list_utilities
-            ),
-        )
+        (fold.rows, fold.calibrated(calibrator))
         for fold, calibrator in zip(folds, calibrators, strict=True)
     ]
     scores = CandidateScores.joined(parts, len(lists.owner))
@@ -378,14 +387,14 @@ def _fit_model(
     return _FittedModel(replace(model, thresholds=thresholds), scores, is_held_out)
 
 
-def _calibrators(fits: CrossFits, method: str, left_out: Sequence[LeftOut]) -> list[Calibrator]:
-    """Calibrators fitted without some folds, each by one thread as in `CrossFits.fit`."""
+def _calibrators(fits: CrossFits, method: str, of_fits: Sequence[NestedFit]) -> list[Calibrator]:
+    """The calibrators of some fits, each by one thread as in `FoldedLists.fit`."""
 
-    def fit(folds: LeftOut) -> Calibrator:
-        return CALIBRATORS[method]().fit(fits.sample(folds))
+    def fit(one: NestedFit) -> Calibrator:
+        return CALIBRATORS[method]().fit(fits.sample(one))
 
     with threadpool_limits(1, "blas"):
-        return list(map_in_order(fit, left_out))
+        return list(map_in_order(fit, of_fits))
 
 
 def _has_all_inputs(
@@ -421,8 +430,6 @@ class CalibrationData:
         for_certificate: (n,) bool, mentions that count for the certificates.
         share: as in `FitOptions`.
         always_missing: inputs of the cross-encoder that no list has.
-        known: fusions by their features, the cross-encoder's inputs and concepts; models share
-            them.
     """
 
     lists: AnnotatedLists
@@ -436,11 +443,22 @@ class CalibrationData:
     for_certificate: np.ndarray
     share: float
     always_missing: tuple[str, ...]
-    known: dict[tuple, CrossFits] = field(default_factory=dict)
 
     def all_missing(self, missing: Sequence[str]) -> tuple[str, ...]:
         """Inputs that a model without some inputs was fitted without."""
         return tuple(dict.fromkeys((*self.always_missing, *missing)))
+
+    def weighed_without(self, missing: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        """All that fits without some inputs depend on.
+
+        Returns:
+            The features that are left; inputs that the cross-encoder reads and lacks; and the id,
+            if it is missing: without ids, other candidates count as one concept.
+        """
+        missing = self.all_missing(missing)
+        unread = tuple(name for name in self.cross_encoder.reads if name in missing)
+        missing_id = tuple(name for name in missing if name == "cui")
+        return tuple(self._names_without(missing)), unread, missing_id
 
     def cross_fits(self, missing: Sequence[str] = ()) -> CrossFits:
         """Fits of the features that are left without some inputs.
@@ -450,24 +468,6 @@ class CalibrationData:
         """
         missing = self.all_missing(missing)
         lists = without_inputs(self.lists, missing)
-        key = self._key(missing)
-        if key not in self.known:
-            self.known[key] = self._fit(lists, missing)
-        return replace(self.known[key], lists=lists)
-
-    def _names_without(self, missing: Sequence[str]) -> list[str]:
-        """The features that are left without some inputs; no `STAND_INS` next to a score."""
-        names = [name for name in self.names if {*missing}.isdisjoint(inputs_of([name]))]
-        has_score = any(key.endswith(SUFFIX) for key in inputs_of(names))
-        return [name for name in names if not (has_score and name in STAND_INS)]
-
-    def _key(self, missing: Sequence[str]) -> tuple:
-        """What fits depend on. Without CUIs other candidates count as one concept."""
-        read = tuple(name for name in self.cross_encoder.reads if name in missing)
-        return tuple(self._names_without(missing)), read, "cui" in missing
-
-    def _fit(self, lists: AnnotatedLists, missing: Sequence[str]) -> CrossFits:
-        """Cross fits on the lists without some inputs."""
         names = self._names_without(missing)
         if self.names and not names:
             raise TooLittleData(f"no features are left without {', '.join(missing)}")
@@ -478,9 +478,14 @@ class CalibrationData:
             columns |= feature_table(lists, self.unfitted.counts, name_features).candidates
         table = FeatureTable.of(lists, columns, self.table.lists)
         usable = _usable_mentions(lists, table, names)
-        logits = np.full(len(lists.owner), np.nan, np.float32)
-        fits = CrossFits(lists, logits, table, self.folds, usable)
-        return fits.fit(names, partial(self.cross_encoder, missing))
+        folded = FoldedLists(lists, table, self.folds, usable)
+        return folded.fit(names, partial(self.cross_encoder, missing))
+
+    def _names_without(self, missing: Sequence[str]) -> list[str]:
+        """The features that are left without some inputs; no `STAND_INS` next to a score."""
+        names = [name for name in self.names if {*missing}.isdisjoint(inputs_of([name]))]
+        has_score = any(key.endswith(SUFFIX) for key in inputs_of(names))
+        return [name for name in names if not (has_score and name in STAND_INS)]
 
     def score_ranges(self) -> dict[str, ScoreRange]:
         """The range of each score of the lists that is weighed."""

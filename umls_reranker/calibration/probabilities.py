@@ -15,7 +15,7 @@ against NIL come from the other features.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -89,11 +89,6 @@ class CalibratedModel:
     def features(self) -> list[str]:
         """The features that it weighs; none if the cross-encoder alone decides."""
         return list(self.fusion.weights) if self.fusion else []
-
-    @property
-    def list_fusion_alone(self) -> CalibratedModel:
-        """The model that decides if the cross-encoder is left out: its list fusion."""
-        return replace(self, fusion=self.list_fusion, list_fusion=None)
 
     def reads(self, cross_encoder_inputs: Sequence[str] = ()) -> list[str]:
         """Inputs that it was fitted with and that a mention must have.

@@ -92,7 +92,8 @@ class Study:
             seed: seed of the order.
             looks: number of documents of one look with the whole error probability; None: a plan of
                 four looks.
-            tier_coverage: as for `looks.planned_looks`.
+            tier_coverage: expected share of the documents that have any answer in the tier, by a
+                model that has seen none of their labels.
 
         Returns:
             The study, with the looks that the pool has enough documents for, and the ids of all its

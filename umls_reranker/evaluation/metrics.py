@@ -258,29 +258,46 @@ class Documents:
         return replace(self, index=index, count=count)
 
     def measure(
-        self, columns: Sequence[np.ndarray], statistic: Callable[[np.ndarray], np.ndarray] = ratio
+        self,
+        columns: Sequence[np.ndarray],
+        statistic: Callable[[np.ndarray], np.ndarray] = ratio,
+        *,
+        is_share: bool = True,
     ) -> Measure:
         """`interval` of a statistic of the sums of k columns (n,); and ``n``, the last sum."""
         sums = document_sums(self.index, self.count, columns)
-        return self.interval(sums, statistic) | {"n": int(columns[-1].sum())}
+        figure = self.interval(sums, statistic, is_share=is_share)
+        return figure | {"n": int(columns[-1].sum())}
 
     def calibration(self, p: np.ndarray, labels: np.ndarray) -> dict[str, Measure]:
         """The `calibration_report` of probabilities (n,) and labels (n,)."""
         return calibration_report(p, labels, self.index, resamples=self.resamples, seed=self.seed)
 
-    def interval(self, sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Measure:
+    def interval(
+        self,
+        sums: np.ndarray,
+        statistic: Callable[[np.ndarray], np.ndarray],
+        *,
+        is_share: bool,
+    ) -> Measure:
         """A statistic of sums (documents, k) as ``{"value", "low", "high"}``, 95 % by document.
 
         Resamples of one document, or of documents that are correct or incorrect throughout, do not
         vary. One document has no interval. A share of 1 or 0 over n documents reaches to what n
         equal documents exclude: ``0.025 ** (1 / n)``.
+
+        Args:
+            sums: sums of k columns by document.
+            statistic: makes the figure from sums (..., k).
+            is_share: whether the figure is a share of the mentions that the second column counts;
+                a difference of 0 has an interval of 0.
         """
         with np.errstate(divide="ignore", invalid="ignore"):
             value = float(statistic(sums.sum(axis=0)))
         if len(sums) < 2:
             return {"value": value, "low": np.nan, "high": np.nan}
         low, high = bootstrap_sums(sums, statistic, resamples=self.resamples, seed=self.seed)
-        if statistic is ratio and low == high and value in (0.0, 1.0):
+        if is_share and low == high and value in (0.0, 1.0):
             excluded = 0.025 ** (1.0 / np.count_nonzero(sums[:, 1]))
             low = excluded if value else 0.0
             high = 1.0 if value else 1.0 - excluded
@@ -308,6 +325,7 @@ class Figure:
         higher_is_better: whether a higher value is better.
         margin: how much worse a version may be and count as as good, as a share of the margin for
             accuracy; 0: it is not compared between versions.
+        is_share: whether it is a share (`Documents.interval`).
     """
 
     name: str
@@ -319,6 +337,7 @@ class Figure:
     in_slices: bool = False
     higher_is_better: bool = True
     margin: float = 0.0
+    is_share: bool = True
 
 
 KNOWN = "with gold in the dictionary"
@@ -361,6 +380,7 @@ FIGURES = [
         KNOWN,
         sums_to_f1,
         margin=1.0,
+        is_share=False,
     ),
     # Where the dictionary lacks the gold concept, no answer is correct; the service should abstain.
     Figure(
@@ -486,7 +506,9 @@ def measure_figures(
     figures = {}
     for figure in (declared for declared in FIGURES if declared.in_slices or not in_slices):
         figures[figure.name] = {
-            **documents.measure(figure.columns(outcomes), figure.statistic),
+            **documents.measure(
+                figure.columns(outcomes), figure.statistic, is_share=figure.is_share
+            ),
             "population": f"mentions {figure.population}".rstrip(),
         }
     return figures

@@ -329,7 +329,9 @@ def _raw_figures(
     for p in (raw, calibrated):
         bins = equal_width(p, BINS)
         gaps.append(document_sums(of_pairs.index, of_pairs.count, [p - labels], bins, BINS)[:, 0])
-    figures["ece_reduction"] = of_pairs.interval(np.concatenate(gaps, axis=1), _ece_reduction)
+    figures["ece_reduction"] = of_pairs.interval(
+        np.concatenate(gaps, axis=1), _ece_reduction, is_share=False
+    )
     return _over_pairs(figures, lists)
 
 
@@ -377,14 +379,17 @@ def at_same_coverage(outcomes: Outcomes, system: System, documents: Documents) -
     surest[np.argsort(-outcomes.score_or_0, kind="stable")[: system.accepted.sum()]] = True
     right = (system.ranks == 0) & system.accepted
     columns = [surest & outcomes.correct, surest, right, system.accepted]
-    difference = documents.measure(
-        columns, lambda sums: ratio(sums[..., :2]) - ratio(sums[..., 2:])
-    )
+    difference = documents.measure(columns, _difference_of_ratios, is_share=False)
     return difference | {
         "model": float(outcomes.correct[surest].mean()),
         "system": float(right[system.accepted].mean()),
         "coverage": float(system.accepted.mean()),
     }
+
+
+def _difference_of_ratios(sums: np.ndarray) -> np.ndarray:
+    """The difference of two ratios, of sums (..., 4)."""
+    return ratio(sums[..., :2]) - ratio(sums[..., 2:])
 
 
 def compare_systems(
@@ -448,8 +453,7 @@ def _system_figures(
         figures["acc@1_strict"] = documents.measure([correct & ~composite, every])
     if first_correct is not None:
         columns = [correct.astype(np.int64) - first_correct, every]
-        # Not `ratio` itself, which is treated as a share: no difference has an interval of 0.
-        figures["gain"] = documents.measure(columns, lambda sums: ratio(sums))
+        figures["gain"] = documents.measure(columns, is_share=False)
     if system.accepted is not None:
         answered = system.accepted
         figures |= {

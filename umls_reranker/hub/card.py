@@ -39,7 +39,7 @@ from ..evaluation.render import (
     title_of,
 )
 from ..models.arguments import BUILT_IN, BUILT_IN_FOLDERS, ENCODER
-from ..models.model_files import HUB_DATASET
+from ..models.hub_calls import HUB_DATASET
 from ..models.pairs import PairTemplate
 from .model_folder import (
     CALIBRATOR,

@@ -495,7 +495,7 @@ def snapshot(
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import RevisionNotFoundError
 
-    from ..models.model_files import hub_api, hub_calls
+    from ..models.hub_calls import hub_api, hub_calls
 
     hub |= {"library_name": "umls_reranker", "library_version": __version__}
     hub["allow_patterns"] = [str(PurePosixPath(subfolder, name)) for name in files]

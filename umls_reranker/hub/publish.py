@@ -13,7 +13,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 
 from ..core.errors import UserError
 from ..core.files import portable_locator
-from ..models.model_files import SIGN_IN, hub_api, hub_calls, signed_in
+from ..models.hub_calls import SIGN_IN, hub_api, hub_calls, signed_in
 from .card import EVAL_RESULTS, folder_card, with_former
 from .model_folder import (
     CARD,

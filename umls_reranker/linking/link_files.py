@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..corpora.concepts_and_mentions import find_ids
+from ..corpora.concept_ids import find_ids
 from ..lists.answers import Answer, Answers, refuse_ids
 from ..lists.columns import CUI_LESS, gold_parts, id_text
 from ..lists.labels import GOLD_KEYS, OWN_DOCUMENTS, gold_ids, with_document

@@ -7,16 +7,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..core.arrays import started_processes
-from ..core.files import file_sha256, json_sha256
+from ..core.files import file_sha256
+from ..core.stage import Stage
 from ..lists.columns import trainable
+from ..retrieval.build import build_indexes, save_settings
 from ..retrieval.deployment import IndexSettings
 from ..retrieval.retriever import load_retriever
-from ..retrieval.retrievers import RETRIEVERS, IndexSources, index_folders, needs_encoder
+from ..retrieval.retrievers import needs_encoder
 from ..vocab.concepts import ConceptTable
 from .recipe import Recipe
 from .stages import (
     RunFolder,
-    Stage,
     planned_stages,
     should_run,
     stage_table,
@@ -36,19 +37,19 @@ def build_index(recipe: Recipe) -> None:
         return
     state: Any = None
     if needs_encoder(recipe.index.retrievers) or started_processes() > 1:
-        from ..core.devices import goes_on_alone, sharing_processes
+        from ..core.devices import sharing_processes
 
         state = sharing_processes(recipe.run.device)
+    settings = index_settings(recipe, run)
     # One process owns the run folder and does everything that is not distributed.
     with run.locked(owner=state is None or state.is_main_process):
-        if "vectors" in due:
-            make_vectors(recipe, run, due["vectors"], state)
-        if state is not None and not goes_on_alone(state):
+        goes_on = build_indexes(
+            run.path, settings, due, recipe.run.device, state, overwrite=recipe.run.overwrite
+        )
+        if not goes_on:
             return
-        for name, stage in due.items():
-            if name not in ("vectors", "lists"):
-                make_index(recipe, run, stage)
-        write_settings(recipe, run)
+        of_encoder = ["encoder"] if settings.has_encoder else []
+        save_settings(settings, run.path, ["concepts", *of_encoder])
         if "lists" in due:
             make_lists(recipe, run, due["lists"])
 
@@ -69,42 +70,9 @@ def index_settings(recipe: Recipe, run: RunFolder) -> IndexSettings:
     return settings
 
 
-def write_settings(recipe: Recipe, run: RunFolder) -> None:
-    """Write index.json of finished indexes."""
-    settings = index_settings(recipe, run)
-    indexes = index_folders(settings.retrievers)
-    names = ["concepts", *indexes]
-    if settings.has_encoder:
-        names.append("encoder")
-    settings.folders = {name: run.key_of(name, "build_index") for name in names}
-    # Identity of the encoder and indexes, which decide the retrievers' scores.
-    settings.index_key = json_sha256({name: settings.folders[name] for name in indexes})
-    settings.save(run.path)
-
-
-def make_vectors(recipe: Recipe, run: RunFolder, stage: Stage, state: Any) -> None:
-    """Embed all distinct names; the processes of a launch, a `PartialState`, share the work."""
-    from ..retrieval.name_index import encode_names
-
-    with stage.writing(recipe.run.overwrite, owner=state.is_main_process) as (folder, summary):
-        vectors = encode_names(
-            run.path, folder, index_settings(recipe, run), recipe.run.device, state
-        )
-        summary |= {"strings": len(vectors), "dimension": vectors.dimension}
-
-
-def make_index(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
-    """Build the index of the retriever that owns the stage's folder."""
-    by_folder = {retriever.folder: retriever for retriever in RETRIEVERS.values()}
-    sources = IndexSources(run.path, index_settings(recipe, run), recipe.run.device)
-    with stage.writing() as (folder, summary):
-        summary |= by_folder[stage.name].build(sources, folder)
-    print(f"{stage.name}: " + ", ".join(f"{name} {value:,}" for name, value in summary.items()))
-
-
 def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     """Retrieve the candidates of the mentions of all splits."""
-    from ..corpora.concepts_and_mentions import SPLITS
+    from ..corpora.mention_files import SPLITS
     from ..retrieval.retriever import drawn_rows, write_lists
 
     concepts = ConceptTable.load(run.path / "concepts")

@@ -18,6 +18,7 @@ from ..calibration.string_counts import StringCounts, counted_mentions
 from ..core.errors import UserError
 from ..core.files import portable_locator, read_json, require_new, write_json, written
 from ..core.keys import USUAL_MARGIN
+from ..core.stage import Stage, read_manifest
 from ..evaluation.comparison import (
     FAIL,
     check_targets,
@@ -62,7 +63,7 @@ from ..serving.study_files import study_beside
 from ..vocab.concepts import ConceptTable
 from .command import MISSED_TARGET, run_script, would_make
 from .recipe import Recipe, keys_of, parse_recipe, pick
-from .stages import RunFolder, Stage, read_manifest, tell_other_settings
+from .stages import RunFolder, tell_other_settings
 
 REPLAYED_MENTIONS = 200
 REPLAYED_SINGLY = 20

@@ -30,7 +30,7 @@ from ..core.files import CHUNK_BYTES, open_binary
 from ..models.arguments import RUN_ENCODER
 from ..models.model_files import resolve_model
 from ..models.pretrained import keep_layers, load_pretrained, loading, require_readable
-from ..retrieval.name_index import new_index, training_size
+from ..retrieval.faiss_indexes import new_index, training_size
 from ..retrieval.retrievers import needs_encoder
 from ..training.encoder_training import BATCH_SIZE
 from ..training.losses import LOSSES

@@ -6,15 +6,13 @@ The command line overrides it, and unknown keys are refused by name.
 from __future__ import annotations
 
 import argparse
-import ast
 import difflib
-import importlib.util
 import json
 import sys
 import types
 import typing
 from collections import ChainMap
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from itertools import chain
 from pathlib import Path
@@ -33,7 +31,7 @@ from ..models.arguments import RUN_ENCODER, ModelArguments
 from ..retrieval.arguments import EncoderArguments, IndexArguments, MiningArguments
 from ..retrieval.retrievers import RETRIEVERS
 from ..serving.arguments import ServingArguments
-from ..training.refused_keys import REFUSED
+from ..training.trainer_keys import REFUSED, TRAINER_KEYS
 from .command import (
     DICTIONARY_HELP,
     EACH_ROW_IS_A_DOCUMENT,
@@ -508,10 +506,11 @@ def require_known(names: Iterable[str], keys: Collection[str], place: str, prefi
     for name in others:
         if name in REFUSED:
             raise UserError(f"{place}{prefix}{name} cannot be set: {REFUSED[name]}")
-    known = sorted(training_names() - REFUSED.keys()) if others else []
-    for name in others:
         if name == FORMER_KEY:
             raise UserError(f"{place}{prefix + name} is gone; write {prefix}model {RUN_ENCODER}")
+    undeclared = [name for name in others if name not in TRAINER_KEYS]
+    known = sorted(training_names() - REFUSED.keys()) if undeclared else []
+    for name in undeclared:
         if name not in known:
             near = difflib.get_close_matches(name, [*keys, *known], n=1, cutoff=0.5)
             advice = f"; did you mean {near[0]!r}?" if near else ""
@@ -519,27 +518,10 @@ def require_known(names: Iterable[str], keys: Collection[str], place: str, prefi
 
 
 def training_names() -> frozenset[str]:
-    """Names of the training keys, read from sources: to import the classes takes seconds."""
-    library = importlib.util.find_spec("transformers")
-    assert library is not None and library.origin is not None
-    package = Path(__file__).resolve().parents[1]
-    sources = {
-        "TrainingArguments": Path(library.origin).with_name("training_args.py"),
-        "RerankerTrainingArguments": package / "training" / "training_arguments.py",
-    }
-    names: set[str] = set()
-    for name, path in sources.items():
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef) and node.name == name:
-                names.update(_field_names(node))
-    return frozenset(names)
+    """Names of the training keys of the installed transformers, whose import takes seconds."""
+    from ..training.training_arguments import RerankerTrainingArguments
 
-
-def _field_names(node: ast.ClassDef) -> Iterator[str]:
-    """The names of the fields of a dataclass."""
-    for entry in node.body:
-        if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name):
-            yield entry.target.id
+    return frozenset(entry.name for entry in fields(RerankerTrainingArguments) if entry.init)
 
 
 def recipe_first(argv: Iterable[str]) -> list[str]:
@@ -651,9 +633,17 @@ def parse_form(parser: CommandParser, sections: Collection[str]) -> argparse.Nam
     return parse_recipe(f"{description}\n{parser.format_help()}", sections)
 
 
-def is_on_lists() -> bool:
-    """Whether the command line is that of `lists_parser`."""
-    return any(word.split("=")[0] in ("--lists", "--output") for word in sys.argv[1:])
+def is_on_lists(words: Sequence[str] | None = None) -> bool:
+    """Whether a command line is that of `lists_parser`.
+
+    Args:
+        words: the command line; None: that of the process.
+    """
+    form = CommandParser("", add_help=False, argument_default=argparse.SUPPRESS)
+    form.add_argument("--lists", nargs="*")
+    form.add_argument("--output", nargs="?")
+    options, _ = form.parse_known_args(words)
+    return bool(vars(options))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

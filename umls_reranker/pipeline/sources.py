@@ -31,24 +31,18 @@ from ..core.files import (
     write_json,
     written,
 )
+from ..core.stage import Stage
 from ..core.version import __version__
 from ..corpora.arguments import ConceptArguments, MentionArguments
-from ..corpora.concepts_and_mentions import (
-    ConceptSource,
-    RetiredCuis,
-    assign_split,
-    hold_out_synonyms,
-    known_mentions,
-    map_ids,
-    read_concepts,
-    reading_table,
-    with_concepts_of_mentions,
-    write_mentions,
-)
+from ..corpora.concept_ids import RetiredCuis, map_ids, with_concepts_of_mentions
 from ..corpora.corpus import Mention, name_files
+from ..corpora.dictionaries import ConceptSource, read_concepts
 from ..corpora.formats import corpus_files, read_corpus, read_documents, reader_of
+from ..corpora.mention_files import assign_split, hold_out_synonyms, known_mentions, write_mentions
+from ..corpora.reading_report import reading_table
 from ..linking.dictionary_index import Dictionary
-from ..models.model_files import HUB_DATASET, hub_calls, package_folder, require_sha256
+from ..models.hub_calls import HUB_DATASET, hub_calls
+from ..models.model_files import package_folder, require_sha256
 from ..vocab.concepts import (
     ConceptTable,
     concept_table,
@@ -61,7 +55,6 @@ from .recipe import Recipe
 from .stages import (
     MENTION_FILES,
     RunFolder,
-    Stage,
     held_out_shares,
     planned_stages,
     should_run,

@@ -1,53 +1,25 @@
-"""The stages of a run: a table of what each reads, and the folder that each owns.
-
-A stage writes into a hidden folder next to its own, which is renamed when it is complete. So a
-killed run never leaves incomplete output under a finished name, and a failed stage leaves the
-former output untouched.
-
-Its key is a SHA-256 over all that decides the output: the values of its recipe keys, the keys of
-the stages and the hashes of the files that it reads, and its version. A finished folder with this
-key is up to date. The key is also in the name of the hidden folder, so what a killed run left there
-was made for the same output, and is gone on with.
-"""
+"""The stages of a run: a table of what each reads, and the folder of the run."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 import os
-import shutil
 import sys
-import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
-from ..core.files import (
-    FORMER,
-    file_sha256,
-    hold,
-    json_sha256,
-    naming_full_disk,
-    read_json,
-    replace_folder,
-    restore_folder,
-    write_json,
-)
+from ..core.files import FORMER, file_sha256, hold, restore_folder
 from ..core.keys import RunArguments
-from ..core.version import __version__
+from ..core.stage import STAGE_MANIFEST, Stage, StageInputs, read_manifest
 from ..corpora.arguments import MentionArguments
 from ..models.model_files import model_identity
-from ..retrieval.retrievers import (
-    Dense,
-    chosen_retrievers,
-    index_folders,
-    require_ordering,
-)
+from ..retrieval.build import ENCODER_KEYS, index_table
+from ..retrieval.retrievers import Dense, index_folders, require_ordering
 from .recipe import FORMER_KEY, SECTIONS, Recipe, keys_of
 
 if TYPE_CHECKING:
@@ -55,21 +27,11 @@ if TYPE_CHECKING:
 
     from ..lists.candidate_lists import AnnotatedLists
 
-STAGE_MANIFEST = "manifest.json"
-# Whose versions a manifest records.
-LIBRARIES = ("accelerate", "datasets", "faiss-cpu", "scikit-learn", "torch", "transformers")
 DOCUMENT_LISTS = ("train_documents", "dev_documents", "test_documents")
 # Files count by content, not by path.
 PATHS = ("umls_dir", "obo", "names", "add_names", "corpus", *DOCUMENT_LISTS)
 # Input files, by name, that only the mentions are read from.
 MENTION_FILES = ("MRCUI", "corpus", *DOCUMENT_LISTS)
-ENCODER_KEYS = (
-    "encoder",
-    "encoder_revision",
-    "encoder_pooling",
-    "encoder_max_length",
-    "encoder_dtype",
-)
 # Training keys that say how a result is computed, stored or logged; all others decide it.
 NEUTRAL = {
     "per_device_train_batch_size",
@@ -87,27 +49,6 @@ NEUTRAL = {
     "disable_tqdm",
     "ddp_timeout",
 }
-
-
-@dataclass(frozen=True)
-class StageInputs:
-    """All that decides the output of a stage.
-
-    Attributes:
-        command: the command that makes it.
-        keys: keys of the recipe that it reads.
-        needs: stages that it reads; those that the recipe does not have are left out.
-        version: raised when the code makes another output of the same values.
-        resumes: whether a killed run leaves something to go on from.
-        values: further values, by name.
-    """
-
-    command: str
-    keys: Iterable[str] = ()
-    needs: tuple[str, ...] = ()
-    version: int = 1
-    resumes: bool = False
-    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 def stage_table(recipe: Recipe) -> dict[str, StageInputs]:
@@ -210,20 +151,7 @@ def index_stages(recipe: Recipe) -> dict[str, StageInputs]:
             version=2,
             resumes=True,
         )
-    chosen = chosen_retrievers(index.retrievers)
-    if any("vectors" in retriever.inputs for retriever in chosen):
-        table["vectors"] = StageInputs(
-            "build_index", ENCODER_KEYS, ("concepts", "encoder"), version=2, resumes=True
-        )
-    for retriever in chosen:
-        if retriever.folder is not None:
-            retriever_keys = [*retriever.keys]
-            # It embeds names by itself.
-            if "encoder" in retriever.inputs and "vectors" not in retriever.inputs:
-                retriever_keys += ENCODER_KEYS
-            table[retriever.folder] = StageInputs(
-                "build_index", retriever_keys, retriever.inputs, values=retriever.values
-            )
+    table |= index_table(index.retrievers)
     table["lists"] = StageInputs(
         "build_index",
         ("candidates_per_mention", "retrievers", "index_parameters", "max_train_mentions", "seed"),
@@ -268,12 +196,11 @@ def make_stage(
             is_of_mentions = file.split()[0] in MENTION_FILES
             if reads_all or is_of_mentions == (name == "mentions"):
                 inputs[file] = sha256
-    settings = stage_settings(stage, recipe)
-    return Stage(run.path / name, settings, inputs, stage.version, stage.resumes)
+    return stage.stage(run.path / name, settings_of(stage, recipe), inputs)
 
 
-def stage_settings(stage: StageInputs, recipe: Recipe) -> dict[str, Any]:
-    """The values that decide the output of a stage; models count by content, not by path."""
+def settings_of(stage: StageInputs, recipe: Recipe) -> dict[str, Any]:
+    """The values that a stage reads of a recipe; models count by content, not by path."""
     keys = {*stage.keys} - {*PATHS}
     settings = {key: value for key, value in recipe.to_dict().items() if key in keys}
     if "model" in settings:
@@ -283,7 +210,7 @@ def stage_settings(stage: StageInputs, recipe: Recipe) -> dict[str, Any]:
         settings[key] = model_identity(settings[key], cache)
     if "teacher" in settings:
         settings["teacher"] = [model_identity(model, cache) for model in settings["teacher"]]
-    return {**settings, **stage.values}
+    return settings
 
 
 def planned_stages(
@@ -356,139 +283,7 @@ def made_otherwise(
         if need in table:
             finished = run.key_of(need, table[need].command) if run.has(need) else None
             inputs = inputs | {need: finished or former.get(need, "")}
-    return Stage(folder, stage_settings(stage, recipe), inputs, stage.version).outdated(folder)
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished stage.
-
-    Raises:
-        UserError: it is missing, or was changed or cut short.
-    """
-    path = folder / STAGE_MANIFEST
-    content = read_json(path)
-    kinds = {"key": str, "settings": dict, "inputs": dict, "summary": dict}
-    values = content if isinstance(content, dict) else {}
-    if not all(isinstance(values.get(key), kind) for key, kind in kinds.items()):
-        raise UserError(f"{path} is not as the stage wrote it; rebuild {folder} with --overwrite")
-    return content
-
-
-class Stage:
-    """One step of a run and the folder it owns.
-
-    Args:
-        folder: folder of the finished output, e.g. ``runs/quickstart/index``.
-        settings: the values that decide the output; must be JSON-able.
-        inputs: name -> key or hash of every input of the stage.
-        version: version of the code.
-        resumes: whether a killed run leaves something to go on from.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        settings: Mapping[str, Any],
-        inputs: Mapping[str, str],
-        version: int = 1,
-        resumes: bool = False,
-    ) -> None:
-        self.folder = folder
-        self.name = folder.name
-        self.resumes = resumes
-        self.content: dict[str, Any] = {
-            "stage": self.name,
-            "version": version,
-            "settings": {**settings},
-            "inputs": {**inputs},
-        }
-        self.key = json_sha256(self.content)
-
-    @property
-    def partial(self) -> Path:
-        """The hidden folder with incomplete output."""
-        return self.folder.with_name(f".{self.name}.{self.key[:12]}.partial")
-
-    def partials(self) -> list[Path]:
-        """The hidden folders of this stage that there are, those of other settings, too."""
-        return [*self.folder.parent.glob(f".{self.name}.*.partial")]
-
-    def is_done(self) -> bool:
-        """Whether the finished folder has this key."""
-        return self.outdated(self.folder) == ""
-
-    def outdated(self, folder: Path) -> str | None:
-        """Names of values and inputs that differ from those of a folder; None: it has no manifest.
-
-        Empty if the folder has this key.
-        """
-        if not (folder / STAGE_MANIFEST).is_file():
-            return None
-        former = read_manifest(folder)
-        if former["key"] == self.key:
-            return ""
-        before = former["settings"] | former["inputs"]
-        after = json.loads(json.dumps(self.content["settings"] | self.content["inputs"]))
-        changed = [name for name in before | after if before.get(name) != after.get(name)]
-        return ", ".join(changed) or "version"
-
-    @contextmanager
-    def writing(
-        self, overwrite: bool = False, *, owner: bool = True
-    ) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Yield a folder to write and a dict for the summary; on success, it becomes the output.
-
-        Args:
-            overwrite: drop what a killed run left.
-            owner: False in all processes of a launch but one. All write into the same folder; the
-                owner creates it, turns it into the output, and provides the summary.
-        """
-        if not owner:
-            yield self.partial, {}
-            return
-        if overwrite or not self.resumes:
-            shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True, exist_ok=True)
-        manifest = self.partial / STAGE_MANIFEST
-        summary: dict[str, Any] = {}
-        started = time.time()
-        try:
-            with naming_full_disk(self.partial):
-                if self.resumes and not manifest.is_file():
-                    # Says of what a killed run left what it was for.
-                    write_json(manifest, self._manifest(summary), default=_plain)
-                yield self.partial, summary
-                write_json(manifest, self._manifest(summary), default=_plain)
-        except BaseException:
-            if not self.resumes or {*os.listdir(self.partial)} <= {STAGE_MANIFEST}:
-                shutil.rmtree(self.partial, ignore_errors=True)
-            raise
-        replace_folder(self.partial, self.folder)
-        # Those of other settings.
-        for rest in self.partials():
-            shutil.rmtree(rest, ignore_errors=True)
-        entry = {"stage": self.name, "seconds": round(time.time() - started, 1)}
-        with (self.folder.parent / "stages.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(entry) + "\n")
-
-    def _manifest(self, summary: dict[str, Any]) -> dict[str, Any]:
-        versions: dict[str, str | None] = dict.fromkeys(LIBRARIES)
-        for name in LIBRARIES:
-            with suppress(importlib.metadata.PackageNotFoundError):
-                versions[name] = importlib.metadata.version(name)
-        versions["umls_reranker"] = __version__
-        return {
-            "schema_version": 2,
-            **self.content,
-            "key": self.key,
-            "versions": versions,
-            "summary": summary,
-        }
-
-
-def _plain(value: Any) -> Any:
-    """A NumPy number as a Python number, anything else as text."""
-    return value.item() if getattr(value, "size", None) == 1 else str(value)
+    return stage.stage(folder, settings_of(stage, recipe), inputs).outdated(folder)
 
 
 def should_run(stage: Stage, run: RunArguments) -> bool:

@@ -15,6 +15,7 @@ from ..core.arrays import open_arrow
 from ..core.devices import sharing_processes
 from ..core.errors import UserError
 from ..core.files import fingerprint_path, require_new, write_json
+from ..core.stage import Stage
 from ..lists.read import read_rows
 from ..models.cross_encoder import PairScorer
 from ..models.pairs import TEMPLATE_FILE, PairTemplate
@@ -29,7 +30,7 @@ from ..vocab.concepts import ConceptTable
 from ..vocab.rrf import RelationTable
 from .command import would_make
 from .recipe import Recipe, pick, typed_training
-from .stages import RunFolder, Stage
+from .stages import RunFolder
 
 
 def make_encoder(recipe: Recipe, run: RunFolder, stage: Stage) -> None:

@@ -28,6 +28,7 @@ from ..core.files import (
     write_json,
     written,
 )
+from ..core.stage import STAGE_MANIFEST
 from ..models.model_files import commit_of, content_files, resolve_model
 from ..vocab.rrf import RELATIONS_FILE
 from .arguments import ENCODER_FOLDER, IndexArguments
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 INDEX_FILE = "index.json"
 SCHEMA_VERSION = 1
-# In each of its folders; its "key" says what the folder was made of.
-MANIFEST_FILE = "manifest.json"
 # Files of concepts that only training reads.
 TRAINING_FILES = (RELATIONS_FILE, "read_report.json")
 MAKE_AGAIN = "make the index again (umls-reranker index, or build_index --overwrite)"
@@ -103,7 +102,7 @@ class IndexSettings(IndexArguments):
                 "umls-reranker index DICTIONARY NAMES OUTPUT"
             )
         for name, key in settings.folders.items():
-            manifest = folder / name / MANIFEST_FILE
+            manifest = folder / name / STAGE_MANIFEST
             if not manifest.is_file():
                 raise UserError(
                     f"{folder} has no {name}/; give a folder written by umls-reranker "
@@ -150,7 +149,7 @@ class IndexSettings(IndexArguments):
                 "sha256": file_sha256(file),
             }
             for file in self.own_files(folder)
-            if file.name != MANIFEST_FILE
+            if file.name != STAGE_MANIFEST
         }
         write_json(folder / INDEX_FILE, {"schema_version": SCHEMA_VERSION} | asdict(self))
 

@@ -16,9 +16,6 @@ import numpy as np
 import pyarrow as pa
 from scipy.sparse import csr_array, vstack
 
-# The sum of one column into sums that are there already; no public function of SciPy does it.
-from scipy.sparse._sparsetools import csc_matvec
-
 from ..core.arrays import (
     arrow_writer,
     distinct_numbers,
@@ -338,9 +335,8 @@ def _sum_lists(lists: csr_array, queries: csr_array, query: int, sums: np.ndarra
     sums[:] = 0
     for entry in range(*queries.indptr[query : query + 2]):
         trigram = queries.indices[entry]
-        ends = lists.indptr[trigram : trigram + 2]
-        weight = queries.data[entry : entry + 1]
-        csc_matvec(len(sums), 1, ends, lists.indices, lists.data, weight, sums)
+        strings = slice(*lists.indptr[trigram : trigram + 2])
+        np.add.at(sums, lists.indices[strings], queries.data[entry] * lists.data[strings])
 
 
 def _largest(sums: np.ndarray, width: int, least: float) -> tuple[np.ndarray, np.ndarray]:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from .concept_index import ConceptIndex
     from .deployment import IndexSettings
     from .lexical_index import LexicalIndex
-    from .name_index import MentionIndex, NameIndex
+    from .mention_index import MentionIndex
+    from .name_index import NameIndex
 
 # What an index can be built from.
 INDEX_INPUTS = ("concepts", "mentions", "encoder", "vectors")
@@ -232,7 +233,8 @@ class Dense(IndexRetriever):
 
     @classmethod
     def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
-        from .name_index import NameIndex, NameVectors
+        from .name_index import NameIndex
+        from .name_vectors import NameVectors
 
         vectors = NameVectors(sources.folder / "vectors")
         parameters = sources.settings.index_parameters or ""
@@ -328,14 +330,14 @@ class NearestMentions(IndexRetriever):
 
     @classmethod
     def build(cls, sources: IndexSources, path: Path) -> dict[str, int]:
-        from .name_index import MentionIndex
+        from .mention_index import MentionIndex
 
         index = MentionIndex.build(sources.known_mentions, sources.concepts, sources.encoder, path)
         return {"mentions": len(index)}
 
     @classmethod
     def load(cls, sources: IndexSources, path: Path) -> NearestMentions:
-        from .name_index import MentionIndex
+        from .mention_index import MentionIndex
 
         return cls(MentionIndex.load(path))
 

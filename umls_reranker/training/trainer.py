@@ -41,7 +41,7 @@ from .pair_dataset import (
     values_of_pairs,
     weight_scale,
 )
-from .refused_keys import REFUSED
+from .trainer_keys import REFUSED
 from .training_arguments import RerankerTrainingArguments
 
 if TYPE_CHECKING:

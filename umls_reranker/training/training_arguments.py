@@ -12,7 +12,7 @@ from ..core.devices import resolve_device, resolve_dtype
 from ..core.errors import UserError
 from ..core.keys import recipe_key
 from .losses import LOSSES
-from .refused_keys import REFUSED
+from .trainer_keys import REFUSED
 
 METRICS = ("roc_auc", "f1", "acc@1", "log_loss", "list_loss")
 
