@@ -230,6 +230,9 @@ def write_candidates(options: argparse.Namespace) -> int:
     from ..linking.linker import ConceptLinker
 
     sample, output = _sampled(options)
+    settings = FormatSettings(
+        ConceptCodes.load(options.index), top=options.top, for_spreadsheet=options.for_spreadsheet
+    )
     job = CandidatesJob(
         options.input,
         output,
@@ -238,12 +241,12 @@ def write_candidates(options: argparse.Namespace) -> int:
         study=study_settings(options),
         overwrite=options.overwrite,
         sheets=usagi_sheets(options),
-        format_settings=FormatSettings(top=options.top, for_spreadsheet=options.for_spreadsheet),
+        format_settings=settings,
         each_row_is_a_document=options.each_row_is_a_document,
     )
     # A model is calibrated on these lists.
-    settings = {"device": options.device or "auto", "verify": True}
-    return run_job(job, ConceptLinker, settings, BUILT_IN, options.index)
+    opening = {"device": options.device or "auto", "verify": True}
+    return run_job(job, ConceptLinker, opening, BUILT_IN, options.index)
 
 
 def _sampled(options: argparse.Namespace) -> tuple[Sample | None, Path]:

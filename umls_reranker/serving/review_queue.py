@@ -3,10 +3,8 @@
 import csv
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from itertools import islice
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,7 @@ from ..lists.columns import GOLD_KEYS, gold_parts, id_text
 from ..lists.labels import with_document
 from ..lists.table import ERROR, table_of_mappings
 from ..vocab.text import normalize_name
-from ..vocab.types import TypeHierarchy
+from .apart import about_candidates, shown_name
 from .rows import RANKED, FormatSettings, LinesFormat, OutputFormat, RankedRows, json_line
 from .study_files import StudySettings, expected_tier_coverage, write_study
 
@@ -39,10 +37,8 @@ TO_IDENTIFY = (
 )
 # The ending of the mentions beside a sheet of rows without lists, such as those of `link`.
 MENTIONS = ".mentions.jsonl"
-LONGEST_DEFINITION = 100
 # Number of candidates in a line, if nobody says.
 SHEET_TOP = 5
-_hierarchy = cache(TypeHierarchy.built_in)
 
 
 def select_for_review(
@@ -202,7 +198,7 @@ class ReviewSheet(OutputFormat):
             sheet.writeheader()
             for row, items in self._lines(parts):
                 line = _about_mention(row) | {ANSWER: _gold_cell(row)}
-                line |= _about_candidates(items, self.settings.top or SHEET_TOP)
+                line |= _about_candidates(items, self.settings.top or SHEET_TOP, self.settings)
                 sheet.writerow({key: self.cell(value) for key, value in line.items()})
 
     def _lines(
@@ -307,18 +303,21 @@ def _about_mention(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _about_candidates(items: Iterable[Any], top: int) -> dict[str, Any]:
+def _about_candidates(
+    items: Iterable[Any], top: int, settings: FormatSettings
+) -> dict[str, str | None]:
     """The cells of the first concepts of a list."""
     concepts: dict[Any, Mapping[str, Any]] = {}
     for item in items:
         candidate = {"name": item} if isinstance(item, str) else item
         concepts.setdefault(concept_id(candidate) or candidate.get("name"), candidate)
-    cells = {}
-    for rank, candidate in enumerate(islice(concepts.values(), top), start=1):
-        name = candidate.get("preferred_name") or candidate.get("name")
-        cells[f"name_{rank}"] = name
+    shown = [*islice(concepts.values(), top)]
+    texts = about_candidates(shown, settings.concepts, settings.codes)
+    cells: dict[str, str | None] = {}
+    for rank, (candidate, text) in enumerate(zip(shown, texts, strict=True), start=1):
+        cells[f"name_{rank}"] = shown_name(candidate)
         cells[f"id_{rank}"] = concept_id(candidate)
-        cells[f"about_{rank}"] = "; ".join(_apart(candidate, name))
+        cells[f"about_{rank}"] = text
     return cells
 
 
@@ -329,15 +328,3 @@ def _gold_cell(row: Mapping[str, Any]) -> str | None:
     if len(parts) > 1:
         return json.dumps(gold)
     return "|".join(parts[0]) if parts else None
-
-
-def _apart(candidate: Mapping[str, Any], name: str | None) -> Iterator[str]:
-    """What tells a candidate from another with the same name."""
-    if candidate.get("name") not in (name, None):
-        yield str(candidate["name"])
-    types = candidate.get("semantic_types") or ()
-    if isinstance(types, str):
-        types = [types]
-    yield from _hierarchy().names(types)
-    if definition := candidate.get("definition"):
-        yield shorten(definition, LONGEST_DEFINITION, placeholder=" ...")
