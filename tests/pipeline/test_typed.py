@@ -47,10 +47,10 @@ def command(tmp_path, monkeypatch, capsys):
 def test_search_prints_what_tells_concepts_of_one_name_apart(command):
     code, (header, *lines) = command("search", "made", "cold", "--top", "2")
     assert code == 0
-    assert header.split() == ["id", "name", "types", "about"]
+    assert header.split() == ["id", "name", "about"]
     assert sorted(line.split(maxsplit=2) for line in lines) == [
-        ["X:1", "cold", "common cold [nose]"],
-        ["X:2", "cold", "low temperature"],
+        ["X:1", "cold", "also common cold [nose]"],
+        ["X:2", "cold", "also low temperature"],
     ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +10,6 @@ import numpy as np
 if TYPE_CHECKING:
     from ..vocab.concepts import ConceptTable
     from .linker import ConceptLinker
-
-LONGEST_DESCRIPTION = 200
 
 
 def concept_with_id(concepts: ConceptTable, text: str) -> list[Mapping[str, Any]]:
@@ -34,19 +31,6 @@ def concept_with_id(concepts: ConceptTable, text: str) -> list[Mapping[str, Any]
     ]
 
 
-def description(item: Mapping[str, Any]) -> str:
-    """What tells a candidate of an index from others of its preferred name; "" if nothing does.
-
-    The name that was found may be another than the preferred one, and tells why it was found.
-    """
-    parts = []
-    if item["name"] != item["preferred_name"]:
-        parts.append(item["name"])
-    if item["definition"]:
-        parts.append(item["definition"])
-    return shorten("; ".join(parts), LONGEST_DESCRIPTION)
-
-
 def search_concepts(linker: ConceptLinker, text: str, top: int) -> list[Mapping[str, Any]]:
     """Concepts whose names are like a text, as retrieved; first the one with this id.
 
@@ -56,15 +40,14 @@ def search_concepts(linker: ConceptLinker, text: str, top: int) -> list[Mapping[
         top: number of concepts at most.
 
     Returns:
-        Candidates with ``cui``, ``preferred_name``, ``definition``, ``semantic_types`` and
-        ``name``: the name that was found, or if that is the preferred one, another of the concept.
+        Candidates with ``cui``, ``name``, ``preferred_name``, ``definition`` and
+        ``semantic_types``.
 
     Raises:
         ValueError: the text is blank or too long.
     """
     (retrieved,) = linker.candidates(linker.read([text])).to_pylist()
-    found = with_id_first(linker.concepts, text, retrieved)[:top]
-    return [{**item, "name": _other_name(linker.concepts, item)} for item in found]
+    return with_id_first(linker.concepts, text, retrieved)[:top]
 
 
 def with_id_first(
@@ -75,11 +58,3 @@ def with_id_first(
     ids = {item["cui"] for item in found}
     found += [item for item in retrieved if item["cui"] not in ids]
     return found
-
-
-def _other_name(concepts: ConceptTable, item: Mapping[str, Any]) -> str:
-    """The name of a candidate, or another where it is the preferred one, if there is another."""
-    if item["name"] != item["preferred_name"]:
-        return item["name"]
-    preferred, *others = concepts.names(int(concepts.rows([item["cui"]])[0]))
-    return others[0] if others else preferred

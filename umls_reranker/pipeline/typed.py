@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import UserError, printable
 from ..models.arguments import BUILT_IN_FAST
+from ..vocab.codes import ConceptCodes
 
 if TYPE_CHECKING:
     from ..linking.linker import ConceptLinker
@@ -21,7 +22,8 @@ WIDEST = 10_000
 def search_index(options: argparse.Namespace) -> int:
     """Print the concepts of an index that words find; the exit code is 1 if there is none."""
     from ..linking.linker import ConceptLinker
-    from ..linking.search import description, search_concepts
+    from ..linking.search import search_concepts
+    from ..serving.apart import about_candidates
 
     linker = ConceptLinker.from_pretrained(BUILT_IN_FAST, options.index)
     try:
@@ -31,17 +33,11 @@ def search_index(options: argparse.Namespace) -> int:
     if not found:
         print(NOTHING_FOUND)
         return 1
-    type_name = linker.concepts.hierarchy.name
+    about = about_candidates(found, linker.concepts, ConceptCodes.load(options.index))
     rows = [
-        (
-            item["cui"],
-            item["preferred_name"],
-            "; ".join(map(type_name, item["semantic_types"])),
-            description(item),
-        )
-        for item in found
+        (item["cui"], item["preferred_name"], text) for item, text in zip(found, about, strict=True)
     ]
-    print_columns(("id", "name", "types", "about"), rows)
+    print_columns(("id", "name", "about"), rows)
     return 0
 
 

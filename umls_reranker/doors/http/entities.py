@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from html import escape
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.compute as pc
 
-from ...linking.search import description
 from ...vocab.codes import ConceptCodes, code_of, system_of
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Of names that people read.
 MOST_NAMES = 30
+LONGEST_DESCRIPTION = 200
 CODE = "code:"
 PAGE = (
     '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
@@ -75,9 +76,14 @@ class Entities:
             "name": item["preferred_name"],
             "type": list(map(self.type_of, item["semantic_types"])),
         }
-        about = description(item)
-        if about:
-            concept["description"] = about
+        # The name that was found may be another, and tells why.
+        parts = []
+        if item["name"] != item["preferred_name"]:
+            parts.append(item["name"])
+        if item["definition"]:
+            parts.append(item["definition"])
+        if parts:
+            concept["description"] = shorten("; ".join(parts), LONGEST_DESCRIPTION)
         return concept
 
     def texts(self, cui: str, column: str) -> list[str]:
