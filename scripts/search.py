@@ -4,9 +4,9 @@
     umls-reranker search INDEX C0027051
 
 Prints id, preferred name, and what tells concepts apart: the name that was found, semantic types,
-the beginning of the definition; of two that are alike, another name or a code. The concept with this id comes first, then those whose names are
-nearest, as the retrievers of the index find them. For the answer of a model:
-umls-reranker link INDEX - - reads the text of a mention a line.
+the beginning of the definition; of two that are alike, another name or a code. The concept with
+this id comes first, then those whose names are nearest, as the retrievers of the index find them.
+For the answer of a model: umls-reranker link INDEX - - reads the text of a mention a line.
 """
 
 from pathlib import Path
