@@ -70,9 +70,9 @@ def main() -> None:
         "then half: after a change of index, features, settings or target",
     )
     given = parse_form(parser, ("run", "calibration"))
-    from umls_reranker.pipeline.model import calibrate_on_lists, calibrate_run
+    from umls_reranker.pipeline.model import calibrate_file, calibrate_run
 
     if isinstance(given, Recipe):
         calibrate_run(given)
     else:
-        calibrate_on_lists(given)
+        calibrate_file(given)

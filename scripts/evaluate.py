@@ -20,9 +20,9 @@ from umls_reranker.pipeline.recipe import Recipe, lists_parser, parse_form
 def main() -> None:
     parser = lists_parser(__doc__, (), help="folder or Hub id of a reranker")
     given = parse_form(parser, ("run", "evaluation"))
-    from umls_reranker.pipeline.model import evaluate_on_lists, evaluate_run
+    from umls_reranker.pipeline.model import evaluate_file, evaluate_run
 
     if isinstance(given, Recipe):
         evaluate_run(given)
     else:
-        evaluate_on_lists(given)
+        evaluate_file(given)

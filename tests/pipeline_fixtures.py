@@ -69,7 +69,8 @@ PRELOADED = [
     "umls_reranker.pipeline.sources",
     "umls_reranker.retrieval.deployment",
     "umls_reranker.retrieval.mining",
-    "umls_reranker.serving.on_lists",
+    "umls_reranker.serving.calibrate",
+    "umls_reranker.serving.evaluate",
     "umls_reranker.training.dev_metrics",
     "umls_reranker.training.trainer",
 ]

@@ -24,7 +24,7 @@ from ..evaluation.comparison import (
     check_targets,
     format_table,
     parse_targets,
-    verdict,
+    verdict_on_targets,
 )
 from ..evaluation.metrics import read_metrics
 from ..hub.card import folder_card
@@ -41,22 +41,19 @@ from ..models.arguments import RUN_ENCODER
 from ..models.cross_encoder import PairScorer
 from ..models.pairs import PairTemplate
 from ..retrieval.deployment import IndexSettings
-from ..serving.list_description import describe_lists
-from ..serving.look_plan import LookOptions
-from ..serving.model_source import ModelSource
-from ..serving.on_lists import (
-    PAGE,
+from ..serving.calibrate import (
     CalibrateOptions,
     calibrate_lists,
     calibration_summary,
-    evaluate_lists,
-    evaluation_summary,
     lists_of_look,
     note_look,
     save_calibrated,
-    save_report,
     write_calibrated,
 )
+from ..serving.evaluate import PAGE, evaluate_lists, evaluation_summary, save_report
+from ..serving.list_description import describe_lists
+from ..serving.look_plan import LookOptions
+from ..serving.model_source import ModelSource
 from ..serving.reranker import UMLSReranker
 from ..serving.statistics import Histogram, reference_content
 from ..serving.study_files import study_beside
@@ -120,7 +117,7 @@ def calibrate_run(recipe: Recipe) -> None:
         print(calibration_summary(new))
 
 
-def calibrate_on_lists(options: argparse.Namespace) -> None:
+def calibrate_file(options: argparse.Namespace) -> None:
     """Calibrate on user-provided lists, by the options of `recipe.lists_parser`."""
     methods = ("auto", *(name for name, kind in CALIBRATORS.items() if kind.fits_lists))
     if options.calibrator not in methods:
@@ -192,7 +189,7 @@ def make_report(recipe: Recipe, run: RunFolder, stage: Stage, reranker: UMLSRera
     """Evaluate the model on the test split and write the report."""
     mentions = run.splits("mentions")
     lists = run.lists("test")
-    known = [
+    counted = [
         row[:2]
         # Those that the model counts.
         for split in ("train", "dev", "calibration")
@@ -200,7 +197,7 @@ def make_report(recipe: Recipe, run: RunFolder, stage: Stage, reranker: UMLSRera
     ]
     with stage.writing() as (folder, summary):
         metrics, outcomes = evaluate_lists(
-            reranker, lists, "test", known=known, seed=recipe.run.seed
+            reranker, lists, "test", counted=counted, seed=recipe.run.seed
         )
         # They may be published with the model.
         outcomes = replace(outcomes, entity=np.full(len(outcomes), None))
@@ -229,7 +226,7 @@ def complete_model_folder(run: RunFolder) -> None:
         (new / CARD).write_text(card, encoding="utf-8")
 
 
-def evaluate_on_lists(options: argparse.Namespace) -> None:
+def evaluate_file(options: argparse.Namespace) -> None:
     """Evaluate a model on user-provided lists, by the options of `recipe.lists_parser`."""
     require_new(options.output, makes_folders=True)
     reranker = UMLSReranker.from_pretrained(
@@ -309,7 +306,7 @@ def validate(
                 "comparison": comparison and asdict(comparison),
             },
         )
-    print(f"{format_table(checks)}\n\n{verdict(checks)}")
+    print(f"{format_table(checks)}\n\n{verdict_on_targets(checks)}")
     if comparison:
         print(f"\n{comparison.text(str(against))}")
     if any(check["result"] == FAIL for check in checks):

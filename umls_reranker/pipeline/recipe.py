@@ -569,7 +569,7 @@ def typed_training(training: Mapping[str, str | list[str]]) -> dict[str, Any]:
     return values
 
 
-def load_served(model: str) -> Recipe:
+def load_serving_recipe(model: str) -> Recipe:
     """The recipe that names a served model, or the defaults with `model` as the one.
 
     Raises:

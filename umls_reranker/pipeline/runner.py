@@ -16,7 +16,7 @@ from ..core.arrays import SECONDS_BETWEEN_LINES
 from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.keys import recipe_key
-from ..evaluation.comparison import verdict
+from ..evaluation.comparison import verdict_on_targets
 from ..evaluation.metrics import read_metrics
 from ..evaluation.render import systems_text
 from ..hub.model_folder import METRICS
@@ -115,7 +115,7 @@ def show_results(folder: Path) -> None:
     checks = read_json(folder / "checklist.json")["checks"]
     print(
         f"\n{systems_text(metrics['figures'])}\n\n{metrics['verdict']}\n"
-        f"targets: {verdict(checks)}\n"
+        f"targets: {verdict_on_targets(checks)}\n"
         f"model: {folder / 'model'}; report: {folder / 'report'}"
     )
 

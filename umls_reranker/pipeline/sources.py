@@ -40,7 +40,7 @@ from ..corpora.dictionaries import ConceptSource, read_concepts
 from ..corpora.formats import corpus_files, read_corpus, read_documents, reader_of
 from ..corpora.mention_files import assign_split, hold_out_synonyms, known_mentions, write_mentions
 from ..corpora.reading_report import reading_table
-from ..linking.dictionary_index import Dictionary
+from ..linking.dictionary_index import DictionarySource
 from ..models.hub_calls import HUB_DATASET, hub_calls
 from ..models.model_files import package_folder, require_sha256
 from ..vocab.concepts import (
@@ -327,7 +327,7 @@ def fingerprints(files: Files, cache: Path, printed: bool) -> dict[str, str]:
     return known
 
 
-def named_dictionary(name: str, reading: Mapping[str, Any], cache: Path) -> Dictionary:
+def named_dictionary(name: str, reading: Mapping[str, Any], cache: Path) -> DictionarySource:
     """A dictionary by its path or URL: a folder, an OBO file, or else a file of names.
 
     Args:
@@ -348,7 +348,7 @@ def named_dictionary(name: str, reading: Mapping[str, Any], cache: Path) -> Dict
         source = {"concept_source": "obo", "obo": [name]}
     settings = ConceptArguments(**source, **reading)
     files = dictionary_files(settings, cache, ("MRCUI", "MRREL"), ("MRCONSO",))
-    return Dictionary(name, settings, files, fingerprints(files, cache, printed=True))
+    return DictionarySource(name, settings, files, fingerprints(files, cache, printed=True))
 
 
 def listed_documents(mentions: MentionArguments, files: Files, seed: int) -> dict[str, str]:
