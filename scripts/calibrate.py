@@ -25,7 +25,8 @@ beside a sheet are found there; lists without a study have one look at all their
 from pathlib import Path
 
 from umls_reranker.pipeline.command import number_in
-from umls_reranker.pipeline.recipe import Recipe, lists_parser, parse_form
+from umls_reranker.pipeline.options import lists_parser, parse_form
+from umls_reranker.pipeline.recipe import Recipe
 
 
 def main() -> None:

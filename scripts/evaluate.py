@@ -14,7 +14,8 @@ them, for comparison. The command compares the model with the original order of 
 intervals, and writes the same report to a new folder.
 """
 
-from umls_reranker.pipeline.recipe import Recipe, lists_parser, parse_form
+from umls_reranker.pipeline.options import lists_parser, parse_form
+from umls_reranker.pipeline.recipe import Recipe
 
 
 def main() -> None:

@@ -66,7 +66,7 @@ PRELOADED = [
     "transformers.models.bert.tokenization_bert",
     "umls_reranker.evaluation.report",
     "umls_reranker.evaluation.render",
-    "umls_reranker.pipeline.sources",
+    "umls_reranker.pipeline.data",
     "umls_reranker.retrieval.deployment",
     "umls_reranker.retrieval.mining",
     "umls_reranker.serving.calibrate",

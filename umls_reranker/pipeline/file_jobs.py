@@ -21,7 +21,8 @@ from ..serving.rows import FormatSettings
 from ..serving.study_files import Sample, StudySettings
 from ..vocab.codes import ConceptCodes
 from .command import CommandParser, number_in
-from .recipe import KEYS, Recipe, add_options, load_serving_recipe
+from .options import add_options, load_serving_recipe
+from .recipe import KEYS, Recipe
 
 CODES_HELP = (
     "vocabularies (SAB), such as SNOMEDCT_US ICD10CM RXNORM MSH: adds the codes of each answer's "

@@ -33,10 +33,7 @@ from ..hub.versions import compare_versions
 from ..linking.mentions import read_answers
 from ..lists.answers import Answers
 from ..lists.candidate_lists import AnnotatedLists
-from ..lists.labels import (
-    read_labelled_lists,
-    with_joined_documents,
-)
+from ..lists.labels import read_labelled_lists, with_joined_documents
 from ..models.arguments import RUN_ENCODER
 from ..models.cross_encoder import PairScorer
 from ..models.pairs import PairTemplate
@@ -59,7 +56,8 @@ from ..serving.statistics import Histogram, reference_content
 from ..serving.study_files import study_beside
 from ..vocab.concepts import ConceptTable
 from .command import MISSED_TARGET, run_script, would_make
-from .recipe import Recipe, keys_of, parse_recipe, pick
+from .options import parse_recipe
+from .recipe import Recipe, keys_of, pick
 from .stages import RunFolder, tell_other_settings
 
 REPLAYED_MENTIONS = 200

@@ -21,7 +21,7 @@ from ..serving.statistics import (
     read_reference,
     tops_of_rows,
 )
-from .recipe import load_serving_recipe
+from .options import load_serving_recipe
 
 
 def monitor(

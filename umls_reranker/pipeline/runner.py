@@ -20,8 +20,9 @@ from ..evaluation.comparison import verdict_on_targets
 from ..evaluation.metrics import read_metrics
 from ..evaluation.render import systems_text
 from ..hub.model_folder import METRICS
-from .command import MISSED_TARGET, shipped_configs
+from .command import MISSED_TARGET
 from .recipe import Recipe
+from .shipped import shipped_configs
 from .stages import planned_stages, should_run, stage_table
 
 PREFLIGHT = "umls_reranker.pipeline.preflight"

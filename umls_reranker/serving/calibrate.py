@@ -24,12 +24,7 @@ from ..calibration.features import (
     is_missing,
     refuse_feature_names,
 )
-from ..calibration.fitting import (
-    CrossEncoderLogits,
-    FitOptions,
-    Fitted,
-    fit_calibration,
-)
+from ..calibration.fitting import CrossEncoderLogits, FitOptions, Fitted, fit_calibration
 from ..calibration.ledger import Ledger
 from ..calibration.probabilities import Calibration
 from ..calibration.reliability import document_folds
@@ -40,20 +35,8 @@ from ..core.errors import TooLittleData, UserError, warn_caller
 from ..core.files import portable_locator, write_json, written
 from ..evaluation.baselines import free_baselines
 from ..evaluation.metrics import Documents, Outcomes
-from ..evaluation.render import (
-    card_charts,
-    cell,
-    percent,
-    systems_text,
-    title_of,
-)
-from ..evaluation.report import (
-    System,
-    at_same_coverage,
-    best_row,
-    measure,
-    verdict_on_gain,
-)
+from ..evaluation.render import card_charts, cell, percent, systems_text, title_of
+from ..evaluation.report import System, at_same_coverage, best_row, measure, verdict_on_gain
 from ..hub.card import folder_card
 from ..hub.model_folder import (
     CARD,

@@ -5,26 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from ..calibration.arguments import CalibrationArguments
-from ..calibration.features import (
-    refuse_feature_names,
-)
+from ..calibration.features import refuse_feature_names
 from ..evaluation.baselines import baselines
 from ..evaluation.metrics import OUTCOMES_FILE, Documents, Outcomes
-from ..evaluation.render import (
-    percent,
-    report_page,
-    systems_text,
-)
-from ..evaluation.report import (
-    best_row,
-    measure_model,
-    verdict_on_gain,
-)
+from ..evaluation.render import percent, report_page, systems_text
+from ..evaluation.report import best_row, measure_model, verdict_on_gain
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.dictionary import Dictionary
-from ..lists.labels import (
-    usable_lists,
-)
+from ..lists.labels import usable_lists
 from ..lists.read import Rows
 from .calibrate import SPLIT, systems_of_lists, write_figures
 from .reranker import UMLSReranker
