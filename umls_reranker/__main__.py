@@ -9,7 +9,8 @@ from pathlib import Path
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.version import __version__
-from umls_reranker.pipeline.command import run_script, shipped
+from umls_reranker.pipeline.command import run_script
+from umls_reranker.pipeline.shipped import shipped
 
 GROUPS = {
     "Start here": ("quickstart", "recipes", "run"),

@@ -22,7 +22,8 @@ from ..serving.rows import FormatSettings
 from ..serving.study_files import Sample, StudySettings
 from ..vocab.codes import ConceptCodes
 from .command import CommandParser, number_in
-from .recipe import KEYS, Recipe, add_options, load_served
+from .options import add_options, load_serving_recipe
+from .recipe import KEYS, Recipe
 from .typed import link_typed
 
 CODES_HELP = (
@@ -169,7 +170,7 @@ def rerank_file(options: argparse.Namespace) -> int:
     from ..serving.file_jobs import BulkJob
     from ..serving.reranker import UMLSReranker
 
-    recipe = load_served(options.model)
+    recipe = load_serving_recipe(options.model)
     settings = model_settings(recipe, options)
     model = str(recipe.serving.served_model)
     job = BulkJob(
@@ -191,7 +192,7 @@ def link_file(options: argparse.Namespace) -> int:
 
     of_run = options.index / "model"
     default = str(of_run) if of_run.is_dir() else BUILT_IN
-    recipe = load_served(options.model or default)
+    recipe = load_serving_recipe(options.model or default)
     settings = model_settings(recipe, options)
     model = str(recipe.serving.served_model)
     if options.output == STDIN:
