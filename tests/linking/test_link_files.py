@@ -60,8 +60,12 @@ SPANS = [{"start": start, "end": start + len(text), "label": "T184"} for text, s
 
 @pytest.fixture(scope="module")
 def linker(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("index")
     names = {cui: (kind, list(names)) for cui, (kind, names) in VOCABULARY.items()}
+    return open_linker(tmp_path_factory.mktemp("index"), names)
+
+
+def open_linker(folder, names):
+    """A linker with an index of text of these concepts."""
     concepts = make_concepts(folder / "concepts", names)
     for index in (LexicalIndex, FormIndex):
         name = {LexicalIndex: "lexical", FormIndex: "forms"}[index]
@@ -285,12 +289,35 @@ def test_gold_concepts_count_by_the_ids_of_the_dictionary(tmp_path, linker):
     assert [row["cui"] for row in lists.mappings()] == [cui for *_, cui in MENTIONS]
 
 
+@pytest.fixture(scope="module")
+def namesakes(tmp_path_factory):
+    """A linker with two concepts of one name and type."""
+    folder = tmp_path_factory.mktemp("namesakes")
+    names = {
+        "C1": ("T047", ["3-M syndrome", "dwarfism"]),
+        "C2": ("T047", ["3-M syndrome", "gloom"]),
+    }
+    return open_linker(folder, names)
+
+
+def test_a_sheet_tells_candidates_of_one_name_apart(tmp_path, namesakes):
+    (tmp_path / "in.csv").write_text("mention,doc_id\n3-M syndrome,1\n")
+    run(CandidatesJob, namesakes, tmp_path / "in.csv", tmp_path / "sheet.csv")
+    with (tmp_path / "sheet.csv").open() as stream:
+        (line,) = csv.DictReader(stream)
+    assert line["name_1"] == line["name_2"] == "3-M syndrome"
+    of_ids = {line["id_1"]: line["about_1"], line["id_2"]: line["about_2"]}
+    assert "dwarfism" in of_ids["C1"] and "gloom" in of_ids["C2"]
+
+
 def drawn_sheet(linker, folder, sample, **options):
     """The sheet's documents, and the study."""
     target = sample.named(folder / "sheet.csv")
     _, job = run(CandidatesJob, linker, folder / "in.csv", target, sample=sample, **options)
     with target.open() as stream:
-        documents = list(dict.fromkeys(line["doc_id"] for line in csv.DictReader(stream)))
+        lines = list(csv.DictReader(stream))
+    # A term is its own document.
+    documents = list(dict.fromkeys(line.get("doc_id", line["mention"]) for line in lines))
     return documents, Study.load(study_path(target)), job
 
 

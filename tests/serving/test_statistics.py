@@ -371,8 +371,8 @@ def test_answers_find_their_rows_or_are_refused_with_both_lines(tmp_path):
     with pytest.raises(UserError, match=r"^here: .*'flu'.*\.csv:2 "):
         found.of({"mention_id": 1, "mention": "flu"}, "here")
     for again in ("1,a,cold,C9,", ",b,cold,C9,"):
-        with pytest.raises(UserError, match=r"\d\.csv:2: .* C9, but C\d in .*\.csv:\d"):
-            both = Answers([*answers(*lines), *answers(again)])
+        with pytest.raises(UserError, match=r"\d\.csv:5: .* C9, but C\d in .*\.csv:\d"):
+            both = Answers(answers(*lines, again))
             both.of({"mention": "cold", "source_code": "b"}, "here")
     with pytest.raises(UserError, match=r"\.csv:2: reviewed_on"):
         path = tmp_path / "day.csv"
@@ -441,3 +441,27 @@ def test_a_row_that_labels_could_not_be_joined_with_is_refused_before(tmp_path):
         assert [one["doc_id"] for one in batch.mappings()] == ["cold"]
         with pytest.raises(UserError, match="'m1' of document d1 .* rows 1 and 2"):
             write_queue([ranked_row(), ranked_row("flu")], tmp_path / name)
+
+
+def test_a_sheet_is_in_the_order_in_which_one_reads(tmp_path):
+    row = ranked_row("cold", left="a", source_code="7", entity_type=None)
+    write_queue([row], tmp_path / "notes.csv", top=2)
+    columns = (tmp_path / "notes.csv").read_text().splitlines()[0].split(",")
+    assert columns[:7] == ["mention", "left", "choice", "name_1", "about_1", "name_2", "about_2"]
+    assert columns[7:13] == ["gold_cui", "comment", "reviewer", "reviewed_on", "id_1", "id_2"]
+    assert {*columns[13:]} == {"doc_id", "mention_id", "source_code"}
+    # A term is its own document, and finds its row without one.
+    term = ranked_row("cold")
+    del term["doc_id"]
+    lists = write_queue([term], tmp_path / "terms.csv", each_row_is_a_document=True)
+    with (tmp_path / "terms.csv").open(newline="") as file:
+        (line,) = csv.DictReader(file)
+    assert "doc_id" not in line
+    line["choice"] = "1"
+    with (tmp_path / "terms.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, line.keys())
+        writer.writeheader()
+        writer.writerow(line)
+    (batch,) = read_rows(lists)
+    (joined,) = answered(batch, Answers(read_sheet(tmp_path / "terms.csv")))[0].mappings()
+    assert joined["cui"] == line["id_1"]

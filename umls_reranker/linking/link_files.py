@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from itertools import compress
 from pathlib import Path
@@ -96,6 +97,10 @@ class LinkJob(FileJob):
     def batches(self) -> Iterator[Rows]:
         return read_mentions(self.source, self.batch_rows, self.sheets)
 
+    def run(self, worker: ConceptLinker, processes: PartialState | OneProcess) -> Counter[str]:
+        self.format.settings = replace(self.format.settings, concepts=worker.concepts)
+        return super().run(worker, processes)
+
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedRows:
         linked = linked_rows(worker, rows, self.top)
         if self.answers is None:
@@ -114,6 +119,7 @@ class LinkJob(FileJob):
                 f"{counts['reviewed']:,} mentions have the answer of a reviewer, of "
                 f"{self.answers.count:,} answers in the sheets"
             )
+            yield from self.answers.agreement()
             if counts["ruled_out"]:
                 yield (
                     f"the answer to {counts['ruled_out']:,} mentions was ruled out by a reviewer; "

@@ -1,7 +1,8 @@
 """Answers of reviewers, from sheets with a line for each term, and the rows that they answer.
 
-A sheet has ``mention``, ``gold_cui`` (`read.gold_of_cell`; blank: nobody answered), and optionally
-``doc_id``, ``mention_id``, ``source_code``, ``left``, ``right``, ``reviewer``, ``reviewed_on``.
+A sheet has ``mention``, ``choice`` or ``gold_cui`` (`choices.gold_of_line`; blank: nobody
+answered), and optionally ``doc_id``, ``mention_id``, ``source_code``, ``left``, ``right``,
+``reviewer``, ``reviewed_on``.
 """
 
 from collections import defaultdict
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.errors import UserError, warn_caller
+from .agreement import said_of_sheets
 from .candidates import concept_id
+from .choices import ANSWER, CHOICE, gold_of_line
 from .columns import CUI_LESS, GOLD_KEYS, gold_parts, id_text
-from .read import Rows, gold_of_cell, sheet_rows
+from .read import Rows, sheet_rows
 from .table import table_of_mappings
 
-ANSWER = "gold_cui"
 # The most lines that a message about several names.
 MOST_NAMED = 10
 # Keys of a term's own code, and its vocabulary, and how often it occurs: ours, and others'.
@@ -77,34 +79,57 @@ class Answer(NamedTuple):
 class Answers:
     """Answers by the ids of document and mention, and those without context also by the term.
 
+    Of several sheets that answer a mention, the one that was named last decides.
+
     Args:
-        answers: each with the row of its sheet.
+        answers: each with the row of its sheet, sheet by sheet.
 
     Attributes:
         given: the answers that are not open.
 
     Raises:
-        UserError: two answers to one mention_id differ; names both lines.
+        UserError: two answers of one sheet to one mention_id differ; names both lines.
     """
 
     def __init__(self, answers: Iterable[tuple[Mapping[str, Any], Answer]]) -> None:
-        self._of_mention: dict[tuple[str | None, str | None], Answer] = {}
+        self._of_mention: defaultdict[tuple[str | None, str | None], list[Answer]]
+        self._of_mention = defaultdict(list)
         self._of_term: defaultdict[tuple[str, str], list[Answer]] = defaultdict(list)
+        # Those to no mention_id, which are about every mention of their term.
+        self._of_term_alone: defaultdict[tuple[str, str], list[Answer]] = defaultdict(list)
         self.given: list[Answer] = []
         for row, answer in answers:
             if answer.gold is not None:
                 self.given.append(answer)
+            key = _mention_key(row, answer.term)
             if not has_context(row):
                 for code in (answer.term.code, *answer.other_codes):
-                    self._of_term[_key(answer.term._replace(code=code))].append(answer)
-            key = _mention_key(row, answer.term)
+                    term = _key(answer.term._replace(code=code))
+                    self._of_term[term].append(answer)
+                    if key[1] is None:
+                        self._of_term_alone[term].append(answer)
             if key[1] is not None:
-                self._of_mention[key] = _one([self._of_mention.get(key, answer), answer])
+                self._of_mention[key].append(answer)
+                _one(self._of_mention[key])
 
     @property
     def count(self) -> int:
-        """Number of lines with an answer."""
-        return len(self.given)
+        """Number of lines with an answer, those of several sheets to one mention counted once."""
+        return len(self.given) - sum(len(sheets) - 1 for sheets in self._of_several_sheets())
+
+    def agreement(self) -> Iterator[str]:
+        """How far sheets agree that answer the same mentions, and where they do not."""
+        return said_of_sheets(list(self._of_several_sheets()))
+
+    def _of_several_sheets(self) -> Iterator[dict[Path, Answer]]:
+        """Of each mention or term that several sheets answer, the answer of each."""
+        for answers in (*self._of_mention.values(), *self._of_term_alone.values()):
+            of_sheets = {}
+            for answer in answers:
+                if answer.gold is not None:
+                    of_sheets[_sheet_of(answer)] = answer
+            if len(of_sheets) > 1:
+                yield of_sheets
 
     def of(self, row: Mapping[str, Any], position: Any, context: object = None) -> Answer | None:
         """The answer to a row: of its mention_id, or of its term where it has no context.
@@ -115,19 +140,20 @@ class Answers:
             context: the text of its document, if that is not in the row.
 
         Raises:
-            UserError: the answer of its mention_id is about another text, or two answers to its
-                term differ; names both places.
+            UserError: the answer of its mention_id is about another text, or two answers of a
+                sheet to its term differ; names both places.
         """
         term = term_of(row)
-        answer = self._of_mention.get(_mention_key(row, term))
-        if answer is not None:
+        answers = self._of_mention.get(_mention_key(row, term), ())
+        for answer in answers:
             if _key(answer.term)[0] != _key(term)[0]:
                 raise UserError(
                     f"{position}: the text of this mention_id is {term.text!r}, but in "
                     f"{answer.position} {answer.term.text!r} was reviewed; take that line out, or "
                     "give the changed mention another id"
                 )
-            return answer
+        if answers:
+            return _one(answers)
         if context or has_context(row) or _key(term) not in self._of_term:
             return None
         return _one(self._of_term[_key(term)])
@@ -151,25 +177,32 @@ def _key(term: Term) -> tuple[str, str]:
     return " ".join(term.text.removeprefix("'").split()), term.code
 
 
+def _sheet_of(answer: Answer) -> Path:
+    """The file of an answer."""
+    return answer.position.path
+
+
 def _one(answers: Sequence[Answer]) -> Answer:
-    """The one answer; those that are open say at most what is wrong."""
+    """The answer that counts: of the last sheet; those that are open say at most what is wrong."""
     closed = [answer for answer in answers if answer.gold is not None] or answers
-    first = closed[0]
+    of_sheets: dict[Path, Answer] = {}
     for other in closed:
+        first = of_sheets.setdefault(_sheet_of(other), other)
         if gold_parts(other.gold) != gold_parts(first.gold):
             raise UserError(
                 f"{other.position}: {other.term.text!r} is {other.gold}, but {first.gold} in "
                 f"{first.position}; let one of the two lines stand"
             )
+    last = list(of_sheets.values())[-1]
     ruled_out: list[str] = []
     for other in answers:
         ruled_out += other.ruled_out
-        if _are_ruled_out(first.gold, other.ruled_out):
+        if _are_ruled_out(last.gold, other.ruled_out):
             raise UserError(
-                f"{other.position}: {other.term.text!r} is not {first.gold}, but is it in "
-                f"{first.position}; let one of the two lines stand"
+                f"{other.position}: {other.term.text!r} is not {last.gold}, but is it in "
+                f"{last.position}; let one of the two lines stand"
             )
-    return first._replace(ruled_out=tuple(dict.fromkeys(ruled_out)))
+    return last._replace(ruled_out=tuple(dict.fromkeys(ruled_out)))
 
 
 def _are_ruled_out(gold: Any, ruled_out: Sequence[str]) -> bool:
@@ -192,9 +225,8 @@ def read_sheet(path: Path) -> Iterator[tuple[dict[str, str], Answer]]:
     Raises:
         UserError: the file cannot be read, or a cell is no answer or no day; names the line.
     """
-    for position, cells in sheet_rows(path, (ANSWER,), ("mention", "entity")):
-        gold = gold_of_cell(position, ANSWER, cells[ANSWER].removeprefix("'")) or None
-        yield cells, answer_of_cells(position, cells, gold)
+    for position, cells in sheet_rows(path, (CHOICE, ANSWER), ("mention", "entity")):
+        yield cells, answer_of_cells(position, cells, gold_of_line(position, cells))
 
 
 def answer_of_cells(position: Any, cells: Mapping[str, str], gold: Any) -> Answer:

@@ -18,7 +18,8 @@ from urllib.parse import unquote
 from ..core.errors import UserError
 from ..core.files import read_table
 from ..vocab.codes import LOCAL, code_of, system_of
-from .answers import ANSWER, Answer, answer_of_cells
+from .answers import Answer, answer_of_cells
+from .choices import gold_of_line
 from .columns import CUI_LESS, gold_parts
 from .read import DELIMITERS, RowPosition, gold_of_cell, naming, sheet_rows
 
@@ -86,11 +87,11 @@ def _of_openrefine(path: Path) -> Iterator[tuple[Mapping[str, str], Answer]]:
                 f"{EXPRESSION}"
             )
         gold = gold_of_cell(position, OPENREFINE, judgment.cui) or None
-        written = gold_of_cell(position, ANSWER, cells.get(ANSWER, "")) or None
+        written = gold_of_line(position, cells)
         if None not in (gold, written) and gold_parts(gold) != gold_parts(written):
             raise UserError(
-                f"{position}: {OPENREFINE} says {gold}, but {ANSWER} {written}; let one of the two "
-                "stand"
+                f"{position}: {OPENREFINE} says {gold}, but the sheet {written}; let one of the "
+                "two stand"
             )
         # The column that was judged may have the name of the concept.
         row = cells | {"mention": judgment.text or cells.get("mention", "")}

@@ -14,6 +14,7 @@ from ..core.arrays import started_processes
 from ..core.errors import UserError
 from ..core.files import portable_locator, require_another
 from ..linking.mentions import UsagiSheets
+from ..lists.read import STDIN
 from ..models.arguments import BUILT_IN
 from ..serving.formats import OmopVocabulary
 from ..serving.outputs import OUTPUT_FORMATS
@@ -22,6 +23,7 @@ from ..serving.study_files import Sample, StudySettings
 from ..vocab.codes import ConceptCodes
 from .command import CommandParser, number_in
 from .recipe import KEYS, Recipe, add_options, load_served
+from .typed import link_typed
 
 CODES_HELP = (
     "vocabularies (SAB), such as SNOMEDCT_US ICD10CM RXNORM MSH: adds the codes of each answer's "
@@ -192,6 +194,8 @@ def link_file(options: argparse.Namespace) -> int:
     recipe = load_served(options.model or default)
     settings = model_settings(recipe, options)
     model = str(recipe.serving.served_model)
+    if options.output == STDIN:
+        return _link_typed(options, model, settings)
     sheets = usagi_sheets(options, options.reviewed)
     job = LinkJob(
         options.input,
@@ -207,12 +211,28 @@ def link_file(options: argparse.Namespace) -> int:
     return run_job(job, ConceptLinker, settings | {"verify": options.verify}, model, options.index)
 
 
+def _link_typed(options: argparse.Namespace, model: str, settings: dict[str, Any]) -> int:
+    """Link what is typed, line by line; the exit code is as for `rerank_file`."""
+    from ..linking.linker import ConceptLinker
+
+    if options.input != STDIN:
+        raise UserError("the output - is for mentions that are typed: link INDEX - -")
+    for name in ("format", "codes", "omop_concepts", "reviewed"):
+        if getattr(options, name):
+            raise UserError(f"--{name} takes a file for the output, in place of -")
+    linker = ConceptLinker.from_pretrained(model, options.index, verify=options.verify, **settings)
+    return link_typed(linker, options.top or 5)
+
+
 def write_candidates(options: argparse.Namespace) -> int:
     """Write the candidate lists of a file's mentions; the exit code is as for `rerank_file`."""
     from ..linking.link_files import CandidatesJob
     from ..linking.linker import ConceptLinker
 
     sample, output = _sampled(options)
+    settings = FormatSettings(
+        ConceptCodes.load(options.index), top=options.top, for_spreadsheet=options.for_spreadsheet
+    )
     job = CandidatesJob(
         options.input,
         output,
@@ -221,12 +241,12 @@ def write_candidates(options: argparse.Namespace) -> int:
         study=study_settings(options),
         overwrite=options.overwrite,
         sheets=usagi_sheets(options),
-        format_settings=FormatSettings(top=options.top, for_spreadsheet=options.for_spreadsheet),
+        format_settings=settings,
         each_row_is_a_document=options.each_row_is_a_document,
     )
     # A model is calibrated on these lists.
-    settings = {"device": options.device or "auto", "verify": True}
-    return run_job(job, ConceptLinker, settings, BUILT_IN, options.index)
+    opening = {"device": options.device or "auto", "verify": True}
+    return run_job(job, ConceptLinker, opening, BUILT_IN, options.index)
 
 
 def _sampled(options: argparse.Namespace) -> tuple[Sample | None, Path]:

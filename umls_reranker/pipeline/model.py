@@ -15,7 +15,7 @@ from ..calibration.arguments import CalibrationArguments
 from ..calibration.calibrators import CALIBRATORS
 from ..calibration.ledger import Ledger
 from ..calibration.string_counts import StringCounts, counted_mentions
-from ..core.errors import UserError
+from ..core.errors import UserError, printable
 from ..core.files import portable_locator, read_json, require_new, write_json, written
 from ..core.keys import USUAL_MARGIN
 from ..core.stage import Stage, read_manifest
@@ -133,6 +133,8 @@ def calibrate_on_lists(options: argparse.Namespace) -> None:
         options.model, options.revision, device=options.device, dtype=options.dtype
     )
     answers = Answers(read_answers(options.answers)) if options.answers else None
+    for line in answers.agreement() if answers else ():
+        print(printable(line))
     lists = read_labelled_lists(
         options.lists,
         source.hierarchy,

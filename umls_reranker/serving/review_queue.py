@@ -2,11 +2,9 @@
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -14,36 +12,33 @@ import pyarrow as pa
 
 from ..core.errors import UserError
 from ..core.files import written
-from ..lists.answers import ANSWER, FREQUENCY, first_of, term_of
+from ..lists.answers import FREQUENCY, first_of, term_of
 from ..lists.candidates import concept_id
+from ..lists.choices import ANSWER, CHOICE
 from ..lists.columns import GOLD_KEYS, gold_parts, id_text
 from ..lists.labels import with_document
 from ..lists.table import ERROR, table_of_mappings
 from ..vocab.text import normalize_name
-from ..vocab.types import TypeHierarchy
+from .apart import about_candidates, shown_name
 from .rows import RANKED, FormatSettings, LinesFormat, OutputFormat, RankedRows, json_line
 from .study_files import StudySettings, expected_tier_coverage, write_study
 
 RANDOM_SAMPLE = "is_random_sample"
-# Columns of a sheet about the mention, of those that any row fills.
-ABOUT_MENTION = (
+# Columns of a sheet about the mention, of those that any row fills: before the candidates what one
+# reads to choose, and at the end what says which mention it is.
+TO_READ = ("mention", "left", "right", "entity_type")
+TO_IDENTIFY = (
     "doc_id",
     "mention_id",
     "start",
     "source_code",
     "source_vocabulary",
     "frequency",
-    "entity_type",
-    "left",
-    "mention",
-    "right",
 )
 # The ending of the mentions beside a sheet of rows without lists, such as those of `link`.
 MENTIONS = ".mentions.jsonl"
-LONGEST_DEFINITION = 100
 # Number of candidates in a line, if nobody says.
 SHEET_TOP = 5
-_hierarchy = cache(TypeHierarchy.built_in)
 
 
 def select_for_review(
@@ -197,18 +192,13 @@ class ReviewSheet(OutputFormat):
         for row, _ in self._lines(parts):
             values = _about_mention(row)
             filled.update(column for column, value in values.items() if value not in ("", None))
-        top = self.settings.top or SHEET_TOP
-        candidates = [
-            f"{column}_{rank}" for rank in range(1, top + 1) for column in ("name", "id", "about")
-        ]
-        about = [column for column in ABOUT_MENTION if column in filled]
-        columns = [*about, ANSWER, "comment", "reviewer", "reviewed_on", *candidates]
+        columns = _columns(filled, self.settings.top or SHEET_TOP)
         with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as stream:
             sheet = csv.DictWriter(stream, columns, extrasaction="ignore")
             sheet.writeheader()
             for row, items in self._lines(parts):
                 line = _about_mention(row) | {ANSWER: _gold_cell(row)}
-                line |= _about_candidates(items, top)
+                line |= _about_candidates(items, self.settings.top or SHEET_TOP, self.settings)
                 sheet.writerow({key: self.cell(value) for key, value in line.items()})
 
     def _lines(
@@ -235,7 +225,7 @@ def write_queue(
 ) -> Path | None:
     """Write selected rows as JSON Lines without ``ranked``, or as a sheet with these beside it.
 
-    A reviewer sets ``cui`` of a row, or ``gold_cui`` in a line of the sheet.
+    A reviewer sets ``cui`` of a row, or ``choice`` or ``gold_cui`` in a line of the sheet.
 
     Args:
         rows: the rows.
@@ -272,12 +262,39 @@ def write_queue(
     return lists
 
 
+def _columns(filled: Collection[str], top: int) -> list[str]:
+    """The columns of a sheet, in the order in which one reads and answers.
+
+    Args:
+        filled: columns about the mention that any row fills.
+        top: number of candidates.
+    """
+    ranks = range(1, top + 1)
+    shown = [f"{column}_{rank}" for rank in ranks for column in ("name", "about")]
+    return [
+        *(column for column in TO_READ if column in filled),
+        CHOICE,
+        *shown,
+        ANSWER,
+        "comment",
+        "reviewer",
+        "reviewed_on",
+        *(f"id_{rank}" for rank in ranks),
+        *(column for column in TO_IDENTIFY if column in filled),
+    ]
+
+
 def _about_mention(row: Mapping[str, Any]) -> dict[str, Any]:
     text, code, vocabulary = term_of(row)
     types = row.get("entity_type")
     if isinstance(types, list):
         types = "|".join(map(str, types))
-    return {column: row.get(column) for column in ABOUT_MENTION} | {
+    document = row.get("doc_id")
+    if document == text:
+        # The term is its own document.
+        document = None
+    return {column: row.get(column) for column in (*TO_READ, *TO_IDENTIFY)} | {
+        "doc_id": document,
         "source_code": code,
         "source_vocabulary": vocabulary,
         "frequency": first_of(row, FREQUENCY),
@@ -286,18 +303,21 @@ def _about_mention(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _about_candidates(items: Iterable[Any], top: int) -> dict[str, Any]:
+def _about_candidates(
+    items: Iterable[Any], top: int, settings: FormatSettings
+) -> dict[str, str | None]:
     """The cells of the first concepts of a list."""
     concepts: dict[Any, Mapping[str, Any]] = {}
     for item in items:
         candidate = {"name": item} if isinstance(item, str) else item
         concepts.setdefault(concept_id(candidate) or candidate.get("name"), candidate)
-    cells = {}
-    for rank, candidate in enumerate(islice(concepts.values(), top), start=1):
-        name = candidate.get("preferred_name") or candidate.get("name")
-        cells[f"name_{rank}"] = name
+    shown = [*islice(concepts.values(), top)]
+    texts = about_candidates(shown, settings.concepts, settings.codes)
+    cells: dict[str, str | None] = {}
+    for rank, (candidate, text) in enumerate(zip(shown, texts, strict=True), start=1):
+        cells[f"name_{rank}"] = shown_name(candidate)
         cells[f"id_{rank}"] = concept_id(candidate)
-        cells[f"about_{rank}"] = "; ".join(_apart(candidate, name))
+        cells[f"about_{rank}"] = text
     return cells
 
 
@@ -308,15 +328,3 @@ def _gold_cell(row: Mapping[str, Any]) -> str | None:
     if len(parts) > 1:
         return json.dumps(gold)
     return "|".join(parts[0]) if parts else None
-
-
-def _apart(candidate: Mapping[str, Any], name: str | None) -> Iterator[str]:
-    """What tells a candidate from another with the same name."""
-    if candidate.get("name") not in (name, None):
-        yield str(candidate["name"])
-    types = candidate.get("semantic_types") or ()
-    if isinstance(types, str):
-        types = [types]
-    yield from _hierarchy().names(types)
-    if definition := candidate.get("definition"):
-        yield shorten(definition, LONGEST_DEFINITION, placeholder=" ...")

@@ -37,6 +37,7 @@ from ..lists.table import (
     table_of_mappings,
 )
 from ..vocab.codes import ConceptCodes
+from ..vocab.concepts import ConceptColumns
 
 # The key of a row, and the column of a table, with the ranked candidates.
 RANKED = "ranked"
@@ -367,6 +368,7 @@ class FormatSettings:
         only_accepted: whether formats of other tools have only answers that are accepted.
         top: number of candidates of a line; None: as the format has it.
         for_spreadsheet: whether texts that a program for tables would run get an apostrophe.
+        concepts: those of the index, whose names tell candidates apart; None: there is none.
     """
 
     codes: ConceptCodes = field(default_factory=ConceptCodes)
@@ -375,6 +377,7 @@ class FormatSettings:
     only_accepted: bool = True
     top: int | None = None
     for_spreadsheet: bool = False
+    concepts: ConceptColumns | None = None
 
 
 class OutputFormat(ABC):
