@@ -154,7 +154,8 @@ SOURCE_OF_PREFIX = {system.prefix: source for source, system in SYSTEMS.items()}
 
 # Further registered ontologies, whose terms stand at addresses of the OBO Foundry.
 OF_OBO_FOUNDRY = """
-    BTO CHEBI CL CLO DOID ECTO ENVO GO IDO MAXO MP NCBITaxon OBA OBI OGMS PATO PR SO SYMP UBERON VO XCO
+    BTO CHEBI CL CLO DOID ECTO ENVO GO IDO MAXO MP NCBITaxon
+    OBA OBI OGMS PATO PR SO SYMP UBERON VO XCO
 """
 NAMESPACES = {prefix: f"{OBO}{prefix}_" for prefix in OF_OBO_FOUNDRY.split()}
 NAMESPACES["ORDO"] = "http://www.orpha.net/ORDO/Orphanet_"
