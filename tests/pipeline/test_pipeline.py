@@ -55,6 +55,7 @@ MODEL_FILES = {
         "README.md",
     ),
     *(
+        "sentence_bert_config.json",
         "string_counts.safetensors",
         "reliability.svg",
         "risk_coverage.svg",
