@@ -22,18 +22,12 @@ fast, --model built-in-fast). Its scores are not calibrated for your dictionary 
 and accepted are empty. Abbreviations that a document defines are linked as their long forms. A row
 that cannot be linked gets "error", and the exit code is 1. The output appears only when it is
 complete.
-
-To try it, type mentions, a line for each; the answers appear below, and Ctrl-D ends:
-
-    umls-reranker link INDEX - -
-    echo "chest pain" | umls-reranker link INDEX - - --model my_model --top 3
 """
 
 from pathlib import Path
 
 from umls_reranker.pipeline.command import CommandParser
 from umls_reranker.pipeline.file_jobs import add_output_options, add_ranking_options, link_file
-from umls_reranker.pipeline.terminal import is_typed, link_typed
 
 
 def main() -> int:
@@ -57,7 +51,4 @@ def main() -> int:
     )
     add_ranking_options(parser)
     add_output_options(parser, "the index (umls-reranker index --codes), or ids that are codes")
-    options = parser.parse_args()
-    if is_typed(options):
-        return link_typed(options)
-    return link_file(options)
+    return link_file(parser.parse_args())

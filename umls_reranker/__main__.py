@@ -23,7 +23,7 @@ GROUPS = {
         "evaluate",
         "validate",
     ),
-    "From mentions to concepts": ("index", "search", "link", "candidates"),
+    "From mentions to concepts": ("index", "link", "candidates"),
     "Use and share a model": ("rerank", "serve", "export", "export_index", "publish"),
     "Monitor it and review its answers": ("monitor", "select_for_review"),
 }

@@ -187,7 +187,11 @@ def link_file(options: argparse.Namespace) -> int:
     from ..linking.link_files import LinkJob
     from ..linking.linker import ConceptLinker
 
-    model, settings = link_model(options)
+    of_run = options.index / "model"
+    default = str(of_run) if of_run.is_dir() else BUILT_IN
+    recipe = load_served(options.model or default)
+    settings = model_settings(recipe, options)
+    model = str(recipe.serving.served_model)
     sheets = usagi_sheets(options, options.reviewed)
     job = LinkJob(
         options.input,
@@ -201,14 +205,6 @@ def link_file(options: argparse.Namespace) -> int:
         sheets=sheets,
     )
     return run_job(job, ConceptLinker, settings | {"verify": options.verify}, model, options.index)
-
-
-def link_model(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    """The model that link was told to rank with, and how it is loaded."""
-    of_run = options.index / "model"
-    default = str(of_run) if of_run.is_dir() else BUILT_IN
-    recipe = load_served(options.model or default)
-    return str(recipe.serving.served_model), model_settings(recipe, options)
 
 
 def write_candidates(options: argparse.Namespace) -> int:
