@@ -155,8 +155,12 @@ def fit_model(known, path: Path, encoder: Path | None, folder: Path) -> None:
     from umls_reranker.models.cross_encoder import PairScorer
     from umls_reranker.models.model_files import MINILM, MINILM_REVISION
     from umls_reranker.models.pairs import PairTemplate
+    from umls_reranker.serving.calibrate import (
+        calibrate_lists,
+        calibration_summary,
+        save_calibrated,
+    )
     from umls_reranker.serving.model_source import ModelSource
-    from umls_reranker.serving.on_lists import calibrate_lists, calibration_summary, save_calibrated
 
     source = ModelSource(counts=known)
     if encoder:

@@ -334,7 +334,7 @@ def served_tier(documents: int, logit_weight: float, rng: np.random.Generator) -
     settings = CalibrationArguments(features=[CROSS_ENCODER, "retriever"], calibrator="platt")
     fit = fit_calibration(
         lists,
-        CrossEncoderLogits(None, lists, known={(): logits}),
+        CrossEncoderLogits(None, lists, by_missing_inputs={(): logits}),
         StringCounts.fit([]),
         settings,
         int(rng.integers(1 << 31)),

@@ -31,7 +31,8 @@ from umls_reranker.evaluation.comparison import figure_difference
 from umls_reranker.evaluation.metrics import FIGURES, Outcomes
 from umls_reranker.evaluation.render import interval, markdown_table, number, with_ends
 from umls_reranker.models.pairs import PairTemplate
-from umls_reranker.pipeline.recipe import Recipe, load_recipe
+from umls_reranker.pipeline.options import load_recipe
+from umls_reranker.pipeline.recipe import Recipe
 from umls_reranker.pipeline.stages import RunFolder
 from umls_reranker.retrieval.mining import PairMiner
 from umls_reranker.training.rows import dev_rows

@@ -12,7 +12,7 @@ import numpy as np
 
 from umls_reranker import UMLSReranker
 from umls_reranker.core.files import read_json
-from umls_reranker.evaluation.comparison import verdict
+from umls_reranker.evaluation.comparison import verdict_on_targets
 from umls_reranker.evaluation.metrics import read_metrics
 from umls_reranker.evaluation.render import as_text, report_tables
 from umls_reranker.hub.model_folder import METRICS
@@ -46,7 +46,7 @@ def main() -> None:
     print_examples(run)
     for table in report_tables(read_metrics(run.path / "report" / METRICS))[:TABLES]:
         print(f"\n{table.title}\n\n{as_text(table)}")
-    print(f"\nTargets: {verdict(read_json(run.path / 'checklist.json')['checks'])}")
+    print(f"\nTargets: {verdict_on_targets(read_json(run.path / 'checklist.json')['checks'])}")
 
 
 if __name__ == "__main__":

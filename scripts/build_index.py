@@ -10,7 +10,7 @@ and another index is built without encoding again. Gold concepts not retrieved a
 """
 
 from umls_reranker.pipeline.indexes import build_index
-from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.pipeline.options import parse_recipe
 
 
 def main() -> None:

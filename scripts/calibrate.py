@@ -25,7 +25,8 @@ beside a sheet are found there; lists without a study have one look at all their
 from pathlib import Path
 
 from umls_reranker.pipeline.command import number_in
-from umls_reranker.pipeline.recipe import Recipe, lists_parser, parse_form
+from umls_reranker.pipeline.options import lists_parser, parse_form
+from umls_reranker.pipeline.recipe import Recipe
 
 
 def main() -> None:
@@ -70,9 +71,9 @@ def main() -> None:
         "then half: after a change of index, features, settings or target",
     )
     given = parse_form(parser, ("run", "calibration"))
-    from umls_reranker.pipeline.model import calibrate_on_lists, calibrate_run
+    from umls_reranker.pipeline.model import calibrate_file, calibrate_run
 
     if isinstance(given, Recipe):
         calibrate_run(given)
     else:
-        calibrate_on_lists(given)
+        calibrate_file(given)

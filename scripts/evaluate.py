@@ -14,15 +14,16 @@ them, for comparison. The command compares the model with the original order of 
 intervals, and writes the same report to a new folder.
 """
 
-from umls_reranker.pipeline.recipe import Recipe, lists_parser, parse_form
+from umls_reranker.pipeline.options import lists_parser, parse_form
+from umls_reranker.pipeline.recipe import Recipe
 
 
 def main() -> None:
     parser = lists_parser(__doc__, (), help="folder or Hub id of a reranker")
     given = parse_form(parser, ("run", "evaluation"))
-    from umls_reranker.pipeline.model import evaluate_on_lists, evaluate_run
+    from umls_reranker.pipeline.model import evaluate_file, evaluate_run
 
     if isinstance(given, Recipe):
         evaluate_run(given)
     else:
-        evaluate_on_lists(given)
+        evaluate_file(given)

@@ -13,7 +13,7 @@ from pathlib import Path
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import recipe_key
 from umls_reranker.pipeline.command import would_make
-from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.pipeline.options import parse_recipe
 from umls_reranker.pipeline.stages import RunFolder, index_stages, tell_other_settings
 
 

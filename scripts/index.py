@@ -19,7 +19,8 @@ The folder contains the names of the dictionaries: store it where their licenses
 from pathlib import Path
 
 from umls_reranker.pipeline.command import CommandParser, would_make
-from umls_reranker.pipeline.recipe import KEYS, add_options, pick
+from umls_reranker.pipeline.options import add_options
+from umls_reranker.pipeline.recipe import KEYS, pick
 
 # The recipe keys that are options: of the release, of the encoder and its index.
 READING = ("sources", "languages", "identifiers")

@@ -22,6 +22,9 @@ fast, --model built-in-fast). Its scores are not calibrated for your dictionary 
 and accepted are empty. Abbreviations that a document defines are linked as their long forms. A row
 that cannot be linked gets "error", and the exit code is 1. The output appears only when it is
 complete.
+
+umls-reranker link INDEX - - is for somebody who types: each line is the text of a mention, and its
+first concepts are printed.
 """
 
 from pathlib import Path

@@ -7,7 +7,7 @@ numbers of pairs, and what each false-negative filter dropped. With `teacher`, t
 the mean logit of these models.
 """
 
-from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.pipeline.options import parse_recipe
 from umls_reranker.pipeline.stages import RunFolder
 
 

@@ -5,7 +5,8 @@
 Writes concepts/ and mentions/ into the run folder.
 """
 
-from umls_reranker.pipeline.recipe import ONLY_OPTIONS, parse_recipe
+from umls_reranker.pipeline.options import parse_recipe
+from umls_reranker.pipeline.recipe import ONLY_OPTIONS
 
 
 def main() -> None:
@@ -13,6 +14,6 @@ def main() -> None:
         __doc__,
         ("run_name", "output_dir", "cache_dir", "seed", *ONLY_OPTIONS, "concepts", "mentions"),
     )
-    from umls_reranker.pipeline.sources import prepare_data
+    from umls_reranker.pipeline.data import prepare_data
 
     prepare_data(recipe)

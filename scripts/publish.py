@@ -18,7 +18,7 @@ from datetime import date
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import recipe_key
-from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.pipeline.options import parse_recipe
 
 
 @dataclass

@@ -8,7 +8,8 @@ A recipe is a folder with config.yaml and a README with its results. Commands pr
 working folder to the recipe of the same name in the package.
 """
 
-from umls_reranker.pipeline.command import CommandParser, copy_shipped, show_shipped
+from umls_reranker.pipeline.command import CommandParser
+from umls_reranker.pipeline.shipped import copy_shipped, show_shipped
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ behind a load balancer.
 """
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.pipeline.options import parse_recipe
 
 
 def main() -> None:

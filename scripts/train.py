@@ -19,7 +19,7 @@ from pathlib import Path
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import recipe_key
-from umls_reranker.pipeline.recipe import is_on_lists, parse_recipe
+from umls_reranker.pipeline.options import is_on_lists, parse_recipe
 from umls_reranker.pipeline.stages import (
     RunFolder,
     make_stage,

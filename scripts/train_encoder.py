@@ -7,7 +7,7 @@ interrupted run resumes from its last checkpoint. With accelerate launch, proces
 batch. With encoder_training_steps: 0, the encoder is not fine-tuned and there is nothing to do.
 """
 
-from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.pipeline.options import parse_recipe
 from umls_reranker.pipeline.stages import (
     RunFolder,
     make_stage,

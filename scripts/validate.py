@@ -13,7 +13,7 @@ not shown to be non-inferior.
 from dataclasses import dataclass
 
 from umls_reranker.core.keys import USUAL_MARGIN, recipe_key
-from umls_reranker.pipeline.recipe import parse_recipe
+from umls_reranker.pipeline.options import parse_recipe
 
 
 @dataclass

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from list_fixtures import assert_alike, write_lists
 
-from umls_reranker.pipeline.command import shipped
+from umls_reranker.pipeline.shipped import shipped
 
 WORDS = ("cold", "fever", "cough", "pain", "heart", "liver", "acute", "renal")
 

@@ -66,10 +66,11 @@ PRELOADED = [
     "transformers.models.bert.tokenization_bert",
     "umls_reranker.evaluation.report",
     "umls_reranker.evaluation.render",
-    "umls_reranker.pipeline.sources",
+    "umls_reranker.pipeline.data",
     "umls_reranker.retrieval.deployment",
     "umls_reranker.retrieval.mining",
-    "umls_reranker.serving.on_lists",
+    "umls_reranker.serving.calibrate",
+    "umls_reranker.serving.evaluate",
     "umls_reranker.training.dev_metrics",
     "umls_reranker.training.trainer",
 ]

@@ -1,5 +1,6 @@
 """The package as a whole: quick to import, no unsafe loading, every script explains itself."""
 
+import ast
 import doctest
 import importlib
 import json
@@ -54,6 +55,15 @@ def test_public_names_resolve():
     assert set(umls_reranker.__all__) <= set(dir(umls_reranker))
     for name in umls_reranker.__all__:
         assert getattr(umls_reranker, name) is not None
+
+
+def test_a_class_has_its_name_alone():
+    places = {}
+    for path in SOURCES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert not {name: paths for name, paths in places.items() if len(paths) > 1}
 
 
 def matches(pattern):

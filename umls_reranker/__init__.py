@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from .core.errors import UserError
     from .linking.linker import ConceptLinker, LinkedConcept
     from .lists.dictionary import Dictionary
-    from .serving.on_lists import calibrate, evaluate
+    from .serving.calibrate import calibrate
+    from .serving.evaluate import evaluate
     from .serving.reranker import UMLSReranker
     from .serving.rows import RankedCandidate
     from .training.rows import training_rows
@@ -59,9 +60,9 @@ _HOMES = {
     "Study": ".calibration.study",
     "UMLSReranker": ".serving.reranker",
     "UserError": ".core.errors",
-    "calibrate": ".serving.on_lists",
+    "calibrate": ".serving.calibrate",
     "certify": ".calibration.certify",
-    "evaluate": ".serving.on_lists",
+    "evaluate": ".serving.evaluate",
     "training_rows": ".training.rows",
 }
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.version import __version__
-from umls_reranker.pipeline.command import run_script, shipped
+from umls_reranker.pipeline.command import run_script
+from umls_reranker.pipeline.shipped import shipped
 
 GROUPS = {
     "Start here": ("quickstart", "recipes", "run"),
@@ -23,7 +24,7 @@ GROUPS = {
         "evaluate",
         "validate",
     ),
-    "From mentions to concepts": ("index", "link", "candidates"),
+    "From mentions to concepts": ("index", "link", "candidates", "search"),
     "Use and share a model": ("rerank", "serve", "export", "export_index", "publish"),
     "Monitor it and review its answers": ("monitor", "select_for_review"),
 }

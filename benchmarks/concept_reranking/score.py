@@ -34,8 +34,9 @@ from umls_reranker.evaluation.render import markdown_table
 from umls_reranker.lists.candidate_lists import AnnotatedLists
 from umls_reranker.lists.labels import read_labelled_lists, usable_lists
 from umls_reranker.lists.read import Rows
+from umls_reranker.serving.calibrate import calibrate_lists, save_calibrated
+from umls_reranker.serving.evaluate import evaluate_lists
 from umls_reranker.serving.model_source import ModelSource
-from umls_reranker.serving.on_lists import calibrate_lists, evaluate_lists, save_calibrated
 from umls_reranker.vocab.types import TypeHierarchy
 
 SYSTEMS = Path(__file__).resolve().parent / "systems"

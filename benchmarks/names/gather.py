@@ -28,7 +28,7 @@ import numpy as np
 from umls_reranker.core.files import write_json
 from umls_reranker.corpora.corpus import Mention
 from umls_reranker.corpora.formats import read_corpus
-from umls_reranker.pipeline.recipe import load_recipe
+from umls_reranker.pipeline.options import load_recipe
 from umls_reranker.pipeline.sources import listed_documents
 from umls_reranker.retrieval.lexical_index import count_trigrams, weighted
 from umls_reranker.vocab.rrf import read_table

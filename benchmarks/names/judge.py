@@ -98,8 +98,8 @@ def make_lists(data: Path, names: Path, base: str) -> Iterator[dict]:
     clusters = json.loads((names / "concepts.json").read_text(encoding="utf-8"))
     learned = {*normalize_texts([name for one in clusters for name, _ in one["names"]])}
     medic = data / "medic" / "medic_06Jul2012.txt.gz"
-    make_index(medic, names / "index_medic", base)
-    make_index(data / "umls_open" / "META", names / "index_umls", base, sources=UMLS_OPEN)
+    index_unless_there(medic, names / "index_medic", base)
+    index_unless_there(data / "umls_open" / "META", names / "index_umls", base, sources=UMLS_OPEN)
     splits = {MEDMENTIONS: medmentions(data)}
     for corpus, (train, dev, types) in CORPORA.items():
         splits[corpus] = {
@@ -122,7 +122,9 @@ def make_lists(data: Path, names: Path, base: str) -> Iterator[dict]:
             yield {"set": corpus, **row, "seen": seen}
 
 
-def make_index(dictionary: Path, folder: Path, encoder: str, sources: Sequence[str] = ()) -> None:
+def index_unless_there(
+    dictionary: Path, folder: Path, encoder: str, sources: Sequence[str] = ()
+) -> None:
     """Index a dictionary, unless the folder exists."""
     if not folder.exists():
         words = [str(dictionary), str(folder), "--encoder", encoder, "--sources", *sources]

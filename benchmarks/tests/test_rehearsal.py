@@ -16,7 +16,7 @@ from pubtator_corpus import write_corpus  # noqa: E402
 from rehearsal import Rehearsal  # noqa: E402
 from rrf_release import write_release  # noqa: E402
 
-from umls_reranker.pipeline.recipe import parse_recipe  # noqa: E402
+from umls_reranker.pipeline.options import parse_recipe  # noqa: E402
 
 
 def test_the_release_and_the_corpus_are_read_as_what_they_stand_for(tmp_path, capsys):

@@ -40,7 +40,8 @@ from umls_reranker import UMLSReranker
 from umls_reranker import __main__ as command
 from umls_reranker.corpora.corpus import Faults
 from umls_reranker.corpora.formats import PubTator
-from umls_reranker.pipeline.command import CommandParser, find_recipe
+from umls_reranker.pipeline.command import CommandParser
+from umls_reranker.pipeline.shipped import find_recipe
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -415,6 +416,11 @@ def test_the_first_hour_names_files_and_functions_that_exist():
             continue
         module = import_module(f"umls_reranker.{path.replace('/', '.')}")
         assert not name or attrgetter(name)(module) is not None, f"{path}: {name}"
+    for room in ("pipeline", "lists"):
+        modules = {
+            f"{room}/{path.stem}" for path in (ROOT / "umls_reranker" / room).glob("[!_]*.py")
+        }
+        assert modules <= {path for path, _ in places}
 
 
 # The converters of docs/candidates.md turn the answers of other tools into rows that are

@@ -75,7 +75,7 @@ def fit(
     lists, logits = given
     known = logits if isinstance(logits, dict) else {(): logits}
     cross_encoder = SimpleNamespace(template=SimpleNamespace(reads=tuple(cross_encoder_inputs)))
-    logits = CrossEncoderLogits(cross_encoder, lists, known=known)
+    logits = CrossEncoderLogits(cross_encoder, lists, by_missing_inputs=known)
     return fit_calibration(lists, logits, counts, settings, 13, options=options)
 
 
@@ -153,7 +153,7 @@ def test_mentions_that_do_not_certify_take_part_in_all_but_the_certificate():
     assert usual.certificate.documents > 75
     assert table.rows["default"].accept == usual.rows["default"].accept
     # Documents that it was calibrated on do not certify again, also those that were no sample.
-    cross_encoder = CrossEncoderLogits(None, given, known={(): logits})
+    cross_encoder = CrossEncoderLogits(None, given, by_missing_inputs={(): logits})
     settings = CalibrationArguments(
         features=["cross_encoder", "retrieval"], calibrator="platt", target_precision=0.8
     )
@@ -166,7 +166,7 @@ def test_what_is_not_tested_has_no_certificate():
     given, logits = lists(n=400, documents=100, spread=12.0)
     options = replace(ONE_MODEL, share=0.0)
     settings = CalibrationArguments(features=["cross_encoder", "retrieval"], calibrator="platt")
-    cross_encoder = CrossEncoderLogits(None, given, known={(): logits})
+    cross_encoder = CrossEncoderLogits(None, given, by_missing_inputs={(): logits})
     fitted = fit_calibration(given, cross_encoder, COUNTS, settings, 13, options=options)
     assert fitted.calibration.thresholds.certificate is None
     assert fitted.facts["certified_by"]["documents"] == 0

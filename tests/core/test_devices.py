@@ -27,8 +27,8 @@ from umls_reranker.core.devices import (
 )
 from umls_reranker.core.errors import UserError
 from umls_reranker.pipeline import indexes, preflight, training
-from umls_reranker.pipeline.command import shipped_configs
 from umls_reranker.pipeline.runner import LAUNCHED, PREFLIGHT
+from umls_reranker.pipeline.shipped import shipped_configs
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")

@@ -43,7 +43,7 @@ from umls_reranker.evaluation.report import (
     compare_systems,
     measure,
     measure_model,
-    verdict,
+    verdict_on_gain,
 )
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pairs import PairTemplate
@@ -145,7 +145,7 @@ def test_types_with_too_few_mentions_are_not_listed(count, listed):
 def test_tiers_and_what_was_seen_in_training_are_parts():
     gold = np.array([f"C9999999|C{row:07d}" for row in range(40)])
     outcomes = make_outcomes(40, types=[[]] * 40, gold=gold)
-    figures, rows = measured(outcomes, known=[("Mention", "C0000003")])
+    figures, rows = measured(outcomes, counted=[("Mention", "C0000003")])
     assert list(rows) == ["tiers", "subsets"] and list(rows["subsets"]) == [
         "seen_string",
         "seen_cui",
@@ -484,14 +484,14 @@ def test_baselines_by_hand():
     ],
 )
 def test_verdicts(figures, word, rest):
-    found = verdict(dict(zip(("value", "low", "high"), figures, strict=True)), 300, 150)
+    found = verdict_on_gain(dict(zip(("value", "low", "high"), figures, strict=True)), 300, 150)
     assert found.startswith(f"{word}: ") and rest in found
 
 
 @pytest.mark.parametrize("documents", [8, 1])
 def test_the_interval_of_few_documents_decides_nothing(documents):
     ends = (0.05, 0.11) if documents > 1 else (np.nan, np.nan)
-    found = verdict({"value": 0.08, "low": ends[0], "high": ends[1]}, 300, documents)
+    found = verdict_on_gain({"value": 0.08, "low": ends[0], "high": ends[1]}, 300, documents)
     assert (
         found.startswith("inconclusive: +8.0 points over the original order")
         and "label at least 20" in found

@@ -30,7 +30,8 @@ from umls_reranker.hub.model_folder import (
 )
 from umls_reranker.hub.publish import operations, publish, version_contents
 from umls_reranker.hub.versions import find_outcomes
-from umls_reranker.pipeline.recipe import Recipe, load_recipe
+from umls_reranker.pipeline.options import load_recipe
+from umls_reranker.pipeline.recipe import Recipe
 from umls_reranker.serving.model_source import ModelSource
 
 REPO = "org/tiny-reranker"

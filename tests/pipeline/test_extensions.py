@@ -15,7 +15,7 @@ from umls_reranker.calibration.features import ALL_INPUTS, FEATURES, Feature, re
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.index_scores import INDEX_SCORES
 from umls_reranker.lists.read import read_rows
-from umls_reranker.pipeline.recipe import recipe_parser
+from umls_reranker.pipeline.options import recipe_parser
 from umls_reranker.retrieval.retrievers import RETRIEVERS
 from umls_reranker.training.losses import LOSSES
 

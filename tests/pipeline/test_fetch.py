@@ -20,9 +20,10 @@ from umls_reranker.models import model_files
 from umls_reranker.models.hub_calls import hub_calls
 from umls_reranker.models.model_files import commit_of, resolve_model
 from umls_reranker.pipeline import preflight as preflight_module
+from umls_reranker.pipeline.downloads import fetch
 from umls_reranker.pipeline.preflight import minutes_here, preflight
 from umls_reranker.pipeline.recipe import Recipe
-from umls_reranker.pipeline.sources import CONTENT_CHECKS, fetch
+from umls_reranker.pipeline.sources import CONTENT_CHECKS
 
 BODY = bytes(range(256)) * 5000
 SHA256 = hashlib.sha256(BODY).hexdigest()

@@ -31,7 +31,7 @@ from umls_reranker.lists.labels import read_run_lists
 from umls_reranker.lists.read import read_rows
 from umls_reranker.pipeline import model as model_stages
 from umls_reranker.pipeline.command import MISSED_TARGET
-from umls_reranker.pipeline.recipe import load_recipe
+from umls_reranker.pipeline.options import load_recipe
 from umls_reranker.pipeline.stages import RunFolder
 
 pytest_plugins = ["pipeline_fixtures"]
@@ -55,6 +55,7 @@ MODEL_FILES = {
         "README.md",
     ),
     *(
+        "sentence_bert_config.json",
         "string_counts.safetensors",
         "reliability.svg",
         "risk_coverage.svg",

@@ -13,8 +13,9 @@ from data_fixtures import TYPE_ROOT, write_obo, write_pmids, write_pubtator, wri
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.corpora.arguments import MentionArguments
+from umls_reranker.pipeline.data import corpus_mentions
 from umls_reranker.pipeline.recipe import Recipe
-from umls_reranker.pipeline.sources import corpus_mentions, input_files, listed_documents
+from umls_reranker.pipeline.sources import input_files, listed_documents
 from umls_reranker.pipeline.stages import RunFolder, held_out_shares
 from umls_reranker.vocab.concepts import ConceptTable
 from umls_reranker.vocab.rrf import RelationTable

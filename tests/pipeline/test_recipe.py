@@ -10,19 +10,17 @@ from processes import ROOT, python
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.pipeline import recipe as recipe_module
-from umls_reranker.pipeline.command import find_recipe
+from umls_reranker.pipeline.options import is_on_lists, load_recipe, parse_recipe
 from umls_reranker.pipeline.recipe import (
     KEYS,
     ONLY_OPTIONS,
     SECTIONS,
     Recipe,
-    is_on_lists,
     keys_of,
-    load_recipe,
-    parse_recipe,
     training_names,
     typed_training,
 )
+from umls_reranker.pipeline.shipped import find_recipe
 from umls_reranker.training.trainer_keys import REFUSED, TRAINER_KEYS
 from umls_reranker.training.training_arguments import RerankerTrainingArguments
 
@@ -350,7 +348,7 @@ def test_help_explains_the_sections_of_the_script(capsys):
 
 def test_help_and_recipes_load_no_torch():
     code = (
-        "import sys\nfrom umls_reranker.pipeline.recipe import load_recipe, "
+        "import sys\nfrom umls_reranker.pipeline.options import load_recipe, "
         "parse_recipe\nload_recipe(sys.argv[1])\n"
         "try:\n    parse_recipe('A test.', (), argv=['--help'])\nexcept SystemExit:\n    pass\n"
         "sys.exit(bool({'torch', 'transformers', 'datasets', 'accelerate'} & set(sys.modules)))"
@@ -432,7 +430,7 @@ def test_the_rehearsal_has_the_settings_of_the_reference_but_for_what_it_marks()
 
 def test_a_recipe_is_written_the_same_whatever_the_hash_seed():
     code = (
-        "from umls_reranker.pipeline.recipe import load_recipe; "
+        "from umls_reranker.pipeline.options import load_recipe; "
         "print(load_recipe('quickstart').to_yaml())"
     )
     texts = [python("-c", code, env={"PYTHONHASHSEED": seed}).stdout for seed in "12"]

@@ -12,8 +12,8 @@ from umls_reranker import UMLSReranker, UserError
 from umls_reranker.evaluation.metrics import Outcomes
 from umls_reranker.lists.labels import read_labelled_lists, usable_lists
 from umls_reranker.lists.read import Rows
+from umls_reranker.serving.evaluate import evaluate_lists
 from umls_reranker.serving.list_description import describe_lists
-from umls_reranker.serving.on_lists import evaluate_lists
 from umls_reranker.vocab.types import TypeHierarchy
 
 

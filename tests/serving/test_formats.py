@@ -409,12 +409,15 @@ def test_further_candidates_are_no_conflict(tmp_path):
 
 
 def test_a_prefix_that_nobody_registered_is_this_packages(tmp_path):
-    rows = [("cold", top("LOCAL:A1", 0.9)), ("heat", top("MESH:D1", 0.9))]
+    ids = ("LOCAL:A1", "MESH:D1", "UBERON:0004416", "ORDO:725")
+    rows = [(cui.lower(), top(cui, 0.9)) for cui in ids]
     text, _ = write_format("sssom", tmp_path / "o.tsv", FormatSettings(), rows)
     header = [line.removeprefix("#") for line in text.splitlines() if line.startswith("#")]
     prefixes = yaml.safe_load("\n".join(header))["curie_map"]
     assert prefixes["LOCAL"] == "urn:umls-reranker:LOCAL:"
     assert prefixes["MESH"] == "http://id.nlm.nih.gov/mesh/"
+    assert prefixes["UBERON"] == "http://purl.obolibrary.org/obo/UBERON_"
+    assert prefixes["ORDO"] == "http://www.orpha.net/ORDO/Orphanet_"
 
 
 def test_odd_ids_and_texts_are_escaped(tmp_path):

@@ -29,7 +29,8 @@ from umls_reranker.core.keys import RunArguments
 from umls_reranker.models.arguments import ModelArguments
 from umls_reranker.models.pairs import MARKERS, PairTemplate
 from umls_reranker.models.pretrained import keep_layers, load_base_model
-from umls_reranker.pipeline.recipe import Recipe, load_recipe, typed_training
+from umls_reranker.pipeline.options import load_recipe
+from umls_reranker.pipeline.recipe import Recipe, typed_training
 from umls_reranker.retrieval.arguments import EncoderArguments
 from umls_reranker.training import encoder_training
 from umls_reranker.training import trainer as fine_tuning

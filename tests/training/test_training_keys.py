@@ -13,7 +13,8 @@ from transformers import TrainingArguments
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import RunArguments
-from umls_reranker.pipeline.recipe import KEYS, load_recipe, parse_recipe
+from umls_reranker.pipeline.options import load_recipe, parse_recipe
+from umls_reranker.pipeline.recipe import KEYS
 from umls_reranker.training.trainer import training_arguments
 from umls_reranker.training.trainer_keys import REFUSED
 from umls_reranker.training.training_arguments import OWN_FIELDS, RerankerTrainingArguments

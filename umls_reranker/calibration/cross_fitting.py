@@ -1,6 +1,6 @@
 """Nested cross-fitting: fits of one set of features, so that every score is by a fit that is new.
 
-    served                fitted on all documents
+    full fit              fitted on all documents
       without a           scores the documents of fold a, for thresholds and certificate
         without a and b   scores those of fold b, for the calibrator of the fit without a
 
@@ -163,10 +163,10 @@ class FoldedLists:
         if len(list_features) in (0, len(names)):
             return dict.fromkeys(left_out, CalibratedModel())
 
-        def fit(folds: LeftOut, served: CalibratedModel) -> CalibratedModel:
+        def fit(folds: LeftOut, full_model: CalibratedModel) -> CalibratedModel:
             inside = self.inside(folds)
             gold = self.lists.annotations.gold[inside]
-            start = served.list_fusion
+            start = full_model.list_fusion
             fusion = FeatureFusion.fit(list_features, self.table.take(inside), gold, start)
             return CalibratedModel(list_fusion=fusion)
 
@@ -181,11 +181,11 @@ class FoldedLists:
         """The models with weights of all features, fitted on lists that are pruned as served."""
         table = self.table.plus({CROSS_ENCODER: logits})
 
-        def fit(folds: LeftOut, served: CalibratedModel) -> CalibratedModel:
+        def fit(folds: LeftOut, full_model: CalibratedModel) -> CalibratedModel:
             inside = self.inside(folds)
             gold = self.lists.annotations.gold[inside]
             model = list_fits[folds]
-            fusion = _fit_as_served(names, table.take(inside), gold, model, served.fusion)
+            fusion = _fit_as_served(names, table.take(inside), gold, model, full_model.fusion)
             return replace(model, fusion=fusion)
 
         return _fit_each(fit, [*list_fits])
@@ -208,12 +208,12 @@ class CrossFits:
     Attributes:
         data: the lists and features that they were fitted on.
         logits: (m,) logits of the candidates, NaN for those that no fit needs.
-        served: the fit on all documents, with those without folds.
+        full_fit: the fit on all documents, with those without folds.
     """
 
     data: FoldedLists
     logits: np.ndarray
-    served: NestedFit
+    full_fit: NestedFit
 
     def held_out(self, fit: NestedFit) -> list[FoldScores]:
         """The mentions of each fold that a fit has seen, each by the fit without that fold.
@@ -250,12 +250,12 @@ class CrossFits:
             The nats, infinite if there is too little data to hold out, and their standard error, by
             document.
         """
-        if not self.served.without:
+        if not self.full_fit.without:
             return np.inf, 0.0
         lists = self.data.lists
         usable = self.data.usable
         gains = np.zeros(len(lists))
-        for scores in self.held_out(self.served):
+        for scores in self.held_out(self.full_fit):
             assert scores.list_utilities is not None
             labels = lists.labels[scores.rows]
             without = _list_losses(scores.list_utilities, labels, scores.table)
@@ -274,7 +274,7 @@ class CrossFits:
         scored = 0
         changed = 0
         whole_lists = 0
-        for scores in self.held_out(self.served):
+        for scores in self.held_out(self.full_fit):
             logits = self.logits[scores.rows]
             is_whole = ~lists_with_any(np.isnan(logits), scores.table.offsets)
             whole = scores.model.utilities(scores.table, np.nan_to_num(logits), None)
@@ -305,16 +305,16 @@ def _fit_each(fit: FitModel, left_out: Sequence[LeftOut]) -> dict[LeftOut, Calib
 
     Folds without which there is too little data are missing in what is returned.
     """
-    served = fit((), CalibratedModel())
+    full_model = fit((), CalibratedModel())
 
     def fit_without(folds: LeftOut) -> CalibratedModel | None:
         with suppress(TooLittleData):
-            return fit(folds, served)
+            return fit(folds, full_model)
         return None
 
     some = [folds for folds in left_out if folds]
     fitted = zip(some, map_in_order(fit_without, some), strict=True)
-    models: dict[LeftOut, CalibratedModel] = {(): served}
+    models: dict[LeftOut, CalibratedModel] = {(): full_model}
     for folds, model in progress(fitted, total=len(some), desc="fitting weights", unit=" fits"):
         if model is not None:
             models[folds] = model

@@ -55,12 +55,12 @@ class CrossEncoderLogits:
     Attributes:
         cross_encoder: scores pairs; None without one.
         lists: n lists with m candidates.
-        known: (m,) logits by the inputs that are missing.
+        by_missing_inputs: (m,) logits by the inputs that are missing.
     """
 
     cross_encoder: PairScorer | None
     lists: CandidateLists
-    known: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict)
+    by_missing_inputs: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -79,7 +79,9 @@ class CrossEncoderLogits:
         # Inputs that no list has make no difference to it.
         never_read = always_missing(self.lists, self.reads)
         unread = tuple(name for name in self.reads if name in missing and name not in never_read)
-        logits = self.known.setdefault(unread, np.full(len(self.lists.owner), np.nan, np.float32))
+        logits = self.by_missing_inputs.setdefault(
+            unread, np.full(len(self.lists.owner), np.nan, np.float32)
+        )
         pending = np.isnan(logits)
         if retained is not None:
             pending &= retained
@@ -101,14 +103,16 @@ class CrossEncoderLogits:
         A mention without a type, or a candidate whose name is the preferred one, makes the same
         pair with that input and without it.
         """
-        others = [key for key, known in self.known.items() if not np.isnan(known).all()]
+        others = [
+            key for key, logits in self.by_missing_inputs.items() if not np.isnan(logits).all()
+        ]
         if others in ([], [unread]):
             return
         texts = self._texts(lists)
         for other_unread in others:
             if other_unread == unread:
                 continue
-            other_logits = self.known[other_unread]
+            other_logits = self.by_missing_inputs[other_unread]
             other_texts = self._texts(without_inputs(self.lists, other_unread))
             takes = np.isnan(logits) & (texts == other_texts).all(axis=0)
             logits[takes] = other_logits[takes]
@@ -126,7 +130,9 @@ class CrossEncoderLogits:
         return replace(
             self,
             lists=self.lists.with_candidates(retained),
-            known={unread: logits[retained] for unread, logits in self.known.items()},
+            by_missing_inputs={
+                unread: logits[retained] for unread, logits in self.by_missing_inputs.items()
+            },
         )
 
 
@@ -276,7 +282,7 @@ def _fit(data: CalibrationData, fits: CrossFits, *, has_fallbacks: bool) -> Fitt
     is_used = fits.data.inside()[lists.owner]
     documents = lists.annotations.documents[lists.owner[is_used]]
     method, losses = choose_calibrator(
-        data.settings.calibrator, fits.sample(fits.served), documents, data.seed
+        data.settings.calibrator, fits.sample(fits.full_fit), documents, data.seed
     )
     models = _fit_models(data, fits, method, has_fallbacks=has_fallbacks)
     calibration = replace(
@@ -356,17 +362,17 @@ def _fit_model(
     """
     missing = data.all_missing(missing)
     lists = without_inputs(data.lists, missing)
-    served = fits.served
-    calibrators = _calibrators(fits, method, [served])
-    model = replace(served.model, name=name, missing=missing, calibrator=calibrators[0])
-    folds = fits.held_out(served)
+    full_fit = fits.full_fit
+    calibrators = _calibrators(fits, method, [full_fit])
+    model = replace(full_fit.model, name=name, missing=missing, calibrator=calibrators[0])
+    folds = fits.held_out(full_fit)
     is_held_out = False
-    if served.without:
+    if full_fit.without:
         with suppress(TooLittleData):
-            calibrators = _calibrators(fits, method, [*served.without.values()])
+            calibrators = _calibrators(fits, method, [*full_fit.without.values()])
             is_held_out = True
     if not is_held_out:
-        folds = [fits.scores_by(served, np.ones(len(lists), bool))]
+        folds = [fits.scores_by(full_fit, np.ones(len(lists), bool))]
     parts = [
         (fold.rows, fold.calibrated(calibrator))
         for fold, calibrator in zip(folds, calibrators, strict=True)

@@ -16,24 +16,25 @@ from ..lists.candidate_lists import AnnotatedLists
 from ..vocab.text import normalize_name
 from .report import System
 
-Answers = Sequence[str | None]
+AnswerIds = Sequence[str | None]
 
 
-def baselines(lists: AnnotatedLists, known: Iterable[tuple[str, str]]) -> dict[str, System]:
+def baselines(lists: AnnotatedLists, counted: Iterable[tuple[str, str]]) -> dict[str, System]:
     """Systems with one answer or none.
 
     Args:
         lists: the lists.
-        known: text and gold CUI of the mentions that the model counts; none: only the first system.
+        counted: text and gold CUI of the mentions that the model counts; none: only the first
+            system.
 
     Returns:
         Those that answer any mention, and otherwise than the order and each other:
         ``exact_match``, the concept with the mention as a name, if only one has it;
-        ``most_frequent_cui`` of the mention's string among known ones, of equally frequent ones the
+        ``most_frequent_cui`` of the mention's string among these, of equally frequent ones the
         smaller; and ``most_frequent_cui_else_order``, the strongest: it knows the corpus and
         answers every list.
     """
-    concept_of = _most_frequent((normalize_name(text), cui) for text, cui in known)
+    concept_of = _most_frequent((normalize_name(text), cui) for text, cui in counted)
     frequent = [concept_of.get(normalize_name(text)) for text in lists.mentions]
     first = _first_candidates(lists)
     answers = {
@@ -69,7 +70,7 @@ def free_baselines(lists: AnnotatedLists, folds: np.ndarray) -> dict[str, System
     return _distinct_systems(answers, lists)
 
 
-def _exact_matches(lists: AnnotatedLists) -> Answers:
+def _exact_matches(lists: AnnotatedLists) -> AnswerIds:
     """The concept of which a candidate has the mention as its name, if there is one only."""
     cuis = lists.cuis.to_list()
     names = [normalize_name(name) for name in lists.names.to_list()]
@@ -82,31 +83,31 @@ def _exact_matches(lists: AnnotatedLists) -> Answers:
     return answers
 
 
-def _first_candidates(lists: AnnotatedLists) -> Answers:
+def _first_candidates(lists: AnnotatedLists) -> AnswerIds:
     """The first candidate of each list."""
     cuis = lists.cuis.to_list()
     return [cuis[start] if start < end else None for start, end in pairwise(lists.offsets)]
 
 
-def _most_frequent(known: Iterable[tuple[str, str]]) -> dict[str, str]:
+def _most_frequent(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The most frequent concept of each string among pairs of both, of equal ones the smallest."""
     concept_of: dict[str, str] = {}
-    for (string, cui), _ in sorted(Counter(known).items(), key=lambda item: (-item[1], item[0])):
+    for (string, cui), _ in sorted(Counter(labels).items(), key=lambda item: (-item[1], item[0])):
         concept_of.setdefault(string, cui)
     return concept_of
 
 
-def _first_else_second(first: Answers, second: Answers) -> Answers:
+def _first_else_second(first: AnswerIds, second: AnswerIds) -> AnswerIds:
     """The first answer to each mention, or the second where there is no first."""
     return [one or other for one, other in zip(first, second, strict=True)]
 
 
 def _distinct_systems(
-    answers: Mapping[str, Answers], lists: AnnotatedLists, known: Sequence[Answers] = ()
+    answers: Mapping[str, AnswerIds], lists: AnnotatedLists, others: Sequence[AnswerIds] = ()
 ) -> dict[str, System]:
-    """The systems that answer something, and otherwise than those before them and `known` ones."""
+    """The systems that answer something, and otherwise than those before them and `others`."""
     systems = {}
-    seen = [*known]
+    seen = [*others]
     for name, ids in answers.items():
         if any(ids) and ids not in seen:
             systems[name] = System.answering(ids, lists.annotations.alternatives)

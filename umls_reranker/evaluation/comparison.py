@@ -161,7 +161,7 @@ def _measured_on(check: Mapping[str, Any]) -> str:
     return f"{check['n']:,} {check.get('population', 'mentions')}" if "n" in check else ""
 
 
-def verdict(checks: Sequence[Mapping[str, Any]]) -> str:
+def verdict_on_targets(checks: Sequence[Mapping[str, Any]]) -> str:
     """How many checks passed and failed, and the names of those that did not pass."""
     names = {
         result: [check["name"] for check in checks if check["result"] == result]

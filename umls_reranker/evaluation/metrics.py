@@ -550,7 +550,7 @@ def mention_slices(
     outcomes: Outcomes,
     mentions: Sequence[str],
     hierarchy: TypeHierarchy,
-    known: Iterable[tuple[str, str]] = (),
+    counted: Iterable[tuple[str, str]] = (),
 ) -> list[Slice]:
     """Slices of n mentions.
 
@@ -558,18 +558,18 @@ def mention_slices(
         outcomes: their outcomes.
         mentions: their texts.
         hierarchy: in one without groups, the broadest ancestors take their role.
-        known: text and gold CUI of the mentions that the model counts.
+        counted: text and gold CUI of the mentions that the model counts.
 
     Returns:
-        Those of the table ``tiers``; ``subsets`` seen and unseen among `known`, if there are any;
+        Those of the table ``tiers``; ``subsets`` seen and unseen among `counted`, if there are any;
         and if any type is known, ``groups``, the largest first, and ``types`` with at least
         `SMALLEST_SLICE` mentions. A mention counts in each of its types.
     """
     slices = [Slice("tiers", tier, tier, outcomes.tier == tier) for tier in TIERS]
-    known = list(known)
-    if known:
-        strings = {normalize_name(text) for text, _ in known}
-        cuis = {cui for _, cui in known}
+    counted = list(counted)
+    if counted:
+        strings = {normalize_name(text) for text, _ in counted}
+        cuis = {cui for _, cui in counted}
         seen_string = np.array([normalize_name(text) in strings for text in mentions])
         # Of a mention with several gold concepts, any.
         seen_cui = np.array([not cuis.isdisjoint(gold.split("|")) for gold in outcomes.gold])

@@ -106,7 +106,7 @@ def measure_model(  # noqa: PLR0913 (a model, its lists, and what stands beside 
     systems: Mapping[str, System],
     documents: Documents,
     split: str,
-    known: Iterable[tuple[str, str]] = (),
+    counted: Iterable[tuple[str, str]] = (),
     *,
     whole_lists: int = WHOLE_LISTS,
 ) -> tuple[dict[str, Any], Outcomes]:
@@ -124,7 +124,7 @@ def measure_model(  # noqa: PLR0913 (a model, its lists, and what stands beside 
         systems: further systems for the same mentions, the order of the lists first.
         documents: documents of the mentions.
         split: name of the lists in reports.
-        known: text and gold CUI of the mentions that the model counts, for the subsets seen and
+        counted: text and gold CUI of the mentions that the model counts, for the subsets seen and
             unseen.
         whole_lists: the most lists of which the cross-encoder scores all candidates.
 
@@ -152,7 +152,7 @@ def measure_model(  # noqa: PLR0913 (a model, its lists, and what stands beside 
         # Alone, the cross-encoder ranks those that it cannot read last.
         in_drawn[rows] = with_lowest_logit(scores.logits[rows])
         systems = {**systems, **_parts_of_model(lists, in_drawn, decisions, drawn)}
-    metrics, outcomes = measure(lists, decisions, in_drawn, systems, documents, split, known)
+    metrics, outcomes = measure(lists, decisions, in_drawn, systems, documents, split, counted)
     if "systems/cross_encoder/acc@1" in metrics["figures"]:
         unpruned = decide(lists, scores, exhaustive=True)
         metrics["figures"] |= _pruning_figures(decisions, unpruned, drawn)
@@ -219,7 +219,7 @@ def measure(
     systems: Mapping[str, System],
     documents: Documents,
     split: str,
-    known: Iterable[tuple[str, str]] = (),
+    counted: Iterable[tuple[str, str]] = (),
 ) -> tuple[dict[str, Any], Outcomes]:
     """Measure what needs only lists and decisions.
 
@@ -230,7 +230,7 @@ def measure(
         systems: name -> answers of other systems, the order of the lists first.
         documents: documents of the mentions.
         split: name of the lists.
-        known: as for `evaluate`.
+        counted: as for `measure_model`.
 
     Returns:
         The content of ``metrics.json``: counts; ``figures``; ``rows``, table -> row -> label; and
@@ -239,7 +239,7 @@ def measure(
     outcomes = Outcomes.of(lists, decisions)
     systems = {**systems, MODEL: System.of(outcomes)}
     compared = compare_systems(systems, documents, outcomes.in_dictionary, outcomes.composite)
-    slices = mention_slices(outcomes, lists.mentions, lists.hierarchy, known)
+    slices = mention_slices(outcomes, lists.mentions, lists.hierarchy, counted)
     sliced, rows = measure_slices(outcomes, documents, slices)
     figures = {
         key.removeprefix(PREFIX): figure
@@ -417,14 +417,19 @@ def compare_systems(
     first = next(iter(systems))
     first_correct = systems[first].ranks == 0
     every = np.ones(len(first_correct), bool)
-    known = every if in_dictionary is None else in_dictionary
+    if in_dictionary is None:
+        in_dictionary = every
     several = ~every if composite is None else composite
     figures: dict[str, Measure] = {}
     for name, system in systems.items():
         rows = every if system.measured is None else system.measured
         compared_with = None if name == first else first_correct[rows]
         system_figures = _system_figures(
-            system.take(rows), documents.take(rows), known[rows], several[rows], compared_with
+            system.take(rows),
+            documents.take(rows),
+            in_dictionary[rows],
+            several[rows],
+            compared_with,
         )
         figures |= {f"systems/{name}/{key}": figure for key, figure in system_figures.items()}
     return figures
@@ -433,7 +438,7 @@ def compare_systems(
 def _system_figures(
     system: System,
     documents: Documents,
-    known: np.ndarray,
+    in_dictionary: np.ndarray,
     composite: np.ndarray,
     first_correct: np.ndarray | None,
 ) -> dict[str, Measure]:
@@ -442,7 +447,7 @@ def _system_figures(
     Args:
         system: its answers.
         documents: documents of the mentions.
-        known: (n,) bool, whether the gold concept is in the dictionary.
+        in_dictionary: (n,) bool, whether the gold concept is in the dictionary.
         composite: (n,) bool, whether the mention names several concepts.
         first_correct: (n,) bool, whether the first system is correct; None: it is this one.
     """
@@ -474,11 +479,11 @@ def _system_figures(
             "recall@5": documents.measure([has_gold & (system.ranks < 5), every]),
             "recall": documents.measure([has_gold, every]),
         }
-    figures["acc@1_in_dictionary"] = documents.measure([correct & known, known])
+    figures["acc@1_in_dictionary"] = documents.measure([correct & in_dictionary, in_dictionary])
     return figures
 
 
-def verdict(gain: Measure, mentions: int, documents: int) -> str:
+def verdict_on_gain(gain: Measure, mentions: int, documents: int) -> str:
     """In one line, whether a system is better than the order of the lists.
 
     Args:

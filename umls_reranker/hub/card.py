@@ -80,8 +80,6 @@ class LicensedSource(NamedTuple):
 
 
 OWN_LICENSE = "set by its publisher"
-
-
 # In the loading example, the folder of a model that is not published.
 A_FOLDER = "path/to/model"
 
@@ -165,11 +163,12 @@ class Card:
         None: it was another split, not all of it, or user-provided lists.
         """
         recipe = self.recipe
-        test_documents = recipe.get("test_documents") or ""
         official = OFFICIAL_DATASETS.get(recipe.get("expected_mentions") or 0)
-        if "lists" in self.metrics or official is None or official.id not in _datasets(recipe):
+        if official is None or official.id not in _datasets(recipe):
             return None
-        return official if _file_name(test_documents) == official.test_documents else None
+        documents = _file_name(recipe.get("test_documents") or "")
+        is_of_test = self.metrics["split"] == "test" and "lists" not in self.metrics
+        return official if is_of_test and documents == official.test_documents else None
 
     @property
     def locator(self) -> str:

@@ -43,7 +43,7 @@ READING = (
 OF_DICTIONARY = StageInputs("index", READING)
 
 
-class Dictionary(NamedTuple):
+class DictionarySource(NamedTuple):
     """A source of concepts.
 
     Attributes:
@@ -70,7 +70,7 @@ class Dictionary(NamedTuple):
 
 
 def planned_stages(
-    dictionaries: Sequence[Dictionary],
+    dictionaries: Sequence[DictionarySource],
     output: Path,
     settings: IndexSettings,
     sources: Sequence[str],
@@ -102,7 +102,7 @@ def planned_stages(
 
 
 def make_index(
-    dictionaries: Sequence[Dictionary],
+    dictionaries: Sequence[DictionarySource],
     output: Path,
     settings: IndexSettings,
     stages: Mapping[str, Stage],
@@ -195,7 +195,7 @@ def _remove_others(work: Path, stages: Mapping[str, Stage]) -> None:
 
 
 def _make_concepts(
-    dictionaries: Sequence[Dictionary], due: Mapping[str, Stage], work: Path, output: Path
+    dictionaries: Sequence[DictionarySource], due: Mapping[str, Stage], work: Path, output: Path
 ) -> None:
     """Read the concepts of the dictionaries, if they are due, and say what became of added names.
 
@@ -216,7 +216,7 @@ def _make_concepts(
 
 
 def _make_codes(
-    dictionaries: Sequence[Dictionary],
+    dictionaries: Sequence[DictionarySource],
     due: Mapping[str, Stage],
     work: Path,
     sources: Sequence[str],
@@ -231,7 +231,7 @@ def _make_codes(
     print(counts_line(CODES_FOLDER, summary))
 
 
-def _write_concepts(dictionaries: Sequence[Dictionary], folder: Path) -> dict[str, Any]:
+def _write_concepts(dictionaries: Sequence[DictionarySource], folder: Path) -> dict[str, Any]:
     source = join_sources([read_all_concepts(each.settings, each.files) for each in dictionaries])
     if len(dictionaries) > 1:
         print(

@@ -19,7 +19,7 @@ from ..lists.labels import GOLD_KEYS, OWN_DOCUMENTS, gold_ids, with_document
 from ..lists.read import Rows
 from ..lists.table import ERROR, TEXT_KEYS, first_values, table_of_mappings
 from ..models.arguments import BUILT_IN
-from ..serving.bulk import ranked_frames, spark_schema
+from ..serving.cluster_batches import ranked_frames, spark_schema
 from ..serving.counts import said_of_counts
 from ..serving.file_jobs import FileJob, OneProcess, first_error, ranked_rows, read_valid
 from ..serving.review_queue import LIST_FORMATS

@@ -14,9 +14,10 @@ RUN_ENCODER = "encoder"
 ENCODER = ["BertModel"]
 # The models in the package: one with an encoder of names, and one without a network.
 BUILT_IN = "built-in"
+BUILT_IN_FAST = "built-in-fast"
 BUILT_IN_FOLDERS = {
     name: Path(__file__).resolve().parents[1] / name.replace("-", "_")
-    for name in (BUILT_IN, "built-in-fast")
+    for name in (BUILT_IN, BUILT_IN_FAST)
 }
 
 

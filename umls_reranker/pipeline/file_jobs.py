@@ -14,6 +14,7 @@ from ..core.arrays import started_processes
 from ..core.errors import UserError
 from ..core.files import portable_locator, require_another
 from ..linking.mentions import UsagiSheets
+from ..lists.read import STDIN
 from ..models.arguments import BUILT_IN
 from ..serving.formats import OmopVocabulary
 from ..serving.outputs import OUTPUT_FORMATS
@@ -21,7 +22,9 @@ from ..serving.rows import FormatSettings
 from ..serving.study_files import Sample, StudySettings
 from ..vocab.codes import ConceptCodes
 from .command import CommandParser, number_in
-from .recipe import KEYS, Recipe, add_options, load_served
+from .options import add_options, load_serving_recipe
+from .recipe import KEYS, Recipe
+from .typed import link_typed
 
 CODES_HELP = (
     "vocabularies (SAB), such as SNOMEDCT_US ICD10CM RXNORM MSH: adds the codes of each answer's "
@@ -167,7 +170,7 @@ def rerank_file(options: argparse.Namespace) -> int:
     from ..serving.file_jobs import BulkJob
     from ..serving.reranker import UMLSReranker
 
-    recipe = load_served(options.model)
+    recipe = load_serving_recipe(options.model)
     settings = model_settings(recipe, options)
     model = str(recipe.serving.served_model)
     job = BulkJob(
@@ -189,9 +192,11 @@ def link_file(options: argparse.Namespace) -> int:
 
     of_run = options.index / "model"
     default = str(of_run) if of_run.is_dir() else BUILT_IN
-    recipe = load_served(options.model or default)
+    recipe = load_serving_recipe(options.model or default)
     settings = model_settings(recipe, options)
     model = str(recipe.serving.served_model)
+    if options.output == STDIN:
+        return _link_typed(options, model, settings)
     sheets = usagi_sheets(options, options.reviewed)
     job = LinkJob(
         options.input,
@@ -205,6 +210,19 @@ def link_file(options: argparse.Namespace) -> int:
         sheets=sheets,
     )
     return run_job(job, ConceptLinker, settings | {"verify": options.verify}, model, options.index)
+
+
+def _link_typed(options: argparse.Namespace, model: str, settings: dict[str, Any]) -> int:
+    """Link what is typed, line by line; the exit code is as for `rerank_file`."""
+    from ..linking.linker import ConceptLinker
+
+    if options.input != STDIN:
+        raise UserError("the output - is for mentions that are typed: link INDEX - -")
+    for name in ("format", "codes", "omop_concepts", "reviewed"):
+        if getattr(options, name):
+            raise UserError(f"--{name} takes a file for the output, in place of -")
+    linker = ConceptLinker.from_pretrained(model, options.index, verify=options.verify, **settings)
+    return link_typed(linker, options.top or 5)
 
 
 def write_candidates(options: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ from ..evaluation.comparison import (
     check_targets,
     format_table,
     parse_targets,
-    verdict,
+    verdict_on_targets,
 )
 from ..evaluation.metrics import read_metrics
 from ..hub.card import folder_card
@@ -33,36 +33,31 @@ from ..hub.versions import compare_versions
 from ..linking.mentions import read_answers
 from ..lists.answers import Answers
 from ..lists.candidate_lists import AnnotatedLists
-from ..lists.labels import (
-    read_labelled_lists,
-    with_joined_documents,
-)
+from ..lists.labels import read_labelled_lists, with_joined_documents
 from ..models.arguments import RUN_ENCODER
 from ..models.cross_encoder import PairScorer
 from ..models.pairs import PairTemplate
 from ..retrieval.deployment import IndexSettings
-from ..serving.list_description import describe_lists
-from ..serving.look_plan import LookOptions
-from ..serving.model_source import ModelSource
-from ..serving.on_lists import (
-    PAGE,
+from ..serving.calibrate import (
     CalibrateOptions,
     calibrate_lists,
     calibration_summary,
-    evaluate_lists,
-    evaluation_summary,
     lists_of_look,
     note_look,
     save_calibrated,
-    save_report,
     write_calibrated,
 )
+from ..serving.evaluate import PAGE, evaluate_lists, evaluation_summary, save_report
+from ..serving.list_description import describe_lists
+from ..serving.look_plan import LookOptions
+from ..serving.model_source import ModelSource
 from ..serving.reranker import UMLSReranker
 from ..serving.statistics import Histogram, reference_content
 from ..serving.study_files import study_beside
 from ..vocab.concepts import ConceptTable
 from .command import MISSED_TARGET, run_script, would_make
-from .recipe import Recipe, keys_of, parse_recipe, pick
+from .options import parse_recipe
+from .recipe import Recipe, keys_of, pick
 from .stages import RunFolder, tell_other_settings
 
 REPLAYED_MENTIONS = 200
@@ -120,7 +115,7 @@ def calibrate_run(recipe: Recipe) -> None:
         print(calibration_summary(new))
 
 
-def calibrate_on_lists(options: argparse.Namespace) -> None:
+def calibrate_file(options: argparse.Namespace) -> None:
     """Calibrate on user-provided lists, by the options of `recipe.lists_parser`."""
     methods = ("auto", *(name for name, kind in CALIBRATORS.items() if kind.fits_lists))
     if options.calibrator not in methods:
@@ -194,7 +189,7 @@ def make_report(recipe: Recipe, run: RunFolder, stage: Stage, reranker: UMLSRera
     """Evaluate the model on the test split and write the report."""
     mentions = run.splits("mentions")
     lists = run.lists("test")
-    known = [
+    counted = [
         row[:2]
         # Those that the model counts.
         for split in ("train", "dev", "calibration")
@@ -202,7 +197,7 @@ def make_report(recipe: Recipe, run: RunFolder, stage: Stage, reranker: UMLSRera
     ]
     with stage.writing() as (folder, summary):
         metrics, outcomes = evaluate_lists(
-            reranker, lists, "test", known=known, seed=recipe.run.seed
+            reranker, lists, "test", counted=counted, seed=recipe.run.seed
         )
         # They may be published with the model.
         outcomes = replace(outcomes, entity=np.full(len(outcomes), None))
@@ -231,7 +226,7 @@ def complete_model_folder(run: RunFolder) -> None:
         (new / CARD).write_text(card, encoding="utf-8")
 
 
-def evaluate_on_lists(options: argparse.Namespace) -> None:
+def evaluate_file(options: argparse.Namespace) -> None:
     """Evaluate a model on user-provided lists, by the options of `recipe.lists_parser`."""
     require_new(options.output, makes_folders=True)
     reranker = UMLSReranker.from_pretrained(
@@ -311,7 +306,7 @@ def validate(
                 "comparison": comparison and asdict(comparison),
             },
         )
-    print(f"{format_table(checks)}\n\n{verdict(checks)}")
+    print(f"{format_table(checks)}\n\n{verdict_on_targets(checks)}")
     if comparison:
         print(f"\n{comparison.text(str(against))}")
     if any(check["result"] == FAIL for check in checks):

@@ -21,7 +21,7 @@ from ..serving.statistics import (
     read_reference,
     tops_of_rows,
 )
-from .recipe import load_served
+from .options import load_serving_recipe
 
 
 def monitor(
@@ -38,7 +38,7 @@ def monitor(
         The figures of the rows, with ``drift``, ``only_fallbacks`` (models of fewer inputs decided
             all mentions, which is not expected) and ``alarm``; and those that are expected.
     """
-    serving = load_served(model_or_recipe).serving
+    serving = load_serving_recipe(model_or_recipe).serving
     model = download(
         str(serving.served_model), serving.served_revision, files=(MANIFEST, REFERENCE, CALIBRATOR)
     )

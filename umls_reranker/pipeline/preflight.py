@@ -37,7 +37,8 @@ from ..training.losses import LOSSES
 from ..training.trainer import training_arguments
 from ..training.training_arguments import RerankerTrainingArguments
 from .command import run_script
-from .recipe import Recipe, parse_recipe, typed_training
+from .options import parse_recipe
+from .recipe import Recipe, typed_training
 from .sources import input_files
 
 # Bytes of a dictionary's file per distinct name (of MRCONSO at full size, of HPO, of MEDIC).

@@ -16,12 +16,13 @@ from ..core.arrays import SECONDS_BETWEEN_LINES
 from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.keys import recipe_key
-from ..evaluation.comparison import verdict
+from ..evaluation.comparison import verdict_on_targets
 from ..evaluation.metrics import read_metrics
 from ..evaluation.render import systems_text
 from ..hub.model_folder import METRICS
-from .command import MISSED_TARGET, shipped_configs
+from .command import MISSED_TARGET
 from .recipe import Recipe
+from .shipped import shipped_configs
 from .stages import planned_stages, should_run, stage_table
 
 PREFLIGHT = "umls_reranker.pipeline.preflight"
@@ -115,7 +116,7 @@ def show_results(folder: Path) -> None:
     checks = read_json(folder / "checklist.json")["checks"]
     print(
         f"\n{systems_text(metrics['figures'])}\n\n{metrics['verdict']}\n"
-        f"targets: {verdict(checks)}\n"
+        f"targets: {verdict_on_targets(checks)}\n"
         f"model: {folder / 'model'}; report: {folder / 'report'}"
     )
 

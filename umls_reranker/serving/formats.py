@@ -33,7 +33,7 @@ from ..vocab.rrf import passing
 from .review_queue import ReviewSheet
 from .rows import REVIEWED, LinesFormat, OutputFormat, RankedRows, json_line
 
-Answer = Mapping[str, Any]
+CandidateRow = Mapping[str, Any]
 TOOL = "umls_reranker"
 # Of a mapping in a sheet of Usagi.
 APPROVED = "APPROVED"
@@ -57,7 +57,7 @@ class ConceptTally:
     score_sum: float = 0.0
     tier: str | None = None
 
-    def add(self, answer: Answer, is_first: bool) -> None:
+    def add(self, answer: CandidateRow, is_first: bool) -> None:
         """Count a candidate of a mention; that of a reviewer has neither score nor tier."""
         self.first_count += is_first
         self.count += 1
@@ -320,7 +320,7 @@ class Fhir(Mappings, LinesFormat):
             answer = answers[0] if answers else {}
             yield json_line(self._concept(row, answer)) + b"\n"
 
-    def _concept(self, row: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
+    def _concept(self, row: Mapping[str, Any], answer: CandidateRow) -> dict[str, Any]:
         score = "uncalibrated-score" if answer.get("tier") is None else "score"
         values = (
             ("doc-id", "valueString", row.get("doc_id")),
@@ -586,7 +586,7 @@ class Usagi(Omop):
         "assignedReviewer",
     )
 
-    def is_used(self, answer: Answer) -> bool:
+    def is_used(self, answer: CandidateRow) -> bool:
         return bool(answer.get("cui"))
 
     def row(

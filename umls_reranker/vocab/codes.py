@@ -152,16 +152,25 @@ SYSTEMS = {
 }
 SOURCE_OF_PREFIX = {system.prefix: source for source, system in SYSTEMS.items()} | {"MIM": "OMIM"}
 
+# Further registered ontologies, whose terms stand at addresses of the OBO Foundry.
+OF_OBO_FOUNDRY = """
+    BTO CHEBI CL CLO DOID ECTO ENVO GO IDO MAXO MP NCBITaxon
+    OBA OBI OGMS PATO PR SO SYMP UBERON VO XCO
+"""
+NAMESPACES = {prefix: f"{OBO}{prefix}_" for prefix in OF_OBO_FOUNDRY.split()}
+NAMESPACES["ORDO"] = "http://www.orpha.net/ORDO/Orphanet_"
+
 
 def system_of(source: str) -> CodeSystem:
     """The system of a vocabulary.
 
-    One without an entry has a namespace of this package, and for FHIR the specification's name.
+    One without an entry has a namespace of this package, unless it is a registered ontology, and
+    for FHIR the name of the specification.
     """
     prefix = re.sub(r"[^\w.-]|^(?=\d)", "_", source)
     return SYSTEMS.get(source) or CodeSystem(
         prefix=prefix,
-        namespace=f"{OWN_URN}{prefix}:",
+        namespace=NAMESPACES.get(prefix, f"{OWN_URN}{prefix}:"),
         fhir=f"http://www.nlm.nih.gov/research/umls/{prefix.lower()}",
     )
 

@@ -33,7 +33,7 @@ ESCAPES = {"n": "\n", "t": "\t", "W": " "}
 
 
 @dataclass(slots=True)
-class Term:
+class OntologyTerm:
     """A term of an ontology.
 
     Attributes:
@@ -71,7 +71,7 @@ class Ontology:
     """
 
     path: Path
-    terms: dict[str, Term] = field(default_factory=dict)
+    terms: dict[str, OntologyTerm] = field(default_factory=dict)
     id: str = ""
     version: str = ""
     license: str = ""
@@ -164,7 +164,7 @@ def _header(path: Path, values: Mapping[str, list[Any]]) -> Ontology:
     )
 
 
-def _term(values: Mapping[str, list[Any]]) -> Term:
+def _term(values: Mapping[str, list[Any]]) -> OntologyTerm:
     """A term, from its values by tag."""
     exact = []
     for predicate, value in values["property_value"]:
@@ -177,7 +177,7 @@ def _term(values: Mapping[str, list[Any]]) -> Term:
         scope = given_scope if given_scope in SCOPES else "RELATED"
         synonyms.append((name, scope))
     references = filter(None, map(CROSS_REFERENCE.match, values["xref"]))
-    return Term(
+    return OntologyTerm(
         id=_last(values["id"]),
         name=_last(values["name"]),
         definition=_last(values["def"]),
@@ -308,7 +308,9 @@ def read_obo_concepts(
     return OntologyConcepts(concepts, hierarchy, vocabularies, report)
 
 
-def _make_hierarchy(files: str, terms: Sequence[Term], type_roots: Sequence[str]) -> TypeHierarchy:
+def _make_hierarchy(
+    files: str, terms: Sequence[OntologyTerm], type_roots: Sequence[str]
+) -> TypeHierarchy:
     ids = {term.id for term in terms}
     for root in type_roots:
         if root not in ids:
@@ -335,7 +337,7 @@ def _reachable(start: str, links: Mapping[str, Iterable[str]]) -> list[str]:
     return list(reached)
 
 
-def _types_of(terms: Sequence[Term], hierarchy: TypeHierarchy) -> dict[str, list[str]]:
+def _types_of(terms: Sequence[OntologyTerm], hierarchy: TypeHierarchy) -> dict[str, list[str]]:
     """Term -> the types that it is or descends from, in the hierarchy's order."""
     children: dict[str, list[str]] = {}
     for term in terms:
@@ -348,7 +350,7 @@ def _types_of(terms: Sequence[Term], hierarchy: TypeHierarchy) -> dict[str, list
     return types
 
 
-def cuis_of(term: Term) -> list[str]:
+def cuis_of(term: OntologyTerm) -> list[str]:
     """The CUIs of a term, that which counts first; an obsolete term has none."""
     references = [] if term.obsolete else [*term.exact, *term.references]
     cuis = [reference.upper() for reference in references if CUI.fullmatch(reference)]
@@ -356,13 +358,13 @@ def cuis_of(term: Term) -> list[str]:
 
 
 def _merge(
-    terms: Sequence[Term],
+    terms: Sequence[OntologyTerm],
     cuis: Sequence[str],
     types: Mapping[str, list[str]],
     scopes: Sequence[str],
     counts: Counter[str],
 ) -> list[Concept]:
-    by_cui: dict[str, list[Term]] = {}
+    by_cui: dict[str, list[OntologyTerm]] = {}
     for term, cui in zip(terms, cuis, strict=True):
         if cui:
             by_cui.setdefault(cui, []).append(term)

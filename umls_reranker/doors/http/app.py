@@ -43,7 +43,7 @@ from .reconcile import Reconciliation
 from .requests import (
     LinkedMention,
     LinkRequest,
-    Mention,
+    MentionRow,
     RankRequest,
     RerankRequest,
     refusal,
@@ -434,7 +434,7 @@ def create_app(
     return app
 
 
-def _short(mentions: Sequence[Mention]) -> dict[int, Any]:
+def _short(mentions: Sequence[MentionRow]) -> dict[int, Any]:
     """Number in the request -> mention, of those that are not too long."""
     return {
         number: one for number, one in enumerate(mentions) if not length_fault(len(one.mention))
@@ -442,7 +442,7 @@ def _short(mentions: Sequence[Mention]) -> dict[int, Any]:
 
 
 def _in_place(
-    mentions: Sequence[Mention],
+    mentions: Sequence[MentionRow],
     numbers: Iterable[int],
     ranked: Iterable[Sequence[RankedCandidate]],
 ) -> JSONResponse:

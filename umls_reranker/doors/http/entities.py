@@ -86,23 +86,6 @@ class Entities:
             concept["description"] = shorten("; ".join(parts), LONGEST_DESCRIPTION)
         return concept
 
-    def with_id(self, text: str) -> list[Mapping[str, Any]]:
-        """The concept with an id, if there is one, with the keys of a candidate."""
-        rows = self._concepts.rows([text])
-        row = int(rows[0])
-        if row < 0:
-            return []
-        name = self._concepts.names(row)[0]
-        return [
-            {
-                "cui": self._concepts.cuis[row].as_py(),
-                "name": name,
-                "preferred_name": name,
-                "definition": self._concepts.column("definition", rows)[0].as_py(),
-                "semantic_types": self._concepts.semantic_types(row),
-            }
-        ]
-
     def texts(self, cui: str, column: str) -> list[str]:
         """What a column of `columns` says about a concept."""
         rows = self._concepts.rows([cui])

@@ -23,6 +23,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from ...calibration.decisions import TIERS
+from ...linking.search import with_id_first
 from ...lists.columns import length_fault
 from ...serving.arguments import ServingArguments
 from ...vocab.codes import ConceptCodes
@@ -192,10 +193,9 @@ class Reconciliation:
         query = ReconcileQuery(query=text)
         found: list[Mapping[str, Any]] = []
         if text and not length_fault(len(text)):
-            found += await run_in_threadpool(self.entities.with_id, text)
             retrieved = await self.service.found([_mention(query)])
-            known = {item["cui"] for item in found}
-            found += [item for item in retrieved[0] if item["cui"] not in known]
+            concepts = self.service.require_linker().concepts
+            found = await run_in_threadpool(with_id_first, concepts, text, retrieved[0])
         result = []
         for item in found[max(cursor, 0) :][:MOST_SUGGESTED]:
             concept = self.entities.entity(item)

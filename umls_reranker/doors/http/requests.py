@@ -89,7 +89,7 @@ class Candidate(_Body):
         return self
 
 
-class Mention(_Body):
+class MentionRow(_Body):
     """A row of lists: a mention in its context; its text is ``entity`` or ``mention``."""
 
     mention: NotBlank = Field(validation_alias=AliasChoices("mention", "entity"))
@@ -98,7 +98,7 @@ class Mention(_Body):
     right: Context = ""
 
 
-class RankedMention(Mention):
+class RankedMention(MentionRow):
     """A row with its candidates in retrieval order."""
 
     candidates: list[Candidate]
@@ -110,7 +110,7 @@ class RankRequest(_Body):
     mentions: list[RankedMention] = Field(min_length=1)
 
 
-class LinkedMention(Mention):
+class LinkedMention(MentionRow):
     """A mention to link; ``start`` is its offset in characters, null: the first occurrence."""
 
     start: int | None = Field(default=None, ge=0)

@@ -23,8 +23,8 @@ from tiny_reranker import tiny_reranker, tiny_reranker_without_cross_encoder
 from umls_reranker import Dictionary, UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.read import STDIN
-from umls_reranker.serving import bulk
-from umls_reranker.serving.bulk import RerankBatches, RerankPartitions
+from umls_reranker.serving import cluster_batches
+from umls_reranker.serving.cluster_batches import RerankBatches, RerankPartitions
 from umls_reranker.serving.counts import distance_from_calibration
 from umls_reranker.serving.file_jobs import BulkJob, OneProcess
 from umls_reranker.serving.rows import FormatSettings
@@ -470,7 +470,7 @@ def test_a_batch_of_ray_data_gains_the_ranking(model, rows, expected):
 
 def test_frames_of_spark_gain_the_ranking_and_the_model_is_loaded_once(model, rows, expected):
     function = pickle.loads(pickle.dumps(RerankPartitions(str(model), **OPTIONS)))
-    bulk._load_reranker.cache_clear()
+    cluster_batches._load_reranker.cache_clear()
     # Lists come as arrays, an empty one as one of floats; and a further column that Arrow has no
     # type for.
     arrays = [np.array(row["candidates"]) for row in rows]
@@ -478,7 +478,7 @@ def test_frames_of_spark_gain_the_ranking_and_the_model_is_loaded_once(model, ro
     notes = ["a", *range(1, len(rows))]
     frame = pd.DataFrame(rows).assign(candidates=arrays, note=notes)
     frames = [*function(iter([frame, frame])), *function(iter([frame]))]
-    assert len(frames) == 3 and bulk._load_reranker.cache_info().misses == 1
+    assert len(frames) == 3 and cluster_batches._load_reranker.cache_info().misses == 1
     for ranked in frames:
         assert ranked["note"].tolist() == notes
         assert_alike(ranked["ranked"], [row["ranked"] for row in expected])
