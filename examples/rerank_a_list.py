@@ -9,7 +9,7 @@ Its scores are not calibrated for your lists: `umls-reranker calibrate built-in
 
 prints
 
-    kidney failure -> Kidney Failure (C0035078), 0.871, medium
+    renal failure -> Kidney Failure (C0035078), 0.540, medium
     heart attack -> Myocardial Infarction (C0027051), 0.676, medium
     heart trouble -> abstain: Heart has only 0.125
 """
@@ -18,10 +18,10 @@ from umls_reranker import UMLSReranker
 
 HEART = {"C0018801": "Heart Failure", "C0027051": "Myocardial Infarction", "C0018787": "Heart"}
 CANDIDATES = {
-    "kidney failure": {
-        "C0035078": "Kidney Failure",
+    "renal failure": {
         "C0022660": "Kidney Failure, Acute",
         "C0022658": "Kidney Diseases",
+        "C0035078": "Kidney Failure",
     },
     "heart attack": HEART,
     "heart trouble": HEART,
