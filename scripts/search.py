@@ -1,6 +1,6 @@
 """Search the concepts of an index by words, or by an id.
 
-    umls-reranker search INDEX "heart attack"
+    umls-reranker search INDEX heart attack
     umls-reranker search INDEX C0027051
 
 Prints id, preferred name, and what tells concepts apart: the name that was found, semantic types,
@@ -18,7 +18,7 @@ from umls_reranker.pipeline.typed import search_index
 def main() -> int:
     parser = CommandParser(__doc__)
     parser.add_argument("index", type=Path, help="folder of an index, or of a run")
-    parser.add_argument("words", help="what to look for; in quotes if it has spaces")
+    parser.add_argument("words", nargs="+", help="what to look for")
     parser.add_argument(
         "--top", type=number_in(int, 1), default=10, help="concepts to print (default: 10)"
     )

@@ -60,6 +60,12 @@ def test_the_concept_with_the_id_comes_first(command):
     assert lines[1].startswith("X:3 ")
 
 
+def test_words_need_no_quotes(command):
+    code, lines = command("search", "made", "low", "temperature", "--top", "1")
+    assert code == 0
+    assert lines[1].startswith("X:2 ")
+
+
 def test_nothing_found_is_said(command):
     assert command("search", "made", "qqqq")[0] == 1
 
@@ -82,6 +88,7 @@ def test_a_typed_line_is_a_mention(command):
         (("-", "-"), 'a\n{"mention": "cold"}\n', "line 2"),
         (("names.csv", "-"), "", "link INDEX - -"),
         (("-", "-", "--format", "sssom"), "", "--format"),
+        (("-", "-", "--overwrite"), "", "--overwrite"),
     ],
 )
 def test_what_is_no_typed_mention_is_refused(command, words, typed, named):

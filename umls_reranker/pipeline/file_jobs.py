@@ -218,7 +218,7 @@ def _link_typed(options: argparse.Namespace, model: str, settings: dict[str, Any
 
     if options.input != STDIN:
         raise UserError("the output - is for mentions that are typed: link INDEX - -")
-    for name in ("format", "codes", "omop_concepts", "reviewed"):
+    for name in ("format", "codes", "omop_concepts", "reviewed", "for_spreadsheet", "overwrite"):
         if getattr(options, name):
             raise UserError(f"--{name} takes a file for the output, in place of -")
     linker = ConceptLinker.from_pretrained(model, options.index, verify=options.verify, **settings)

@@ -27,7 +27,7 @@ def search_index(options: argparse.Namespace) -> int:
 
     linker = ConceptLinker.from_pretrained(BUILT_IN_FAST, options.index)
     try:
-        found = search_concepts(linker, options.words, options.top)
+        found = search_concepts(linker, " ".join(options.words), options.top)
     except ValueError as error:
         raise UserError(str(error)) from None
     if not found:
