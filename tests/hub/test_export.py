@@ -263,4 +263,4 @@ def test_the_length_limit_is_told_to_who_reads_no_tokenizer(tmp_path):
     (folder / SENTENCE_CONFIG).unlink()
     without = sentence_transformers.CrossEncoder(str(folder))
     assert with_file == pytest.approx(without.predict(pairs), abs=OTHER_CODE)
-    assert without.max_seq_length == 24
+    assert without.tokenizer.model_max_length == 24

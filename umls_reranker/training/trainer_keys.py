@@ -4,11 +4,10 @@ The training of a recipe decides the others, or nothing here reads them. Imports
 command line is checked at once; to import the class takes seconds.
 """
 
-# Those of another version of transformers are looked up in the class.
+# Of all versions of transformers that setup.cfg allows; those that only some have are looked up in
+# the class.
 TRAINER_KEYS = frozenset(
     {
-        "activation_checkpointing",
-        "activation_checkpointing_kwargs",
         "adam_beta1",
         "adam_beta2",
         "adam_epsilon",
