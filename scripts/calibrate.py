@@ -15,8 +15,9 @@ concept. Retriever scores are features too; name them NAME_score in the candidat
 one candidate per row: mention_id, doc_id, mention, cui, name, score (read as list_score) or
 NAME_score, and gold (1 for the gold concept, else 0) or gold_cui. Without MODEL, the result
 combines scores, names, types and counts, and is served without a cross-encoder or torch. MODEL is a
-reranker or any sequence classifier with one logit, a folder or a Hub id: its cross-encoder is added
-if it helps. All forms compare the result with the lists' original order on held-out documents.
+reranker or any sequence classifier with one logit, a folder or a Hub id: its cross-encoder is one
+of the features, and what it gains is said. All forms compare the result with the lists' original
+order on held-out documents.
 
 A certificate is tested at a look: those of the study that umls-reranker candidates --sample wrote
 beside a sheet are found there; lists without a study have one look at all their documents.

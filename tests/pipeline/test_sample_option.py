@@ -1,14 +1,10 @@
 """`candidates --sample`: the sheet's name says what was drawn, and what is no sample is refused."""
 
-import runpy
-import sys
-from pathlib import Path
-
 import pytest
+from list_model import run_script
 
 from umls_reranker.core.errors import UserError
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 TERMS = 6
 
 
@@ -16,18 +12,13 @@ TERMS = 6
 def command(tmp_path, monkeypatch):
     """Runs `candidates` in a folder with the index ``made`` and ``terms.csv``."""
     monkeypatch.chdir(tmp_path)
-
-    def run(name, *words):
-        monkeypatch.setattr(sys, "argv", [name, *words])
-        return runpy.run_path(str(SCRIPTS / f"{name}.py"))["main"]()
-
     names = [f"X:{number},finding {number}" for number in range(TERMS)]
     (tmp_path / "names.csv").write_text("\n".join(["id,name", *names]))
     terms = [f"L{number},finding {number}" for number in range(TERMS)]
     (tmp_path / "terms.csv").write_text("\n".join(["source_code,mention", *terms]))
-    run("index", "names.csv", "made")
+    run_script("index", "names.csv", "made")
     words = ("candidates", "made", "terms.csv", "sheet.csv", "--each_row_is_a_document")
-    return lambda *options: run(*words, *options)
+    return lambda *options: run_script(*words, *options)
 
 
 def drawn(path):
@@ -57,3 +48,10 @@ def test_the_rest_is_drawn_later_without_the_first(command, tmp_path):
 def test_what_is_no_sample_is_refused(command, options, named):
     with pytest.raises(UserError, match=named):
         command(*options)
+
+
+def test_a_folder_that_is_no_index_is_named_as_one(command, tmp_path):
+    (tmp_path / "made" / "index.json").unlink()
+    (tmp_path / "made" / "concepts" / "concepts.arrow").unlink()
+    with pytest.raises(UserError, match=r"made.*index\.json"):
+        command()

@@ -2,15 +2,13 @@
 
 import csv
 import io
-import runpy
 import sys
-from pathlib import Path
 
 import pytest
+from list_model import run_script
 
 from umls_reranker.core.errors import UserError
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 # Two concepts of one name, which another name tells apart.
 CONCEPTS = [
     ("X:1", "cold", "common cold [nose]"),
@@ -34,9 +32,8 @@ def command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(name, *words, typed=""):
-        monkeypatch.setattr(sys, "argv", [name, *words])
         monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
-        code = runpy.run_path(str(SCRIPTS / f"{name}.py"))["main"]()
+        code = run_script(name, *words)
         return code, capsys.readouterr().out.splitlines()
 
     write_names(tmp_path / "names.csv")

@@ -11,14 +11,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 
 from .precision_test import SIZE_POWERS, PrecisionTest, exact_needed
 
-# Of the looks of a plan: the worth of the documents, in least numbers of documents of the first
-# look, and the share of the error probability. At 0.95: 95, 135, 180 and 360 documents.
-PLAN = ((1.05, 0.2), (1.5, 0.2), (2.0, 0.4), (4.0, 0.2))
+
+class PlannedLook(NamedTuple):
+    """A look of a plan for any pool.
+
+    Attributes:
+        multiple: what its documents are worth, as a multiple of the least number of documents that
+            can certify at the first look.
+        share: the share of the study's error probability.
+    """
+
+    multiple: float
+    share: float
+
+
+# At 0.95: 95, 135, 180 and 360 documents of equal size.
+PLAN = (
+    PlannedLook(1.05, 0.2),
+    PlannedLook(1.5, 0.2),
+    PlannedLook(2.0, 0.4),
+    PlannedLook(4.0, 0.2),
+)
 # Share of the error probability for the second study of the same documents; each further one gets
 # half as much, so that all together are false in at most 1.1 times as many cases as one.
 LATER_SHARE = 0.05
@@ -61,12 +80,12 @@ def planned_looks(
         UserError: target or confidence is not between 0 and 1.
     """
     looks: list[Look] = []
-    least = exact_needed(PrecisionTest(target, confidence, share=PLAN[0][1]))
+    least = exact_needed(PrecisionTest(target, confidence, share=PLAN[0].share))
     for multiple, share in PLAN:
-        worth = ceil(round(multiple * least, 9))
+        worth = _next_integer(multiple * least)
         test = PrecisionTest(target, confidence, share=share)
         documents = documents_worth(worth, test, np.asarray(sizes))
-        documents = ceil(round(documents / tier_coverage, 9))
+        documents = _next_integer(documents / tier_coverage)
         if looks:
             documents = max(documents, looks[-1].documents + 1)
         looks.append(Look(documents, share))
@@ -90,12 +109,17 @@ def documents_worth(worth: int, test: PrecisionTest, sizes: np.ndarray) -> int:
     for power in SIZE_POWERS:
         of_power = replace(test, size_power=power)
         added_size = float(of_power.added_size(ordered, np.ones((1, len(ordered))))[0])
-        documents = max(worth, ceil(round(worth * added_size / mean_size, 9)))
+        documents = max(worth, _next_integer(worth * added_size / mean_size))
         # As many documents, whose sizes are spread as those of the pool.
         places = (np.arange(documents) + 0.5) / documents * len(ordered)
         if test.for_sizes(ordered[places.astype(int)]).size_power <= power:
             break
     return documents
+
+
+def _next_integer(value: float) -> int:
+    """The least integer that is no smaller; one that a value exceeds by rounding alone is it."""
+    return ceil(round(value, 9))
 
 
 def expected_coverage(scores: np.ndarray, target: float) -> float:

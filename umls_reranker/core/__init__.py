@@ -1,1 +1,1 @@
-"""Basics for all other layers: errors, files and stages of a run, recipes, downloads, devices."""
+"""Basics for all other layers: errors, files, stages, recipe keys, arrays, devices."""

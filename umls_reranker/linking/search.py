@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     from ..vocab.concepts import ConceptTable
     from .linker import ConceptLinker
@@ -19,7 +17,7 @@ def concept_with_id(concepts: ConceptTable, text: str) -> list[Mapping[str, Any]
     if row < 0:
         return []
     name = concepts.names(row)[0]
-    definition = concepts.column("definition", np.array([row]))[0].as_py()
+    definition = concepts.column("definition", rows)[0].as_py()
     return [
         {
             "cui": concepts.cuis[row].as_py(),

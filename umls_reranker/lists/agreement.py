@@ -1,7 +1,7 @@
 """How far the sheets of several reviewers agree, and which of their answers count."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,9 +73,8 @@ def agreement(sheets: tuple[Path, Path], golds: Sequence[TwoConcepts]) -> Agreem
     return Agreement(sheets, len(golds), agree, kappa)
 
 
-def _adjudicated(mentions: Iterable[BySheet]) -> Path | None:
+def _adjudicated(mentions: Sequence[BySheet]) -> Path | None:
     """The sheet of adjudicated mentions, if there is one."""
-    mentions = list(mentions)
     sheets = list(dict.fromkeys(sheet for answers in mentions for sheet in answers))
     if len(sheets) < 3:
         return None

@@ -144,7 +144,7 @@ def format_settings(
     # Without --codes, all that are known can be mapped.
     if options.codes or options.omop_concepts:
         if index is not None:
-            codes = ConceptCodes.load(index, options.codes)
+            codes = codes_of_index(index, options.codes)
         elif dictionary is not None:
             codes = ConceptCodes.read(dictionary, options.codes)
     return FormatSettings(
@@ -162,7 +162,15 @@ def usagi_sheets(options: argparse.Namespace, reviewed: Sequence[Path] = ()) -> 
     if not any(map(UsagiSheets.recognizes, (options.input, *reviewed))):
         return UsagiSheets()
     vocabulary = OmopVocabulary(*options.omop_concepts) if options.omop_concepts else None
-    return UsagiSheets(ConceptCodes.load(options.index), vocabulary)
+    return UsagiSheets(codes_of_index(options.index), vocabulary)
+
+
+def codes_of_index(folder: Path, sources: Sequence[str] | None = None) -> ConceptCodes:
+    """The codes of an index, as `ConceptCodes.load`; a folder that is no index is named as such."""
+    from ..retrieval.deployment import IndexSettings
+
+    IndexSettings.load(folder)
+    return ConceptCodes.load(folder, sources)
 
 
 def rerank_file(options: argparse.Namespace) -> int:
@@ -232,7 +240,7 @@ def write_candidates(options: argparse.Namespace) -> int:
 
     sample, output = _sampled(options)
     settings = FormatSettings(
-        ConceptCodes.load(options.index), top=options.top, for_spreadsheet=options.for_spreadsheet
+        codes_of_index(options.index), top=options.top, for_spreadsheet=options.for_spreadsheet
     )
     job = CandidatesJob(
         options.input,
