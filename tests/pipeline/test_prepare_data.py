@@ -13,7 +13,7 @@ from data_fixtures import TYPE_ROOT, write_obo, write_pmids, write_pubtator, wri
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.corpora.arguments import MentionArguments
-from umls_reranker.pipeline.data import corpus_mentions
+from umls_reranker.pipeline.data import corpus_mentions, prepare_data
 from umls_reranker.pipeline.recipe import Recipe
 from umls_reranker.pipeline.sources import input_files, listed_documents
 from umls_reranker.pipeline.stages import RunFolder, held_out_shares
@@ -123,6 +123,26 @@ def test_types_of_an_ontology_filter_its_concepts(prepare, tmp_path):
     assert kept.cuis.to_pylist() == table.cuis_of(rows).to_pylist()
     with pytest.raises(UserError, match=f"concept_types: X:9 .*{kind}"):
         prepare("--concept_types", "X:9", **keys)
+
+
+def test_held_out_synonyms_become_mentions_and_leave_the_dictionary(tmp_path):
+    obo = write_obo(tmp_path / "x.obo")
+    keys = {"concept_source": "obo", "obo": str(obo), "obo_type_roots": [TYPE_ROOT]}
+    keys |= {"mention_source": "held_out_synonyms", "train_share": 0.5, "dev_share": 0.2}
+    keys |= {"calibration_share": 0.4, "seed": 13, "output_dir": str(tmp_path), "run_name": "r"}
+    prepare_data(Recipe.from_values(keys))
+    run = tmp_path / "r"
+    concepts = ConceptTable.load(run / "concepts")
+    published = obo.read_text()
+    counts = {}
+    for split, mentions in RunFolder(run).splits("mentions").items():
+        for text, ((cui,),) in zip(mentions["mention"], mentions["cui"], strict=True):
+            (row,) = concepts.rows([cui])
+            assert text not in concepts.names(row)
+            assert f'synonym: "{text}" EXACT' in published
+        counts[split] = len(mentions)
+    assert counts == {"train": 16, "dev": 4, "calibration": 10, "test": 10}
+    assert report_of(run, "mentions")["in_dictionary"] == counts
 
 
 def test_one_ontology_or_several(prepare, tmp_path):
