@@ -179,7 +179,11 @@ def fit_model(known, path: Path, encoder: Path | None, folder: Path) -> None:
         features = (*of_network, *FEATURES, "scored_position")
         models.append(ordered_model(source, logits, lists, name, features, missing))
     # It decides about lists of any source, and certifies nothing.
-    calibration = replace(new.calibration, models=models, list_scores=None)
+    calibration = replace(
+        new.calibration,
+        models=models,
+        source=replace(new.calibration.source, list_scores=None),
+    )
     new = replace(new, calibration=calibration)
     save_calibrated(source, new, folder)
     card = folder / "README.md"

@@ -38,7 +38,7 @@ from umls_reranker.calibration.certify import certify
 from umls_reranker.calibration.features import CROSS_ENCODER
 from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
 from umls_reranker.calibration.precision_test import PrecisionTest
-from umls_reranker.calibration.probabilities import rank
+from umls_reranker.calibration.ranking import rank_scored
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.evaluation.metrics import Outcomes
 from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
@@ -341,7 +341,7 @@ def served_tier(documents: int, logit_weight: float, rng: np.random.Generator) -
         options=FitOptions(has_fallbacks=False),
     )
     new, logits = drawn_lists(5000, logit_weight, rng)
-    decisions = rank(new, Scores(logits, 0), fit.calibration)
+    decisions = rank_scored(new, Scores(logits, 0), fit.calibration)
     outcomes = Outcomes.of(new, decisions)
     is_high = outcomes.high
     return ServedTier(

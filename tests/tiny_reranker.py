@@ -10,11 +10,13 @@ from tiny_models import tiny_cross_encoder
 
 from umls_reranker.calibration import decisions
 from umls_reranker.calibration.arguments import CalibrationArguments
+from umls_reranker.calibration.calibrated_model import CalibratedModel
+from umls_reranker.calibration.calibration import Calibration
 from umls_reranker.calibration.calibrators import PlattCalibrator
 from umls_reranker.calibration.decisions import ThresholdTable
 from umls_reranker.calibration.features import ScoreRange
 from umls_reranker.calibration.fusion import FeatureFusion
-from umls_reranker.calibration.probabilities import CalibratedModel, Calibration
+from umls_reranker.calibration.list_source import ListSource
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core.errors import UserError
 from umls_reranker.hub.model_folder import Origin, copy_cross_encoder, write_model_files
@@ -98,7 +100,7 @@ def without_cross_encoder() -> Calibration:
         ),
     ]
     counts = StringCounts.fit([("cold", "C0009443", ["T047"])])
-    return Calibration(models, counts, {"sapbert": ScoreRange(0.2, 1.0)})
+    return Calibration(models, counts, ListSource(score_ranges={"sapbert": ScoreRange(0.2, 1.0)}))
 
 
 def tiny_reranker_without_cross_encoder(folder: Path) -> Path:

@@ -10,10 +10,12 @@ from list_fixtures import ReadsEverything, make_lists, with_types
 from sklearn.metrics import f1_score
 
 from umls_reranker.calibration.arguments import CalibrationArguments
+from umls_reranker.calibration.calibrated_model import CalibratedModel
 from umls_reranker.calibration.cross_fitting import FoldedLists, NestedFit
 from umls_reranker.calibration.features import without_inputs
 from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
-from umls_reranker.calibration.probabilities import CalibratedModel, rank
+from umls_reranker.calibration.list_source import ListSource
+from umls_reranker.calibration.ranking import rank_scored
 from umls_reranker.calibration.reliability import document_folds
 from umls_reranker.calibration.string_counts import StringCounts, counted_mentions
 from umls_reranker.core import arrays as cores_module
@@ -80,7 +82,7 @@ def fit(
 
 
 def served(calibration, lists, logits):
-    return rank(lists, Scores(np.asarray(logits, np.float32), 0), calibration)
+    return rank_scored(lists, Scores(np.asarray(logits, np.float32), 0), calibration)
 
 
 def informed(**options) -> tuple[CandidateLists, np.ndarray]:
@@ -175,7 +177,7 @@ def test_what_is_not_tested_has_no_certificate():
 def test_weights_with_pruned_candidates_are_about_those_of_whole_lists(monkeypatch):
     pruned = fit(informed())
     assert pruned.facts["pruning"]["scored"] < 0.7 and pruned.facts["pruning"]["changed_top"] < 0.02
-    monkeypatch.setattr("umls_reranker.calibration.probabilities.PRUNING_THRESHOLD", 0.0)
+    monkeypatch.setattr("umls_reranker.calibration.calibrated_model.PRUNING_THRESHOLD", 0.0)
     whole = fit(informed())
     assert whole.facts["pruning"] == {"scored": 1.0, "changed_top": 0.0}
     weights = whole.calibration.models[0].fusion.weights
@@ -197,7 +199,7 @@ def test_a_small_sample_does_not_make_the_calibrator_believe_in_noise():
     fresh, logits = noisy(2000, 1)
     # All scores count, however far from those of the few lists.
     decided = served(
-        replace(calibration, models=calibration.models[:1], score_ranges={}), fresh, logits
+        replace(calibration, models=calibration.models[:1], source=ListSource()), fresh, logits
     )
     overconfidence = np.subtract(
         decided.tops.probabilities, fresh.is_gold(decided.tops.positions)
@@ -433,7 +435,7 @@ def test_a_sentinel_among_the_scores_changes_neither_weights_nor_range():
     weights = plain.calibration.models[0].fusion.weights
     scores[[0, 5]] = [-9999.0, 1e308]
     spoiled = fit((replace(given, scores={"retrieval": scores}), logits), names)
-    score_range = spoiled.calibration.score_ranges["retrieval"]
+    score_range = spoiled.calibration.source.score_ranges["retrieval"]
     assert -10 < score_range.low < score_range.high < 10
     assert spoiled.calibration.models[0].fusion.weights == pytest.approx(weights, rel=0.2)
     # Served, such mentions lack the score; so they do here.

@@ -10,6 +10,8 @@ from tiny_reranker import fit_thresholds as tiny_thresholds
 
 from umls_reranker.calibration import decisions
 from umls_reranker.calibration.arguments import CalibrationArguments
+from umls_reranker.calibration.calibrated_model import CalibratedModel
+from umls_reranker.calibration.calibration import Calibration
 from umls_reranker.calibration.certificate import Certificate, PrecisionTest, find_certificate
 from umls_reranker.calibration.decisions import (
     DEFAULT,
@@ -26,7 +28,8 @@ from umls_reranker.calibration.decisions import (
 )
 from umls_reranker.calibration.features import ScoreRange
 from umls_reranker.calibration.fusion import FeatureFusion
-from umls_reranker.calibration.probabilities import CalibratedModel, Calibration, rank
+from umls_reranker.calibration.list_source import ListSource
+from umls_reranker.calibration.ranking import rank, rank_scored
 from umls_reranker.core.errors import UserError
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy, TypeSets, type_lists
@@ -358,9 +361,9 @@ def test_a_threshold_belongs_to_the_tier_above_and_without_a_certificate_nothing
         [CalibratedModel(thresholds=ThresholdTable({DEFAULT: row}, TINY_HIERARCHY))]
     )
     lists = make_lists(["m"], [["a", "b"]], hierarchy=TINY_HIERARCHY)
-    decided = rank(lists, Scores(np.array([0.0, -9.0], np.float32), 0), calibration)
+    decided = rank_scored(lists, Scores(np.array([0.0, -9.0], np.float32), 0), calibration)
     assert [TIERS[place] for place in decided.tiers] == [tier, "reject"]
-    sure = rank(lists, Scores(np.array([40.0, 50.0], np.float32), 0), calibration)
+    sure = rank_scored(lists, Scores(np.array([40.0, 50.0], np.float32), 0), calibration)
     # By log-odds, also where both probabilities are rounded to 1.
     assert sure.probabilities[0] == sure.probabilities[1] and sure.order.tolist() == [1, 0]
 
@@ -378,7 +381,7 @@ def with_pruning(has_list_fusion=True):
     fusion = FeatureFusion({"cross_encoder": 1.0, "retrieval": 11.0}, {}, 6.0)
     list_fusion = FeatureFusion({"retrieval": 11.0}, {}, 6.0) if has_list_fusion else None
     model = CalibratedModel(fusion=fusion, list_fusion=list_fusion, thresholds=tiny_thresholds())
-    return Calibration([model], score_ranges={"retrieval": ScoreRange(0.0, 1.0)})
+    return Calibration([model], source=ListSource(score_ranges={"retrieval": ScoreRange(0.0, 1.0)}))
 
 
 def logits_of(lists, retained=None):
@@ -413,7 +416,7 @@ def test_only_candidates_that_can_win_are_scored_and_each_mention_says_how_many(
         False,
         True,
     ]
-    known = rank(lists, logits_of(lists), with_pruning())
+    known = rank_scored(lists, logits_of(lists), with_pruning())
     assert_same(known, decided)
 
 

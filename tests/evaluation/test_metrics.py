@@ -10,9 +10,11 @@ from list_fixtures import ReadsEverything, make_lists
 from outcome_fixtures import make_metrics, make_outcomes
 from tiny_reranker import HIERARCHY, fit_thresholds
 
+from umls_reranker.calibration.calibrated_model import CalibratedModel
+from umls_reranker.calibration.calibration import Calibration
 from umls_reranker.calibration.decisions import CandidateScores, Decisions
 from umls_reranker.calibration.fusion import FeatureFusion
-from umls_reranker.calibration.probabilities import CalibratedModel, Calibration, rank
+from umls_reranker.calibration.ranking import rank_scored
 from umls_reranker.calibration.reliability import ece, ratio
 from umls_reranker.core.arrays import best_candidates, list_offsets
 from umls_reranker.core.errors import UserError
@@ -514,7 +516,7 @@ def test_the_row_that_is_better_than_this_model_is_named():
 def test_of_a_model_that_uses_no_cross_encoder_nothing_is_told_of_one():
     lists = make_lists(["m", "n", "o"], [["a", "b"], ["a", "c"], ["d"]], gold=[0, 1, -1])
     logits = np.array([1, -1, 0.5, 2, -3], np.float32)
-    decided = rank(lists, Scores(logits, 0), Calibration())
+    decided = rank_scored(lists, Scores(logits, 0), Calibration())
     documents = Documents.of(lists.annotations.documents, 20)
     systems = {"lists_order": System(lists.annotations.gold)}
     rest = (systems, documents, "lists")

@@ -44,7 +44,7 @@ def test_scores_of_the_linker_count_with_the_key_of_its_index(finished, linker):
     lists = read_run_lists(finished.folder, "test", ConceptTable.load(finished.folder / "concepts"))
     with pytest.warns(UserWarning, match="missing inputs: entity_type"):
         decided = linker.reranker.decide(lists)
-    key = linker.reranker.calibration.index_key
+    key = linker.reranker.calibration.source.index_key
     assert key == linker.retriever.index_key == lists.index_keys[0] != ""
     # The run's own lists have all inputs, save where a mention has no type.
     assert (decided.models == 0).tolist() == lists.types.is_known.tolist()

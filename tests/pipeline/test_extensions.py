@@ -108,7 +108,7 @@ def test_a_linker_answers_with_them_from_an_exported_index(run, tmp_path):
     linker = ConceptLinker.from_pretrained(
         folder / "model", tmp_path / "index", device="cpu", dtype="float32"
     )
-    assert linker.retriever.index_key == linker.reranker.calibration.index_key != ""
+    assert linker.retriever.index_key == linker.reranker.calibration.source.index_key != ""
     (candidates,) = linker.candidates(linker.read(["fever"])).to_pylist()
     assert {candidate["first_letter_score"] for candidate in candidates} == {0.0, 1.0}
     linked = linker.link("fever", entity_type="Sign or Symptom")

@@ -512,9 +512,8 @@ def test_a_linker_retrieves_what_was_evaluated_wherever_its_index_lies(context_r
     )
     # The key is over all three indexes.
     lists = read_run_lists(folder, "test", linker.concepts)
-    assert (
-        linker.retriever.index_key == linker.reranker.calibration.index_key == lists.index_keys[0]
-    )
+    index_key = linker.reranker.calibration.source.index_key
+    assert linker.retriever.index_key == index_key == lists.index_keys[0]
     queries = linker.read(lists.mentions, lefts=lists.lefts, rights=lists.rights)
     retrieved = linker.candidates(queries).to_pylist()
     for found, expected in zip(retrieved, given_candidates(lists), strict=True):

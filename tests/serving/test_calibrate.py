@@ -22,8 +22,10 @@ from tiny_reranker import tiny_reranker, tiny_reranker_without_cross_encoder
 from transformers import AutoModelForSequenceClassification
 
 from umls_reranker import Dictionary, UMLSReranker, UserError, calibrate, evaluate
+from umls_reranker.calibration.calibrated_model import CalibratedModel
+from umls_reranker.calibration.calibration import Calibration
 from umls_reranker.calibration.fusion import FeatureFusion
-from umls_reranker.calibration.probabilities import CalibratedModel, Calibration, rank
+from umls_reranker.calibration.ranking import rank_scored
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.doors.http.app import create_app
 from umls_reranker.models.cross_encoder import Scores
@@ -59,7 +61,7 @@ def test_a_model_is_calibrated_on_lists_of_another_pipeline(tmp_path, capsys, ki
     reranker = UMLSReranker.from_pretrained(tmp_path / "new")
     ranked = reranker.rerank(rows[0]["entity"], rows[0]["candidates"])
     assert ranked[0].candidate == max(rows[0]["candidates"], key=lambda item: item["bm25_score"])
-    assert set(reranker.calibration.score_ranges) == {"bm25"}
+    assert set(reranker.calibration.source.score_ranges) == {"bm25"}
     assert (ranked[0].logit is None) == (kind == "lists_alone")
     # Without the score a fallback ranks, and nothing is called high.
     with pytest.warns(UserWarning, match="bm25_score"):
@@ -116,7 +118,7 @@ def test_of_a_list_that_the_cross_encoder_cannot_read_whole_nothing_is_high():
     model = CalibratedModel(fusion=fusion, list_fusion=others)
     calibration = Calibration([model], StringCounts.fit([]))
     scores = Scores(np.array([2.0, np.nan, 2.0, 1.0], np.float32), 0)
-    decided = rank(lists, scores, calibration)
+    decided = rank_scored(lists, scores, calibration)
     assert decided.complete.tolist() == [False, True]
     # It ranks below what was read, by the odds of the other features.
     assert decided.scores.log_odds[1] == 0 < decided.scores.log_odds[0]
@@ -296,7 +298,7 @@ def test_lists_of_two_linkers_of_which_each_finds_some_candidates(tmp_path, caps
     assert (
         {*reranker.calibration.scores}
         == {"bm25", "found_by"}
-        == {*reranker.calibration.score_ranges}
+        == {*reranker.calibration.source.score_ranges}
     )
     # Served without a warning, and what it finds is decided by the model of all inputs.
     ranked = reranker.rerank_batch(

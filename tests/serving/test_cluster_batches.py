@@ -355,7 +355,7 @@ def test_what_is_far_from_calibration_is_said(scripts, tmp_path):
 def test_scores_outside_the_range_of_calibration_are_counted_and_said(tmp_path):
     tiny_reranker_without_cross_encoder(tmp_path / "model")
     reranker = UMLSReranker.from_pretrained(tmp_path / "model")
-    ((key, known),) = reranker.calibration.score_ranges.items()
+    ((key, known),) = reranker.calibration.source.score_ranges.items()
     items = [
         {"name": name, "cui": f"C{name}", f"{key}_score": score}
         for name, score in (("a", known.low), ("b", 2 * known.high), ("c", None))

@@ -18,6 +18,8 @@ from tiny_models import tiny_encoder
 from tiny_reranker import HIERARCHY, fit_thresholds, tiny_reranker, with_cut
 
 from umls_reranker import UMLSReranker, UserError
+from umls_reranker.calibration.calibrated_model import CalibratedModel
+from umls_reranker.calibration.calibration import Calibration
 from umls_reranker.calibration.calibrators import IdentityCalibrator
 from umls_reranker.calibration.decisions import (
     DEFAULT,
@@ -28,7 +30,7 @@ from umls_reranker.calibration.decisions import (
 )
 from umls_reranker.calibration.features import ScoreRange
 from umls_reranker.calibration.fusion import FeatureFusion
-from umls_reranker.calibration.probabilities import CalibratedModel, Calibration
+from umls_reranker.calibration.list_source import ListSource
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core.files import read_json
 from umls_reranker.hub.model_folder import MANIFEST, model_files
@@ -461,7 +463,9 @@ def reading_everything(index_key: str = "") -> UMLSReranker:
         CalibratedModel(fusion=bare, missing=(*ALL_BUT_CUIS, "cui"), name="names, no type"),
     ]
     cross_encoder = GivenScores(defaultdict(float), READ_ALL)
-    calibration = Calibration(models, counts, {"retrieval": ScoreRange(0.0, 1.0)}, index_key)
+    calibration = Calibration(
+        models, counts, ListSource(index_key, {"retrieval": ScoreRange(0.0, 1.0)})
+    )
     return UMLSReranker(cross_encoder, calibration, None, {})
 
 

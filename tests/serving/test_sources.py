@@ -109,7 +109,7 @@ def test_scores_that_only_some_lists_have_may_be_missing(tmp_path):
     lists = write_lists(tmp_path / "rows.jsonl", rows)
     run_script("calibrate", "--lists", lists, "--output", tmp_path / "model")
     calibration = UMLSReranker.from_pretrained(tmp_path / "model").calibration
-    assert calibration.list_scores == {"sapbert": False}
+    assert calibration.source.list_scores == {"sapbert": False}
     assert "sapbert_score (not in all, from " in (tmp_path / "model" / "README.md").read_text()
 
 

@@ -28,12 +28,12 @@ from ..core.arrays import (
 )
 from ..core.errors import TooLittleData
 from ..lists.candidate_lists import AnnotatedLists
+from .calibrated_model import CalibratedModel, with_lowest_logit
 from .calibrators import Calibrator, LabelledScores
 from .decisions import CandidateScores
 from .features import CROSS_ENCODER, FeatureTable
 from .fusion import FeatureFusion
 from .logistic import log_sums
-from .probabilities import CalibratedModel, with_lowest_logit
 from .reliability import document_index
 
 # Lists that the cross-encoder scores whole, to tell what pruning changes.

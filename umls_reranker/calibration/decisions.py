@@ -500,7 +500,7 @@ class Decisions:
         missing: input that the model of all inputs reads -> (n,) bool, mentions without it.
         edges: (n, 3) float64, lowest probabilities of the tiers (`TypeThreshold.edges`).
         has_tiers: (n,) bool, whether the model was calibrated on lists like the mention's
-            (`Calibration.gives_tiers_to`); others have scores alone.
+            (`ListSource.gives_tiers_to`); others have scores alone.
         accept_tier: lowest tier accepted at rank 1.
         truncated: number of pairs whose mention or name was truncated to the model's length.
         computed: number of pairs that the cross-encoder computed; others were equal or remembered.

@@ -15,6 +15,8 @@ from ..core.arrays import best_candidates, hash_texts, lists_with_any, map_in_or
 from ..core.errors import TooLittleData
 from ..lists.columns import FOUND, SUFFIX
 from ..models.cross_encoder import PairScorer, score_lists
+from .calibrated_model import CalibratedModel
+from .calibration import Calibration
 from .calibrators import CALIBRATORS, Calibrator, choose_calibrator
 from .cross_fitting import CrossFits, FoldedLists, NestedFit
 from .decisions import TIERS, CandidateScores, Decisions, fit_thresholds
@@ -35,7 +37,7 @@ from .features import (
     without_inputs,
 )
 from .fusion import reads_type
-from .probabilities import CalibratedModel, Calibration
+from .list_source import ListSource
 from .reliability import document_folds
 from .string_counts import StringCounts
 from .study import NO_HISTORY, StudyHistory
@@ -222,7 +224,7 @@ def fit_calibration(
         table=table.plus(_scores_without_sentinels(lists)),
         unfitted=Calibration(
             counts=all_counts,
-            index_key=lists.index_keys[0],
+            source=ListSource(lists.index_keys[0]),
             history=history,
             training_counts=counts,
         ),
@@ -288,9 +290,10 @@ def _fit(data: CalibrationData, fits: CrossFits, *, has_fallbacks: bool) -> Fitt
     calibration = replace(
         data.unfitted,
         models=[fitted.model for fitted in models],
-        score_ranges=data.score_ranges(),
+        source=replace(data.unfitted.source, score_ranges=data.score_ranges()),
     )
-    choice = calibration.model_for(calibration.with_usable_scores(lists), data.cross_encoder.reads)
+    usable_lists = calibration.source.with_usable_scores(lists)
+    choice = calibration.model_for(usable_lists, data.cross_encoder.reads)
     edges = np.empty((len(lists), len(TIERS) - 1))
     parts = []
     for number, fitted in enumerate(models):

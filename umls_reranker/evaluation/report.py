@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..calibration.calibrated_model import with_lowest_logit
+from ..calibration.calibration import Calibration
 from ..calibration.decisions import Decisions
 from ..calibration.logistic import sigmoid
-from ..calibration.probabilities import Calibration, rank, with_lowest_logit
+from ..calibration.ranking import rank, rank_scored
 from ..calibration.reliability import document_sums, equal_width, ratio
 from ..core.arrays import best_candidates, lists_with_any
 from ..lists.candidate_lists import AnnotatedLists
@@ -132,19 +134,27 @@ def measure_model(  # noqa: PLR0913 (a model, its lists, and what stands beside 
         The content of ``metrics.json``, and the outcomes.
     """
     template = cross_encoder.template if cross_encoder else PairTemplate()
-    decide = partial(rank, calibration=calibration, cross_encoder_inputs=template.reads)
     score = partial(score_lists, cross_encoder, desc=f"scoring {split} candidates")
+    score_and_decide = partial(
+        rank, score=score, calibration=calibration, cross_encoder_inputs=template.reads
+    )
     lists = lists.with_whole_scores(calibration.lowest)
     candidates = len(lists.owner)
     drawn = np.random.default_rng(0).permutation(len(lists)) < whole_lists
     # Which candidate of a concept counts is known only when all of them have a score.
     whole = drawn | lists_with_any(are_repeated(lists.concepts), lists.offsets)
-    decide_and_score = partial(decide, score=score)
-    first_pass = _decide_in_parts(lists, whole, decide_and_score)
+    first_pass = _decide_in_parts(lists, whole, score_and_decide)
     best = best_of_each_concept(lists, first_pass.log_odds)
     lists = lists.with_candidates(best)
     scores = Scores(first_pass.logits[best], first_pass.truncated)
-    decisions = decide(lists, scores)
+    decide = partial(
+        rank_scored,
+        lists,
+        scores,
+        calibration,
+        cross_encoder_inputs=template.reads,
+    )
+    decisions = decide()
     in_drawn = np.full(len(best), np.nan, np.float32)
     uses_cross_encoder = np.array([model.uses_cross_encoder for model in calibration.models], bool)
     if uses_cross_encoder[first_pass.models[drawn]].all():
@@ -154,7 +164,7 @@ def measure_model(  # noqa: PLR0913 (a model, its lists, and what stands beside 
         systems = {**systems, **_parts_of_model(lists, in_drawn, decisions, drawn)}
     metrics, outcomes = measure(lists, decisions, in_drawn, systems, documents, split, counted)
     if "systems/cross_encoder/acc@1" in metrics["figures"]:
-        unpruned = decide(lists, scores, exhaustive=True)
+        unpruned = decide(exhaustive=True)
         metrics["figures"] |= _pruning_figures(decisions, unpruned, drawn)
     decided_by = Counter(calibration.models[number].name for number in decisions.models.tolist())
     has_candidates = np.diff(lists.offsets) > 0

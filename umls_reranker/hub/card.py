@@ -23,7 +23,7 @@ from huggingface_hub import (
 )
 from huggingface_hub.utils import yaml_dump
 
-from ..calibration.probabilities import source_in_words
+from ..calibration.list_source import ListSource
 from ..core.errors import UserError
 from ..core.files import read_json
 from ..evaluation.metrics import read_metrics
@@ -323,7 +323,7 @@ def folder_card(
         info=with_known_base(info),
         thresholds=read_json(folder / THRESHOLDS),
         score_ranges=calibrator.get("score_ranges") or {},
-        source=source_in_words(calibrator),
+        source=ListSource.from_dict(calibrator).in_words,
         ids=calibrator.get("fitted_on", {}).get("ids") or (),
         repo_id=repo_id,
         tag=tag,

@@ -384,7 +384,7 @@ class ConceptLinker:
     @property
     def is_calibrated(self) -> bool:
         """Whether the model was calibrated on lists of this index; otherwise no tier is given."""
-        return self.reranker.calibration.index_key == self.retriever.index_key != ""
+        return self.reranker.calibration.source.index_key == self.retriever.index_key != ""
 
     def described(self, ranked: Sequence[Sequence[RankedCandidate]]) -> list[list[LinkedConcept]]:
         """Convert ranked candidates of `candidates` to concepts."""

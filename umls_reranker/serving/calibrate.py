@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 
 from ..calibration.arguments import CalibrationArguments
+from ..calibration.calibration import Calibration
 from ..calibration.features import (
     CROSS_ENCODER,
     default_features,
@@ -26,7 +27,6 @@ from ..calibration.features import (
 )
 from ..calibration.fitting import CrossEncoderLogits, FitOptions, Fitted, fit_calibration
 from ..calibration.ledger import Ledger
-from ..calibration.probabilities import Calibration
 from ..calibration.reliability import document_folds
 from ..calibration.string_counts import StringCounts
 from ..calibration.study import Study, StudyHistory
@@ -351,7 +351,7 @@ def calibrate_lists(
     if not fit.is_held_out:
         metrics["notes"].append(NOT_HELD_OUT)
     calibration = _of_source(fit, lists)
-    new = Calibrated(settings, seed, calibration, {**calibration.fitted_on}, outcomes, metrics)
+    new = Calibrated(settings, seed, calibration, {**calibration.source.facts}, outcomes, metrics)
     return _after_look(new, source, plan)
 
 
@@ -401,15 +401,16 @@ def _compare_with_free(
 def _of_source(fit: Fitted, lists: AnnotatedLists) -> Calibration:
     """The fitted calibration, with what says of which lists it speaks."""
     filled = lists.take(np.diff(lists.offsets) > 0)
-    return replace(
-        fit.calibration,
+    facts = {
+        "dictionary": lists.dictionary and lists.dictionary.name,
+        "ids": [*dict.fromkeys(filter(None, lists.ids))][:2],
+    }
+    source = replace(
+        fit.calibration.source,
         list_scores={name: bool(filled.have_score(name).all()) for name in lists.scores},
-        fitted_on=fit.facts
-        | {
-            "dictionary": lists.dictionary and lists.dictionary.name,
-            "ids": [*dict.fromkeys(filter(None, lists.ids))][:2],
-        },
+        facts={**fit.facts, **facts},
     )
+    return replace(fit.calibration, source=source)
 
 
 def _labelled_lists(
@@ -634,7 +635,7 @@ def calibration_summary(new: Calibrated) -> str:
     if fusion:
         weights = ", ".join(f"{name} {weight:.3g}" for name, weight in fusion.weights.items())
         lines.append(f"weights: {weights}")
-    for name, (low, high) in new.calibration.score_ranges.items():
+    for name, (low, high) in new.calibration.source.score_ranges.items():
         lines.append(f"{name}_score: from {low:.4g} to {high:.4g}")
         if not fusion or name not in fusion.read:
             lines[-1] += "; its weight is 0: higher must be better: negate distances"
@@ -666,7 +667,7 @@ def _about_acceptance(new: Calibrated) -> str:
 def _about_high(new: Calibrated) -> Iterator[str]:
     """The certificates; that of all inputs with its result on held-out documents."""
     table = new.calibration.thresholds
-    yield f"Tiers and decisions are for {new.calibration.source}"
+    yield f"Tiers and decisions are for {new.calibration.source.in_words}"
     yield (
         f"High tier (precision of at least {table.target_precision:.0%} "
         f"with {table.confidence:.0%} confidence), threshold on all documents:"

@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from ..calibration.calibration import Calibration
 from ..calibration.decisions import TIERS, Decisions
-from ..calibration.probabilities import Calibration
 from ..calibration.string_counts import StringCounts
 from ..core.arrays import values_at
 from ..lists.candidate_lists import CandidateLists
@@ -53,7 +53,7 @@ def counts_of(
     tiers = tops.tiers[(tops.sizes > 0) & decisions.has_tiers]
     counts.update(TIERS[tier] for tier in tiers.tolist())
     counts["untiered"] = int(np.count_nonzero(tops.sizes)) - len(tiers)
-    for name, score_range in calibration.score_ranges.items():
+    for name, score_range in calibration.source.score_ranges.items():
         given = lists.scores[name][np.isfinite(lists.scores[name])]
         counts["scores"] += len(given)
         counts["outside"] += int(np.isnan(score_range.inside(given)).sum())
@@ -76,12 +76,12 @@ def said_of_counts(
     if counts["untiered"]:
         yield (
             f"{NO_TIERS} for {counts['untiered']:,} mentions: this model gives them to "
-            f"{calibration.source}; for these lists: {remedy}"
+            f"{calibration.source.in_words}; for these lists: {remedy}"
         )
-    elif counts["ranked"] and calibration.list_scores is None and not calibration.index_key:
+    elif counts["ranked"] and calibration.source.is_nobodys:
         yield f"scores and tiers are not calibrated for your lists: {remedy}"
     elif counts["ranked"]:
-        yield f"tiers are for {calibration.source}"
+        yield f"tiers are for {calibration.source.in_words}"
     if distance := distance_from_calibration(counts, calibration.counts):
         yield f"caution: {distance}; scores and tiers hold for text and lists like those"
     if (

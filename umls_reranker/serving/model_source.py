@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ..calibration.probabilities import COUNTS_FILE
+from ..calibration.calibration import COUNTS_FILE
 from ..calibration.string_counts import StringCounts
 from ..calibration.study import NO_HISTORY, StudyHistory
 from ..core.errors import UserError

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..calibration.calibration import Calibration
 from ..calibration.decisions import ACCEPT_TIERS, TIERS, Decisions
-from ..calibration.probabilities import Calibration, rank
+from ..calibration.ranking import rank
 from ..core.errors import UserError, warn_caller
 from ..core.files import read_json
 from ..hub.model_folder import (
@@ -86,7 +87,7 @@ class UMLSReranker:
         self.calibration = calibration
         self.model_names = [model.name for model in calibration.models]
         self.thresholds = calibration.thresholds
-        self.calibrated_on = calibration.source
+        self.calibrated_on = calibration.source.in_words
         self.folder = folder
         self.info = info
         self.statistics = Statistics()
@@ -94,7 +95,6 @@ class UMLSReranker:
         self._named_texts: set[str] = set()
         #: How the cross-encoder reads a pair; without one, only mention and name.
         self.template = PairTemplate() if cross_encoder is None else cross_encoder.template
-        calibration.choices(self.template.reads)
 
     def __repr__(self) -> str:
         certificate = self.thresholds.certificate
@@ -516,7 +516,7 @@ class UMLSReranker:
         is_tiered = (np.diff(lists.offsets) > 0) & decisions.has_tiers
         spans = {
             f"{name}_score": " (from {:.3g} to {:.3g})".format(*known.bounds)
-            for name, known in self.calibration.score_ranges.items()
+            for name, known in self.calibration.source.score_ranges.items()
         }
         named = [
             name + spans.get(name, "")

@@ -8,7 +8,9 @@ import pytest
 from list_fixtures import make_lists, with_types
 from safetensors.numpy import load_file, save_file
 
-from umls_reranker.calibration import probabilities
+from umls_reranker.calibration import calibrated_model
+from umls_reranker.calibration.calibrated_model import CalibratedModel
+from umls_reranker.calibration.calibration import Calibration
 from umls_reranker.calibration.calibrators import IdentityCalibrator, PlattCalibrator
 from umls_reranker.calibration.decisions import thresholds_content
 from umls_reranker.calibration.features import (
@@ -20,9 +22,10 @@ from umls_reranker.calibration.features import (
     without_inputs,
 )
 from umls_reranker.calibration.fusion import FeatureFusion
+from umls_reranker.calibration.list_source import ListSource
 from umls_reranker.calibration.logistic import conditional_log_odds
-from umls_reranker.calibration.probabilities import CalibratedModel, Calibration, rank
 from umls_reranker.calibration.qualifiers import qualifier_agreement
+from umls_reranker.calibration.ranking import rank_scored
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
@@ -73,7 +76,7 @@ def of(*fusions, counts=None, calibrator=None, **options) -> Calibration:
 
 def decide(calibration, lists, logits=LOGITS, cross_encoder_inputs=()):
     scores = Scores(np.array(logits, np.float32), 0)
-    return rank(lists, scores, calibration, cross_encoder_inputs=cross_encoder_inputs)
+    return rank_scored(lists, scores, calibration, cross_encoder_inputs=cross_encoder_inputs)
 
 
 def calibration(counts, calibrator=None, bonus=0.0, index_key="") -> Calibration:
@@ -92,7 +95,7 @@ def calibration(counts, calibrator=None, bonus=0.0, index_key="") -> Calibration
             name="names",
         ),
     ]
-    return Calibration(models, counts, {"retrieval": ScoreRange(0.0, 1.0)}, index_key)
+    return Calibration(models, counts, ListSource(index_key, {"retrieval": ScoreRange(0.0, 1.0)}))
 
 
 def test_counts_by_hand(counts):
@@ -200,7 +203,7 @@ def test_pruned_are_those_of_low_probability_by_the_other_features_but_never_the
     scored = lists({"retrieval": [0.9, 0.1, 0.0]})
     # By the list fusion 0.972 and 0.018 of the first mention, 0.5 of the second's only candidate.
     for threshold, expected in ((0.01, [1, 1, 1]), (0.1, [1, 0, 1]), (0.999, [1, 0, 1])):
-        monkeypatch.setattr(probabilities, "PRUNING_THRESHOLD", threshold)
+        monkeypatch.setattr(calibrated_model, "PRUNING_THRESHOLD", threshold)
         decided = decide(calibration(counts), scored)
         assert np.isfinite(decided.scores.logits).tolist() == expected
     # The model that decides without the scores has nothing to prune by.
@@ -211,7 +214,7 @@ def test_pruned_are_those_of_low_probability_by_the_other_features_but_never_the
 
 
 def test_a_pruned_candidate_has_its_odds_against_none_by_the_other_features(counts, monkeypatch):
-    monkeypatch.setattr(probabilities, "PRUNING_THRESHOLD", 0.5)
+    monkeypatch.setattr(calibrated_model, "PRUNING_THRESHOLD", 0.5)
     asked = calibration(counts, IdentityCalibrator(), bonus=1.0)
     found = decide(asked, lists({"retrieval": [0.9, 0.8, 0.1]}), [-1.0, 0.0, 2.0])
     # The bonus goes to the best of those scored: a logit of 0 for the other would have been more.
@@ -452,7 +455,8 @@ def test_calibration_round_trip(counts, tmp_path):
     assert [model.name for model in again.models] == ["all", "names"]
     assert again.models[1].list_fusion is None
     assert again.models[0].list_fusion.weights == {"retrieval": 5.0}
-    assert again.score_ranges == {"retrieval": (0.0, 1.0)} and again.index_key == "here"
+    assert again.source.score_ranges == {"retrieval": (0.0, 1.0)}
+    assert again.source.index_key == "here"
 
 
 @pytest.mark.parametrize(
