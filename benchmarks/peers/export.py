@@ -38,7 +38,7 @@ def export(run: Path, folder: Path, umls_dir: Path | None, corpus: list[Path]) -
 
     from umls_reranker.corpora.corpus import Faults
     from umls_reranker.corpora.formats import reader_of
-    from umls_reranker.lists.columns import trainable
+    from umls_reranker.lists.gold import trainable
     from umls_reranker.pipeline.stages import RunFolder
     from umls_reranker.vocab.concepts import ConceptTable
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from tiny_models import tiny_encoder
 
-from umls_reranker.lists.labels import write_list_rows
+from umls_reranker.lists.run_lists import write_list_rows
 
 ROOT = Path(__file__).parents[2]
 GPU = ROOT / "benchmarks" / "gpu"

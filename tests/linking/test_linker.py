@@ -19,7 +19,7 @@ from umls_reranker import ConceptLinker
 from umls_reranker.core.errors import UserError
 from umls_reranker.doors.http.app import create_app
 from umls_reranker.linking import linker as linking
-from umls_reranker.lists.labels import read_run_lists
+from umls_reranker.lists.run_lists import read_run_lists
 from umls_reranker.retrieval.deployment import IndexSettings, export_index
 from umls_reranker.serving.arguments import ServingArguments
 from umls_reranker.vocab.concepts import ConceptTable

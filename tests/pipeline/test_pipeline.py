@@ -27,8 +27,8 @@ from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.calibration.features import FEATURES, STAND_INS
 from umls_reranker.core.files import file_sha256, read_json
 from umls_reranker.hub.model_folder import verify_model
-from umls_reranker.lists.labels import read_run_lists
 from umls_reranker.lists.read import read_rows
+from umls_reranker.lists.run_lists import read_run_lists
 from umls_reranker.pipeline import model as model_stages
 from umls_reranker.pipeline.command import MISSED_TARGET
 from umls_reranker.pipeline.options import load_recipe

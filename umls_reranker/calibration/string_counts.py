@@ -12,7 +12,7 @@ import numpy as np
 
 from ..core.arrays import expand_ranges, hash_texts, list_offsets
 from ..core.errors import UserError
-from ..lists.columns import trainable
+from ..lists.gold import trainable
 from ..vocab.text import ACRONYM, CUI, normalize_name, normalize_texts, singular_words
 from ..vocab.types import UNKNOWN_TYPE, TypeSets
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..lists.columns import trainable
+from ..lists.gold import trainable
 from ..vocab.concepts import (
     Concept,
     ConceptTable,

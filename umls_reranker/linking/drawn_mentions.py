@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.arrays import values_at
 from ..core.errors import UserError
-from ..lists.columns import id_text
+from ..lists.gold import id_text
 from ..lists.labels import with_document
 from ..lists.read import STDIN, Rows
 from ..lists.table import ERROR, table_of_mappings

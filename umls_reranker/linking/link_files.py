@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ..corpora.concept_ids import find_ids
 from ..lists.answers import Answer, Answers, refuse_ids
-from ..lists.columns import CUI_LESS, gold_parts, id_text
+from ..lists.gold import CUI_LESS, gold_parts, id_text
 from ..lists.labels import GOLD_KEYS, OWN_DOCUMENTS, gold_ids, with_document
 from ..lists.read import Rows
 from ..lists.table import ERROR, TEXT_KEYS, first_values, table_of_mappings

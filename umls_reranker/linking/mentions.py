@@ -21,7 +21,8 @@ from ..core.files import start_of
 from ..corpora.corpus import Annotation, CorpusReader, Document, Faults, text_around
 from ..corpora.formats import corpus_files, reader_of
 from ..lists.answers import Answer, read_sheet, term_of
-from ..lists.columns import CUI_LESS, length_fault
+from ..lists.columns import length_fault
+from ..lists.gold import CUI_LESS
 from ..lists.judgments import read_judgments
 from ..lists.read import (
     ENDINGS,

@@ -6,7 +6,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .columns import CUI_LESS, gold_parts
+from .gold import CUI_LESS, gold_parts
 
 # Of one mention: sheet -> the answer in it.
 BySheet = Mapping[Path, Any]

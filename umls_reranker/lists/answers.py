@@ -15,7 +15,7 @@ from ..core.errors import UserError, warn_caller
 from .agreement import said_of_sheets
 from .candidates import concept_id
 from .choices import ANSWER, CHOICE, gold_of_line
-from .columns import CUI_LESS, GOLD_KEYS, gold_parts, id_text
+from .gold import CUI_LESS, GOLD_KEYS, gold_parts, id_text
 from .read import Rows, sheet_rows
 from .table import table_of_mappings
 
@@ -45,7 +45,7 @@ def term_of(row: Mapping[str, Any]) -> Term:
 
 
 def first_of(row: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """The value of the first of some keys that a row has, as `columns.id_text`, or ""."""
+    """The value of the first of some keys that a row has, as `gold.id_text`, or ""."""
     texts = (id_text(row.get(key)) for key in keys)
     return next(filter(None, texts), "")
 
@@ -56,7 +56,7 @@ class Answer(NamedTuple):
     Attributes:
         position: the line of the sheet, for messages.
         term: the term that was reviewed.
-        gold: the gold concept (`columns.gold_parts`); None: the reviewer left it open.
+        gold: the gold concept (`gold.gold_parts`); None: the reviewer left it open.
         reviewer: who answered; "" if the sheet does not say.
         reviewed_on: the day, as 2026-12-31; "" if the sheet does not say.
         comment: the reviewer's; may be "".

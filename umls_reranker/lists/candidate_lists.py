@@ -40,8 +40,8 @@ from .columns import (
     InvalidRow,
     encoded_texts,
     python_values,
-    trainable,
 )
+from .gold import trainable
 from .index_scores import INDEX_SCORES
 from .table import CANDIDATES, ERROR, mappings_of, row_table
 
@@ -100,7 +100,7 @@ class Annotations:
 
     @property
     def trainable(self) -> np.ndarray:
-        """(n,) the gold concept, or "" (`columns.trainable`)."""
+        """(n,) the gold concept, or "" (`gold.trainable`)."""
         return np.where(self.composite, "", trainable([ids] for ids in self.alternatives))
 
 
@@ -299,20 +299,31 @@ class CandidateLists:
         """
         changed: dict[str, np.ndarray] = {}
         for name, numbers in self.scores.items():
-            is_missing = ~np.isfinite(numbers)
-            if is_missing.any():
-                concept = np.unique(self.concepts, return_inverse=True)[1]
-                best = np.full(len(numbers), -np.inf)
-                np.maximum.at(best, concept[~is_missing], numbers[~is_missing])
-                least = np.full(len(self.mentions), np.inf)
-                np.minimum.at(least, self.owner[~is_missing], numbers[~is_missing])
-                least = np.where(np.isinf(least), lowest.get(name, np.nan), least)
-                inferred = np.maximum(best[concept], least[self.owner])
-                changed[name] = np.where(is_missing, inferred, numbers)
-                is_missing = np.isinf(best[concept])
+            is_found = np.isfinite(numbers)
+            if not is_found.all():
+                lowest_of_list = self._lowest_of_list(numbers, lowest.get(name, np.nan))
+                highest_of_concept = self._highest_of_concept(numbers)
+                inferred = np.maximum(highest_of_concept, lowest_of_list)
+                changed[name] = np.where(is_found, numbers, inferred)
+                is_found = np.isfinite(highest_of_concept)
             if name in lowest and name + FOUND not in self.scores:
-                changed[name + FOUND] = (~is_missing).astype(np.float64)
+                changed[name + FOUND] = is_found.astype(np.float64)
         return self.with_columns(scores={**self.scores, **changed})
+
+    def _highest_of_concept(self, numbers: np.ndarray) -> np.ndarray:
+        """The highest score of each candidate's concept in its list, (m,); -inf if it has none."""
+        has_number = np.isfinite(numbers)
+        concepts, concept = np.unique(self.concepts, return_inverse=True)
+        highest = np.full(len(concepts), -np.inf)
+        np.maximum.at(highest, concept[has_number], numbers[has_number])
+        return highest[concept]
+
+    def _lowest_of_list(self, numbers: np.ndarray, otherwise: float) -> np.ndarray:
+        """The lowest score of each candidate's list, (m,); another number if the list has none."""
+        has_number = np.isfinite(numbers)
+        lowest = np.full(len(self), np.inf)
+        np.minimum.at(lowest, self.owner[has_number], numbers[has_number])
+        return np.where(np.isinf(lowest), otherwise, lowest)[self.owner]
 
     def with_columns(self, **columns: Any) -> Self:
         """The same candidates with other columns; what follows from ids and names stays known."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.errors import UserError
-from .columns import CUI_LESS, gold_parts
+from .gold import CUI_LESS, gold_parts
 from .read import gold_of_cell
 
 ANSWER = "gold_cui"

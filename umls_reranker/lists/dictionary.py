@@ -24,7 +24,8 @@ from ..vocab.concepts import (
 from ..vocab.rrf import read_names, read_types, release_files
 from ..vocab.text import normal_forms, normalize_texts, shared_trigrams
 from .candidates import concept_id, standard_candidate
-from .columns import SYNONYM_SCORE, bare_id
+from .columns import SYNONYM_SCORE
+from .gold import bare_id
 from .table import mapping_rows
 
 TEXT_LISTS = pa.list_(pa.string())

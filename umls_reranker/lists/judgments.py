@@ -20,7 +20,7 @@ from ..core.files import read_table
 from ..vocab.codes import LOCAL, code_of, system_of
 from .answers import Answer, answer_of_cells
 from .choices import gold_of_line
-from .columns import CUI_LESS, gold_parts
+from .gold import CUI_LESS, gold_parts
 from .read import DELIMITERS, RowPosition, gold_of_cell, naming, sheet_rows
 
 # The column of OpenRefine, its expression in GREL, and what separates its parts.

@@ -11,7 +11,7 @@ from ..vocab.text import normalize_name
 from .answers import refuse_ids
 from .candidate_lists import Annotations, CandidateLists
 from .candidates import keys_found
-from .columns import CUI_LESS, GOLD_KEYS, bare_id, gold_parts
+from .gold import CUI_LESS, GOLD_KEYS, bare_id, gold_parts
 from .read import DELIMITERS, RowPosition, Rows
 from .table import first_values
 

@@ -1,6 +1,6 @@
 """Labelled candidate lists, of a user or a run: rows with gold concept and document."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, compress
@@ -10,22 +10,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import RepeatedTexts, arrow_writer, number_distinct
+from ..core.arrays import RepeatedTexts, number_distinct
 from ..core.errors import UserError
 from ..vocab.concepts import ConceptTable
 from ..vocab.types import TypeHierarchy
 from .answers import Answers, answered
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists, row_errors
 from .candidates import concept_id, keys_found, standard_candidate
-from .columns import (
-    CUI_LESS,
-    GOLD_KEYS,
-    InvalidRow,
-    gold_parts,
-    id_text,
-)
+from .columns import InvalidRow
 from .dictionary import Dictionary
 from .duplicates import with_joined_documents
+from .gold import CUI_LESS, GOLD_KEYS, gold_parts, id_text
 from .index_scores import TEACHER
 from .label_checks import (
     OWN_DOCUMENTS,
@@ -136,13 +131,9 @@ def usable_lists(  # noqa: PLR0913 (the options of a command)
     else:
         scores = {name: column for name, column in lists.scores.items() if name != TEACHER}
         lists = with_joined_documents(replace(lists, scores=scores))
-    known = dictionary if concepts is None else concepts
-    if known is not None:
-        alternatives = lists.annotations.alternatives
-        ids = list(chain.from_iterable(alternatives))
-        known_ids = set(compress(ids, known.has(ids)))
-        in_dictionary = np.array([not known_ids.isdisjoint(each) for each in alternatives], bool)
-        lists = replace(lists, annotations=replace(lists.annotations, in_dictionary=in_dictionary))
+    vocabulary = dictionary if concepts is None else concepts
+    if vocabulary is not None:
+        lists = _looked_up(lists, vocabulary)
     refuse_repeated_ids(lists.annotations)
     documents = len(set(lists.annotations.documents))
     if fitted_on and documents < FEWEST_DOCUMENTS:
@@ -151,22 +142,25 @@ def usable_lists(  # noqa: PLR0913 (the options of a command)
             f"{FEWEST_DOCUMENTS}, not {documents}, and each mention the doc_id of its document"
         )
     if lists.not_in_list == len(lists):
-        row = next(iter(lists.owner.tolist()), 0)
+        first = next(iter(lists.owner.tolist()), 0)
         top_cui = next(iter(lists.cuis.to_list()), None)
         raise UserError(
             f"{source}: no list contains its gold concept "
-            f"(first: {lists.annotations.cuis[row]} of {lists.annotations.positions[row]}, "
+            f"(first: {lists.annotations.cuis[first]} of {lists.annotations.positions[first]}, "
             f"whose top candidate is {top_cui}); "
             "use one vocabulary for the ids of candidates and cui"
         )
     return lists
 
 
-def read_run_lists(run: Path, split: str, concepts: ConceptTable) -> AnnotatedLists:
-    """The lists of a run's split, completed by its dictionary."""
-    return read_labelled_lists(
-        run / "lists" / f"{split}.arrow", concepts.hierarchy, concepts=concepts, fitted_on=False
-    )
+def _looked_up(lists: AnnotatedLists, vocabulary: Dictionary | ConceptTable) -> AnnotatedLists:
+    """The lists with ``in_dictionary`` of the annotations as a dictionary says."""
+    alternatives = lists.annotations.alternatives
+    ids = list(chain.from_iterable(alternatives))
+    ids_in_dictionary = set(compress(ids, vocabulary.has(ids)))
+    in_dictionary = [not ids_in_dictionary.isdisjoint(each) for each in alternatives]
+    annotations = replace(lists.annotations, in_dictionary=np.array(in_dictionary, bool))
+    return replace(lists, annotations=annotations)
 
 
 def labelled_lists(
@@ -256,35 +250,6 @@ def _readable(rows: Rows, hierarchy: TypeHierarchy) -> CandidateLists:
             f"{rows.positions[fault.row]}: {fault.reason}"
             f"{and_more(len(errors) - errors.count(None) - 1)}"
         ) from None
-
-
-def list_rows(
-    mentions: pa.Table, offsets: np.ndarray, candidates: Mapping[str, pa.Array], index_key: str = ""
-) -> pa.Table:
-    """Rows of a run's lists.
-
-    Args:
-        mentions: n rows with the columns of `MENTION_FEATURES`.
-        offsets: (n + 1,) where each mention's candidates start.
-        candidates: key -> m values.
-        index_key: ``index_key`` (index.json) of the index whose scores they have; "" for those of
-            a user.
-    """
-    renamed = {"mention": "entity", "semantic_types": "entity_type"}
-    items = pa.StructArray.from_arrays(list(candidates.values()), list(candidates))
-    columns = {renamed.get(name, name): mentions[name] for name in mentions.column_names}
-    columns["index_key"] = pa.array([index_key] * len(mentions), pa.string())
-    return pa.table(
-        columns | {"candidates": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items)}
-    )
-
-
-def write_list_rows(batches: Iterator[pa.Table], path: Path) -> None:
-    """Write at least one batch of `list_rows` into a file, which `read_labelled_lists` reads."""
-    first = next(batches)
-    with arrow_writer(path, first.schema) as writer:
-        for batch in chain([first], batches):
-            writer.write(batch)
 
 
 def have_own_documents(lists: AnnotatedLists) -> bool:

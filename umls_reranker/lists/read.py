@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from ..core.errors import UserError, warn_caller
 from ..core.files import read_table
-from .columns import CUI_LESS, GOLD_KEYS, gold_parts
+from .gold import CUI_LESS, GOLD_KEYS, gold_parts
 from .table import ERROR, mappings_of, row_table, table_of_mappings
 
 BATCH_ROWS = 4_096

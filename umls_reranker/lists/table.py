@@ -17,7 +17,6 @@ from ..core.errors import UserError
 from ..vocab.types import type_lists
 from .candidates import candidate_structs
 from .columns import (
-    GOLD_KEYS,
     JSON,
     TEXT,
     TYPES,
@@ -27,6 +26,7 @@ from .columns import (
     json_column,
     python_values,
 )
+from .gold import GOLD_KEYS
 
 # The column of mappings, each in JSON.
 LINE = "line"
@@ -36,7 +36,7 @@ CANDIDATES = "candidates"
 # Keys of a document's text, and of its spans.
 TEXT_KEYS = ("document", "text")
 SPAN_KEYS = ("spans", "entities", "mentions")
-# Keys of a row that a reviewer answered: the id, `columns.CUI_LESS` for none, and its name.
+# Keys of a row that a reviewer answered: the id, `gold.CUI_LESS` for none, and its name.
 REVIEWED = "reviewed_id"
 REVIEWED_NAME = "reviewed_name"
 # The keys of mappings that are read, but for candidates.

@@ -9,7 +9,7 @@ from typing import Any
 from ..core.arrays import started_processes
 from ..core.files import file_sha256
 from ..core.stage import Stage
-from ..lists.columns import trainable
+from ..lists.gold import trainable
 from ..retrieval.build import build_indexes, save_settings
 from ..retrieval.deployment import IndexSettings
 from ..retrieval.retriever import load_retriever

@@ -364,7 +364,7 @@ class RunFolder:
         Raises:
             UserError: the file is not as the stage wrote it.
         """
-        from ..lists.labels import read_run_lists
+        from ..lists.run_lists import read_run_lists
         from ..vocab.concepts import ConceptTable
 
         path = self.path / "lists" / f"{split}.arrow"

@@ -14,7 +14,7 @@ import pyarrow as pa
 from ..core.arrays import arrow_writer, expand_ranges, hash_texts, list_offsets
 from ..core.errors import UserError
 from ..core.files import read_json, require_format, write_json
-from ..lists.columns import trainable
+from ..lists.gold import trainable
 
 if TYPE_CHECKING:
     from typing_extensions import Self

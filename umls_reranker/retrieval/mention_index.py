@@ -12,7 +12,7 @@ import torch
 
 from ..core.devices import batch_mapper
 from ..core.errors import UserError
-from ..lists.columns import trainable
+from ..lists.gold import trainable
 from ..models.bi_encoder import BiEncoder
 from ..vocab.concepts import ConceptTable
 from .concept_index import (

@@ -20,7 +20,7 @@ from ..core.arrays import RepeatedTexts, list_offsets, list_owner, progress
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.columns import as_arrow, encoded_texts
 from ..lists.index_scores import TEACHER
-from ..lists.labels import write_list_rows
+from ..lists.run_lists import write_list_rows
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pairs import PairTemplate, pair_rows
 from ..vocab.concepts import ConceptTable

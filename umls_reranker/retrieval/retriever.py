@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import list_offsets, number_distinct, progress
-from ..lists.columns import trainable
-from ..lists.labels import list_rows, write_list_rows
+from ..lists.gold import trainable
+from ..lists.run_lists import list_rows, write_list_rows
 from ..vocab.concepts import ConceptTable
 from .concept_index import Candidates, DictionaryNames, distinct_queries, query_blocks
 from .deployment import IndexSettings
@@ -407,7 +407,7 @@ def write_lists(
     is_known: bool = False,
     batch: int = BATCH,
 ) -> dict[str, Any]:
-    """Write the k nearest concepts of every mention, in the mentions' order, as `labels.list_rows`.
+    """Write the k nearest concepts of every mention, in their order, as `run_lists.list_rows`.
 
     A candidate has ``cui``, ``name``, and the score of each retriever, such as ``lexical_score``.
 

@@ -15,7 +15,7 @@ from ..core.files import written
 from ..lists.answers import FREQUENCY, first_of, term_of
 from ..lists.candidates import concept_id
 from ..lists.choices import ANSWER, CHOICE
-from ..lists.columns import GOLD_KEYS, gold_parts, id_text
+from ..lists.gold import GOLD_KEYS, gold_parts, id_text
 from ..lists.labels import with_document
 from ..lists.table import ERROR, table_of_mappings
 from ..vocab.text import normalize_name

@@ -22,7 +22,8 @@ from ..calibration.features import ALL_INPUTS
 from ..core.arrays import RepeatedTexts, arrow_writer, open_arrow
 from ..core.files import strict
 from ..lists.candidate_lists import CandidateLists
-from ..lists.columns import CUI_LESS, as_arrow
+from ..lists.columns import as_arrow
+from ..lists.gold import CUI_LESS
 from ..lists.table import (
     ARROW_TYPES,
     ERROR,

@@ -25,7 +25,7 @@ from ..core.devices import in_threads, resolve_dtype
 from ..core.errors import UserError
 from ..core.files import write_json
 from ..core.keys import RunArguments
-from ..lists.columns import trainable
+from ..lists.gold import trainable
 from ..models.bi_encoder import (
     CONTEXT_FILE,
     QueryTokenizer,
