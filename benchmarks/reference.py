@@ -25,8 +25,8 @@ from transformers import TrainingArguments
 
 from umls_reranker.calibration.decisions import load_thresholds
 from umls_reranker.calibration.reliability import document_index, document_sums
-from umls_reranker.core.arrays import open_arrow
-from umls_reranker.core.files import read_json
+from umls_reranker.core.arrow_files import open_arrow
+from umls_reranker.core.json_files import read_json
 from umls_reranker.evaluation.comparison import figure_difference
 from umls_reranker.evaluation.metrics import FIGURES, Outcomes
 from umls_reranker.evaluation.render import interval, markdown_table, number, with_ends

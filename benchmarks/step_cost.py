@@ -31,8 +31,8 @@ from tokenizers.models import WordLevel
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from umls_reranker.core.arrays import started_processes
 from umls_reranker.core.devices import leave_process_group
+from umls_reranker.core.parallel import started_processes
 from umls_reranker.models.pairs import PairBatch
 from umls_reranker.training.pair_dataset import TokenizedPairs
 from umls_reranker.training.trainer import RerankerTrainer

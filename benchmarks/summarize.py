@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from umls_reranker import UMLSReranker
-from umls_reranker.core.files import read_json
+from umls_reranker.core.json_files import read_json
 from umls_reranker.evaluation.comparison import verdict_on_targets
 from umls_reranker.evaluation.metrics import read_metrics
 from umls_reranker.evaluation.render import as_text, report_tables

@@ -40,8 +40,8 @@ from safetensors.numpy import load_file
 from tiny_models import tiny_cross_encoder, tiny_encoder
 
 from umls_reranker.__main__ import main
-from umls_reranker.core.arrays import open_arrow
-from umls_reranker.core.files import read_json
+from umls_reranker.core.arrow_files import open_arrow
+from umls_reranker.core.json_files import read_json
 from umls_reranker.hub.model_folder import MANIFEST
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 import yaml
 from complete import MEDIC, file_content, names_of, with_candidates, withheld
 
-from umls_reranker.core.arrays import open_arrow
+from umls_reranker.core.arrow_files import open_arrow
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.files import read_json, written
+from umls_reranker.core.files import written
+from umls_reranker.core.json_files import read_json
 from umls_reranker.pipeline.stages import RunFolder, read_manifest
 from umls_reranker.vocab.concepts import ConceptTable
 

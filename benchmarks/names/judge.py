@@ -26,7 +26,7 @@ import numpy as np
 from gather import MEDMENTIONS, SEED, UMLS_OPEN, medmentions
 from pairs import MAX_TOKENS
 
-from umls_reranker.core.files import write_json
+from umls_reranker.core.json_files import write_json
 from umls_reranker.corpora.corpus import Mention
 from umls_reranker.corpora.formats import read_corpus
 from umls_reranker.evaluation.metrics import Documents

@@ -85,7 +85,7 @@ def linker_of(run: Path) -> Link:
 
 def rank_own(run: Path, export: Export) -> None:
     """Write rows of the run's model on the run's lists."""
-    from umls_reranker.core.arrays import open_arrow
+    from umls_reranker.core.arrow_files import open_arrow
 
     concepts = {concept.cui: concept for concept in export.concepts()}
     rows = open_arrow(run / "lists" / "test.arrow").to_pylist()

@@ -22,7 +22,7 @@ import complete
 import push
 import score
 
-from umls_reranker.core.arrays import arrow_writer
+from umls_reranker.core.arrow_files import arrow_writer
 from umls_reranker.core.errors import UserError
 from umls_reranker.vocab.concepts import Concept, concept_table, write_concepts
 from umls_reranker.vocab.types import TypeHierarchy

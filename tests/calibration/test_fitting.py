@@ -18,7 +18,7 @@ from umls_reranker.calibration.list_source import ListSource
 from umls_reranker.calibration.ranking import rank_scored
 from umls_reranker.calibration.reliability import document_folds
 from umls_reranker.calibration.string_counts import StringCounts, counted_mentions
-from umls_reranker.core import arrays as cores_module
+from umls_reranker.core import parallel as cores_module
 from umls_reranker.core.arrays import RepeatedTexts
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists

@@ -14,24 +14,14 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from umls_reranker.core import arrays as shown
-from umls_reranker.core import files
-from umls_reranker.core.arrays import progress
+from umls_reranker.core import hashes
+from umls_reranker.core import parallel as shown
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.files import (
-    LONGEST_LINE,
-    bounded_lines,
-    file_sha256,
-    fingerprint_path,
-    hold,
-    read_json,
-    read_lines,
-    read_whole,
-    remembered,
-    require_writable,
-    write_json,
-    written,
-)
+from umls_reranker.core.files import hold, require_writable, written
+from umls_reranker.core.hashes import file_sha256, fingerprint_path, remembered
+from umls_reranker.core.json_files import read_json, write_json
+from umls_reranker.core.parallel import progress
+from umls_reranker.core.text_files import LONGEST_LINE, bounded_lines, read_lines, read_whole
 from umls_reranker.vocab.concepts import read_name_rows
 
 
@@ -142,7 +132,7 @@ def counted(monkeypatch):
     """Paths that were hashed."""
     read = []
     monkeypatch.setattr(
-        files,
+        hashes,
         "_add_bytes",
         lambda digest, path: read.append(path) or digest.update(path.read_bytes()),
     )

@@ -13,7 +13,7 @@ from browser import Page
 from openrefine import OpenRefine
 from processes import Service, python
 
-from umls_reranker.core.files import read_json
+from umls_reranker.core.json_files import read_json
 from umls_reranker.lists.judgments import EXPRESSION
 
 pytestmark = [

@@ -8,7 +8,7 @@ import pytest
 from outcome_fixtures import make_metrics, make_outcomes
 from tiny_reranker import HIERARCHY, fit_thresholds
 
-from umls_reranker.core.files import read_json, write_json
+from umls_reranker.core.json_files import read_json, write_json
 from umls_reranker.evaluation.render import (
     BINS,
     CURVE_POINTS,

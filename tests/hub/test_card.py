@@ -8,7 +8,7 @@ from dataclasses import asdict
 from huggingface_hub import ModelCard
 from tiny_reranker import tiny_reranker
 
-from umls_reranker.core.files import read_json, write_json
+from umls_reranker.core.json_files import read_json, write_json
 from umls_reranker.hub.card import Card, folder_card
 from umls_reranker.hub.model_folder import changing
 from umls_reranker.models.arguments import BUILT_IN, BUILT_IN_FOLDERS

@@ -21,7 +21,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from umls_reranker import UMLSReranker
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.files import read_json, write_json
+from umls_reranker.core.json_files import read_json, write_json
 from umls_reranker.hub import export
 from umls_reranker.hub.card import TABLES, folder_card
 from umls_reranker.hub.export import export_onnx

@@ -13,7 +13,8 @@ from processes import absent, python
 from tiny_models import tiny_encoder
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.files import hold, read_json, write_json
+from umls_reranker.core.files import hold
+from umls_reranker.core.json_files import read_json, write_json
 from umls_reranker.linking.linker import ConceptLinker
 from umls_reranker.lists.dictionary import Dictionary
 from umls_reranker.models.bi_encoder import BiEncoder

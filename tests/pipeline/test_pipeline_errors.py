@@ -9,7 +9,7 @@ from list_fixtures import assert_alike
 from pipeline_fixtures import assert_same_files, contents
 from tiny_models import assert_same_weights
 
-from umls_reranker.core.files import read_json
+from umls_reranker.core.json_files import read_json
 
 pytest_plugins = ["pipeline_fixtures"]
 

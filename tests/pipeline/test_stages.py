@@ -13,9 +13,9 @@ import pytest
 
 from umls_reranker.calibration.features import FEATURES, inputs_of
 from umls_reranker.core import files
-from umls_reranker.core.arrays import arrow_writer
+from umls_reranker.core.arrow_files import arrow_writer
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.files import read_json
+from umls_reranker.core.json_files import read_json
 from umls_reranker.core.stage import Stage
 from umls_reranker.lists.index_scores import INDEX_SCORES, IndexScore
 from umls_reranker.pipeline.recipe import Recipe

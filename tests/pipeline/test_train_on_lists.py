@@ -8,7 +8,7 @@ from list_fixtures import write_lists
 from tiny_models import tiny_encoder
 
 from umls_reranker import UMLSReranker
-from umls_reranker.core.files import read_json
+from umls_reranker.core.json_files import read_json
 from umls_reranker.models.cross_encoder import PairScorer
 from umls_reranker.models.pairs import PairTemplate
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from list_fixtures import ReadsEverything, make_lists
 from trigram_encoder import HIERARCHY, make_concepts
 
-from umls_reranker.core.arrays import open_arrow
+from umls_reranker.core.arrow_files import open_arrow
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.retrieval.arguments import MiningArguments

@@ -8,7 +8,7 @@ from datasets import Dataset
 from list_fixtures import COSINE_ROUNDING, assert_alike
 from trigram_encoder import PlainEncoder, TrigramEncoder, build_index, make_concepts
 
-from umls_reranker.core.arrays import open_arrow
+from umls_reranker.core.arrow_files import open_arrow
 from umls_reranker.lists.labels import read_labelled_lists
 from umls_reranker.lists.run_lists import read_run_lists
 from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
-from ..core.files import is_finite, json_sha256
+from ..core.hashes import json_sha256
+from ..core.text_files import is_finite
 from .calibrators import LabelledScores, PlattCalibrator
 from .certificate import Certificate, find_certificate
 from .precision_test import PrecisionTest, is_number

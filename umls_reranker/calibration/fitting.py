@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..core.arrays import best_candidates, hash_texts, lists_with_any, map_in_order, progress
+from ..core.arrays import best_candidates, hash_texts, lists_with_any
 from ..core.errors import TooLittleData
+from ..core.parallel import map_in_order, progress
 from ..lists.columns import FOUND, SUFFIX
 from ..models.cross_encoder import PairScorer, score_lists
 from .calibrated_model import CalibratedModel

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..core.errors import UserError
-from ..core.files import read_json, write_json
+from ..core.json_files import read_json, write_json
 from .study import Study
 
 FOLDER = Path("umls_reranker") / "studies"

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.errors import UserError
-from ..core.files import json_sha256, read_json, require_format, write_json
+from ..core.hashes import json_sha256
+from ..core.json_files import read_json, require_format, write_json
 from .looks import Look, at_attempt, planned_looks
 from .precision_test import PrecisionTest
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from .arrays import openmp_threads, started_processes
 from .errors import UserError
+from .parallel import openmp_threads, started_processes
 
 # From these sizes on, bfloat16 takes less than half as long as float32 on CPUs that multiply in it.
 # A size is the number of layers times the square of their width (`benchmarks/dtypes.py`).

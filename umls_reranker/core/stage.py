@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-from .files import json_sha256, naming_full_disk, read_json, replace_folder, write_json
+from .files import naming_full_disk, replace_folder
+from .hashes import json_sha256
+from .json_files import read_json, write_json
 from .version import __version__
 
 STAGE_MANIFEST = "manifest.json"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..core.errors import Malformed, UserError
-from ..core.files import excerpt, read_lines, start_of
+from ..core.text_files import excerpt, read_lines, start_of
 from ..lists.columns import MAX_MENTION_CHARS, length_fault
 
 # MedMentions writes UnknownType for a concept without a type.

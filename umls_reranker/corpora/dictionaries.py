@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pyarrow.csv import write_csv
 
 from ..core.errors import UserError
-from ..core.files import excerpt
+from ..core.text_files import excerpt
 from ..vocab.concepts import (
     Concept,
     ConceptColumns,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import Malformed, UserError
-from ..core.files import decode, excerpt, read_lines, read_whole, start_of
+from ..core.text_files import decode, excerpt, read_lines, read_whole, start_of
 from ..vocab.text import CUI
 from .corpus import (
     Annotation,

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Features, List, Value
 
-from ..core.arrays import arrow_writer, open_arrow
+from ..core.arrow_files import arrow_writer, open_arrow
 from ..core.errors import UserError
 from ..vocab.concepts import (
     Concept,

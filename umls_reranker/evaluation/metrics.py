@@ -34,9 +34,11 @@ from ..calibration.reliability import (
     document_sums,
     ratio,
 )
-from ..core.arrays import list_owner, progress, ranking, values_at
+from ..core.arrays import list_owner, ranking, values_at
 from ..core.errors import UserError
-from ..core.files import read_json, require_format, written
+from ..core.files import written
+from ..core.json_files import read_json, require_format
+from ..core.parallel import progress
 from ..lists.candidate_lists import AnnotatedLists
 from ..vocab.text import normalize_name
 from ..vocab.types import TypeHierarchy

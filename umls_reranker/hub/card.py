@@ -25,7 +25,7 @@ from huggingface_hub.utils import yaml_dump
 
 from ..calibration.list_source import ListSource
 from ..core.errors import UserError
-from ..core.files import read_json
+from ..core.json_files import read_json
 from ..evaluation.metrics import read_metrics
 from ..evaluation.render import (
     COMPARISON,

@@ -29,19 +29,16 @@ from ..calibration.decisions import thresholds_content
 from ..core.errors import UserError
 from ..core.files import (
     FORMER,
-    file_sha256,
-    json_sha256,
     link_or_copy,
     mode_by_umask,
     partial_path,
-    portable_locator,
-    read_json,
     replace_folder,
-    require_format,
     restore_folder,
-    write_json,
     written,
 )
+from ..core.hashes import file_sha256, json_sha256
+from ..core.json_files import read_json, require_format, write_json
+from ..core.locators import portable_locator
 from ..core.version import __version__
 from ..evaluation.metrics import OUTCOMES_FILE
 from ..models.arguments import BACKENDS, BUILT_IN_FOLDERS, ENCODER

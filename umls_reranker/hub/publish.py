@@ -12,7 +12,7 @@ from typing import NamedTuple
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 
 from ..core.errors import UserError
-from ..core.files import portable_locator
+from ..core.locators import portable_locator
 from ..models.hub_calls import SIGN_IN, hub_api, hub_calls, signed_in
 from .card import EVAL_RESULTS, folder_card, with_former
 from .model_folder import (

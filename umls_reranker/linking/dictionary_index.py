@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..core.arrays import started_processes
-from ..core.files import hold, naming_full_disk, portable_locator, remove, require_new
+from ..core.files import hold, naming_full_disk, remove, require_new
+from ..core.locators import portable_locator
+from ..core.parallel import started_processes
 from ..core.stage import Stage, StageInputs, read_manifest
 from ..corpora.arguments import ConceptArguments
 from ..corpora.dictionaries import LEFT_OUT_FILE, join_sources, read_all_concepts

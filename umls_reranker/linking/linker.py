@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.arrays import hash_texts, list_offsets, number_distinct, one_chunk
+from ..core.arrays import hash_texts, list_offsets, number_distinct
+from ..core.arrow_files import one_chunk
 from ..core.errors import UserError
-from ..core.files import json_sha256
+from ..core.hashes import json_sha256
 from ..corpora.corpus import find_abbreviations, text_around
 from ..lists.columns import TEXT, TYPES, ColumnChecker
 from ..lists.table import CANDIDATES, require_lists

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import Malformed, UserError
-from ..core.files import start_of
+from ..core.text_files import start_of
 from ..corpora.corpus import Annotation, CorpusReader, Document, Faults, text_around
 from ..corpora.formats import corpus_files, reader_of
 from ..lists.answers import Answer, read_sheet, term_of

@@ -23,9 +23,9 @@ from ..core.arrays import (
     list_owner,
     lists_with_any,
     number_distinct,
-    one_chunk,
     values_at,
 )
+from ..core.arrow_files import one_chunk
 from ..vocab.types import TypeHierarchy, TypeSets
 from .candidates import are_structs, candidate_structs, fields_of, keys_found, refuse_name
 from .columns import (

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from ..core.errors import UserError
-from ..core.files import read_table
+from ..core.text_files import read_table
 from ..vocab.codes import LOCAL, code_of, system_of
 from .answers import Answer, answer_of_cells
 from .choices import gold_of_line

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from ..core.errors import UserError, warn_caller
-from ..core.files import read_table
+from ..core.text_files import read_table
 from .gold import CUI_LESS, GOLD_KEYS, gold_parts
 from .table import ERROR, mappings_of, row_table, table_of_mappings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import arrow_writer
+from ..core.arrow_files import arrow_writer
 from ..vocab.concepts import ConceptTable
 from .candidate_lists import AnnotatedLists
 from .labels import read_labelled_lists

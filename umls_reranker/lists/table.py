@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..core.arrays import one_chunk
+from ..core.arrow_files import one_chunk
 from ..core.errors import UserError
 from ..vocab.types import type_lists
 from .candidates import candidate_structs

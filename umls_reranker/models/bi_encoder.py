@@ -18,7 +18,6 @@ import transformers
 from torch import Tensor
 from torch.nn import functional
 
-from ..core.arrays import progress
 from ..core.devices import (
     batch_mapper,
     bfloat16_advice,
@@ -28,7 +27,8 @@ from ..core.devices import (
     to_device,
 )
 from ..core.errors import UserError
-from ..core.files import read_json
+from ..core.json_files import read_json
+from ..core.parallel import progress
 from .model_files import commit_of, resolve_model
 from .pairs import MARKERS, PackedTexts, divide_by_length
 from .pretrained import (

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.arrays import openmp_threads, progress, usable_cores
 from ..core.errors import UserError
-from ..core.files import read_json
+from ..core.json_files import read_json
+from ..core.parallel import openmp_threads, progress, usable_cores
 from .arguments import BACKENDS
 from .pairs import PackedTexts, PairBatch, PairEncoder, PairKey, PairTemplate, divide_by_length
 

@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
 )
 
 from ..core.errors import UserError
-from ..core.files import portable_locator
+from ..core.locators import portable_locator
 from ..core.version import __version__
 
 # As fsspec and `datasets` write it; some revision names contain slashes.

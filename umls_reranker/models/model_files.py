@@ -11,7 +11,8 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from ..core.errors import UserError
-from ..core.files import file_sha256, json_sha256, read_json, remembered
+from ..core.hashes import file_sha256, json_sha256, remembered
+from ..core.json_files import read_json
 from .arguments import BUILT_IN, BUILT_IN_FOLDERS
 from .hub_calls import hub_calls
 

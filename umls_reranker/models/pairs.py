@@ -34,7 +34,7 @@ import numpy as np
 
 from ..core.arrays import expand_ranges, list_offsets, number_distinct
 from ..core.errors import UserError
-from ..core.files import read_json
+from ..core.json_files import read_json
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -24,7 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..core.devices import batch_mapper, resolve_device, resolve_dtype, to_device
 from ..core.errors import UserError
-from ..core.files import read_json
+from ..core.json_files import read_json
 from .arguments import ENCODER
 from .model_files import resolve_model
 from .pairs import PackedTexts, PairBatch, PairTemplate, TextGroup

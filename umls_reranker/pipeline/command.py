@@ -144,7 +144,7 @@ def _share_cores() -> None:
     """Divide the cores among the processes of a launch; launchers leave each process one core."""
     launched = {"LOCAL_WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"} & os.environ.keys()
     if launched and os.environ.get("OMP_NUM_THREADS") == "1":
-        from ..core.arrays import started_processes, usable_cores
+        from ..core.parallel import started_processes, usable_cores
 
         os.environ["OMP_NUM_THREADS"] = str(
             max(1, usable_cores() // started_processes("LOCAL_WORLD_SIZE"))

@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 
 from ..core.errors import UserError
-from ..core.files import file_sha256, read_json, write_json
+from ..core.hashes import file_sha256
+from ..core.json_files import read_json, write_json
 from ..core.stage import Stage
 from ..corpora.arguments import MentionArguments
 from ..corpora.concept_ids import RetiredCuis, map_ids, with_concepts_of_mentions

@@ -17,7 +17,9 @@ from urllib.parse import unquote, urlsplit
 from huggingface_hub import snapshot_download
 
 from ..core.errors import UserError
-from ..core.files import CHUNK_BYTES, file_sha256, portable_locator, written
+from ..core.files import written
+from ..core.hashes import CHUNK_BYTES, file_sha256
+from ..core.locators import portable_locator
 from ..core.version import __version__
 from ..models.hub_calls import HUB_DATASET, hub_calls
 from ..models.model_files import package_folder, require_sha256

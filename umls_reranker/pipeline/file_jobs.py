@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..core.arrays import started_processes
 from ..core.errors import UserError
-from ..core.files import portable_locator, require_another
+from ..core.files import require_another
+from ..core.locators import portable_locator
+from ..core.parallel import started_processes
 from ..linking.mentions import UsagiSheets
 from ..lists.read import STDIN
 from ..models.arguments import BUILT_IN

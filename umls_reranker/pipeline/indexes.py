@@ -6,8 +6,8 @@ Without vectors they import no torch.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..core.arrays import started_processes
-from ..core.files import file_sha256
+from ..core.hashes import file_sha256
+from ..core.parallel import started_processes
 from ..core.stage import Stage
 from ..lists.gold import trainable
 from ..retrieval.build import build_indexes, save_settings

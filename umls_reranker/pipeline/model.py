@@ -16,8 +16,10 @@ from ..calibration.calibrators import CALIBRATORS
 from ..calibration.ledger import Ledger
 from ..calibration.string_counts import StringCounts, counted_mentions
 from ..core.errors import UserError, printable
-from ..core.files import portable_locator, read_json, require_new, write_json, written
+from ..core.files import require_new, written
+from ..core.json_files import read_json, write_json
 from ..core.keys import USUAL_MARGIN
+from ..core.locators import portable_locator
 from ..core.stage import Stage, read_manifest
 from ..evaluation.comparison import (
     FAIL,

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..calibration.study import StudyHistory
 from ..core.errors import UserError
-from ..core.files import read_json
+from ..core.json_files import read_json
 from ..hub.model_folder import CALIBRATOR, MANIFEST, REFERENCE, download, verify_files
 from ..serving.statistics import (
     FEWEST_DOCUMENTS,

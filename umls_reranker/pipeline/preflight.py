@@ -17,7 +17,6 @@ import psutil
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
-from ..core.arrays import started_processes
 from ..core.devices import (
     batch_mapper,
     has_fast_bfloat16,
@@ -26,7 +25,9 @@ from ..core.devices import (
     sharing_processes,
 )
 from ..core.errors import CollectedErrors, UserError
-from ..core.files import CHUNK_BYTES, open_binary
+from ..core.hashes import CHUNK_BYTES
+from ..core.parallel import started_processes
+from ..core.text_files import open_binary
 from ..models.arguments import RUN_ENCODER
 from ..models.model_files import resolve_model
 from ..models.pretrained import keep_layers, load_pretrained, loading, require_readable

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from ..core.arrays import SECONDS_BETWEEN_LINES
 from ..core.errors import UserError
-from ..core.files import read_json
+from ..core.json_files import read_json
 from ..core.keys import recipe_key
+from ..core.parallel import SECONDS_BETWEEN_LINES
 from ..evaluation.comparison import verdict_on_targets
 from ..evaluation.metrics import read_metrics
 from ..evaluation.render import systems_text

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import CollectedErrors, UserError
-from ..core.files import fingerprint_path, remembered
+from ..core.hashes import fingerprint_path, remembered
 from ..corpora.arguments import ConceptArguments, MentionArguments
 from ..corpora.formats import corpus_files, read_documents, reader_of
 from ..corpora.mention_files import assign_split

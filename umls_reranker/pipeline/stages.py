@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
-from ..core.files import FORMER, file_sha256, hold, restore_folder
+from ..core.files import FORMER, hold, restore_folder
+from ..core.hashes import file_sha256
 from ..core.keys import RunArguments
 from ..core.stage import STAGE_MANIFEST, Stage, StageInputs, read_manifest
 from ..corpora.arguments import MentionArguments

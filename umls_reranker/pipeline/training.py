@@ -11,10 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..core.arrays import open_arrow
+from ..core.arrow_files import open_arrow
 from ..core.devices import sharing_processes
 from ..core.errors import UserError
-from ..core.files import fingerprint_path, require_new, write_json
+from ..core.files import require_new
+from ..core.hashes import fingerprint_path
+from ..core.json_files import write_json
 from ..core.stage import Stage
 from ..lists.read import read_rows
 from ..models.cross_encoder import PairScorer

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.files import json_sha256
+from ..core.hashes import json_sha256
 from ..core.stage import Stage, StageInputs, read_manifest
 from ..models.model_files import model_identity
 from .deployment import IndexSettings

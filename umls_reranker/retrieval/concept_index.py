@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import arrow_writer, expand_ranges, hash_texts, list_offsets
+from ..core.arrays import expand_ranges, hash_texts, list_offsets
+from ..core.arrow_files import arrow_writer
 from ..core.errors import UserError
-from ..core.files import read_json, require_format, write_json
+from ..core.json_files import read_json, require_format, write_json
 from ..lists.gold import trainable
 
 if TYPE_CHECKING:

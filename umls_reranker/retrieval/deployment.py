@@ -17,17 +17,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.arrays import progress
 from ..core.errors import UserError, warn_caller
-from ..core.files import (
-    file_sha256,
-    link_or_copy,
-    portable_locator,
-    read_json,
-    require_format,
-    write_json,
-    written,
-)
+from ..core.files import link_or_copy, written
+from ..core.hashes import file_sha256
+from ..core.json_files import read_json, require_format, write_json
+from ..core.locators import portable_locator
+from ..core.parallel import progress
 from ..core.stage import STAGE_MANIFEST
 from ..models.model_files import commit_of, content_files, resolve_model
 from ..vocab.rrf import RELATIONS_FILE

@@ -16,19 +16,9 @@ import numpy as np
 import pyarrow as pa
 from scipy.sparse import csr_array, vstack
 
-from ..core.arrays import (
-    arrow_writer,
-    distinct_numbers,
-    list_offsets,
-    list_owner,
-    map_in_order,
-    number_distinct,
-    open_arrow,
-    openmp_threads,
-    progress,
-    usable_cores,
-    write_numbers,
-)
+from ..core.arrays import distinct_numbers, list_offsets, list_owner, number_distinct
+from ..core.arrow_files import arrow_writer, open_arrow, write_numbers
+from ..core.parallel import map_in_order, openmp_threads, progress, usable_cores
 from ..vocab.text import normal_forms, normalize_texts, trigrams
 from .concept_index import (
     NAMES_FILE,

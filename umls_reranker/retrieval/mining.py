@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import RepeatedTexts, list_offsets, list_owner, progress
+from ..core.arrays import RepeatedTexts, list_offsets, list_owner
+from ..core.parallel import progress
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.columns import as_arrow, encoded_texts
 from ..lists.index_scores import TEACHER

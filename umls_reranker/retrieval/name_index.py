@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..core.arrays import open_arrow, progress
+from ..core.arrow_files import open_arrow
 from ..core.devices import batch_mapper
+from ..core.parallel import progress
 from .arguments import EXACT_INDEX
 from .concept_index import (
     NAMES_FILE,

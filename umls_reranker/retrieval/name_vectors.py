@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import arrow_writer, open_arrow, progress, write_numbers
+from ..core.arrow_files import arrow_writer, open_arrow, write_numbers
 from ..core.errors import UserError
-from ..core.files import read_json, write_json
+from ..core.json_files import read_json, write_json
+from ..core.parallel import progress
 from ..models.bi_encoder import CHUNK, BiEncoder
 from ..vocab.concepts import ConceptTable
 from .concept_index import (

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import list_offsets, number_distinct, progress
+from ..core.arrays import list_offsets, number_distinct
+from ..core.parallel import progress
 from ..lists.gold import trainable
 from ..lists.run_lists import list_rows, write_list_rows
 from ..vocab.concepts import ConceptTable

@@ -90,7 +90,7 @@ class IndexSources:
         """
         import pyarrow as pa
 
-        from ..core.arrays import open_arrow
+        from ..core.arrow_files import open_arrow
 
         files = sorted((self.folder / "mentions").glob("*.arrow"))
         columns = ["mention", "left", "right", "cui", "doc_id"]

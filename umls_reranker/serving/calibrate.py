@@ -32,7 +32,9 @@ from ..calibration.string_counts import StringCounts
 from ..calibration.study import Study, StudyHistory
 from ..core.arrays import lists_with_any
 from ..core.errors import TooLittleData, UserError, warn_caller
-from ..core.files import portable_locator, write_json, written
+from ..core.files import written
+from ..core.json_files import write_json
+from ..core.locators import portable_locator
 from ..evaluation.baselines import free_baselines
 from ..evaluation.metrics import Documents, Outcomes
 from ..evaluation.render import card_charts, cell, percent, systems_text, title_of

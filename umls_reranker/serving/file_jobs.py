@@ -22,15 +22,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import progress
 from ..core.errors import UserError, printable
-from ..core.files import (
-    file_sha256,
-    naming_full_disk,
-    require_another,
-    require_writable,
-    written,
-)
+from ..core.files import naming_full_disk, require_another, require_writable, written
+from ..core.hashes import file_sha256
+from ..core.parallel import progress
 from ..core.version import __version__
 from ..lists.candidate_lists import CandidateLists, row_errors
 from ..lists.dictionary import Dictionary

@@ -23,9 +23,10 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from ..calibration.decisions import TIERS
-from ..core.arrays import hash_texts, progress
+from ..core.arrays import hash_texts
 from ..core.errors import UserError
-from ..core.files import open_binary, start_of
+from ..core.parallel import progress
+from ..core.text_files import open_binary, start_of
 from ..core.version import __version__
 from ..lists.answers import FREQUENCY, Term, first_of, term_of
 from ..vocab.codes import LOCAL, OWN_URN, SYSTEMS, Code, code_of, system_of

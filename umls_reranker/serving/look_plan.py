@@ -16,7 +16,7 @@ from ..calibration.certificate import Certificate
 from ..calibration.ledger import Ledger
 from ..calibration.study import LookResult, Study, StudyHistory, document_hash
 from ..core.errors import UserError
-from ..core.files import json_sha256
+from ..core.hashes import json_sha256
 from ..lists.candidate_lists import AnnotatedLists
 
 NEW_STUDY = "--new_study trains on them and certifies with new documents alone"

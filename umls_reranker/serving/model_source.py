@@ -13,7 +13,8 @@ from ..calibration.calibration import COUNTS_FILE
 from ..calibration.string_counts import StringCounts
 from ..calibration.study import NO_HISTORY, StudyHistory
 from ..core.errors import UserError
-from ..core.files import file_sha256, json_sha256, read_json
+from ..core.hashes import file_sha256, json_sha256
+from ..core.json_files import read_json
 from ..hub.model_folder import (
     CALIBRATOR,
     MANIFEST,

@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..core.files import file_sha256, hold, json_sha256, remove, written
+from ..core.files import hold, remove, written
+from ..core.hashes import file_sha256, json_sha256
 from .rows import RankedRows
 
 # What the parts of a folder were made of.

@@ -16,7 +16,7 @@ from ..calibration.calibration import Calibration
 from ..calibration.decisions import ACCEPT_TIERS, TIERS, Decisions
 from ..calibration.ranking import rank
 from ..core.errors import UserError, warn_caller
-from ..core.files import read_json
+from ..core.json_files import read_json
 from ..hub.model_folder import (
     CALIBRATOR,
     THRESHOLDS,

@@ -19,8 +19,9 @@ import pyarrow as pa
 
 from ..calibration.decisions import TIERS, Decisions
 from ..calibration.features import ALL_INPUTS
-from ..core.arrays import RepeatedTexts, arrow_writer, open_arrow
-from ..core.files import strict
+from ..core.arrays import RepeatedTexts
+from ..core.arrow_files import arrow_writer, open_arrow
+from ..core.json_files import strict
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import as_arrow
 from ..lists.gold import CUI_LESS
@@ -364,7 +365,7 @@ class FormatSettings:
 
     Attributes:
         codes: the codes of concepts, in the vocabularies that are asked for.
-        model: the model that ranked the rows, publishable (`files.portable_locator`).
+        model: the model that ranked the rows, publishable (`locators.portable_locator`).
         omop_concepts: CONCEPT.csv and CONCEPT_RELATIONSHIP.csv of an OMOP vocabulary.
         only_accepted: whether formats of other tools have only answers that are accepted.
         top: number of candidates of a line; None: as the format has it.

@@ -17,7 +17,7 @@ from ..calibration.features import ALL_INPUTS
 from ..calibration.reliability import document_index, document_sums
 from ..core.arrays import list_offsets, number_distinct
 from ..core.errors import UserError
-from ..core.files import read_json, require_format
+from ..core.json_files import read_json, require_format
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.devices import in_threads, resolve_dtype
 from ..core.errors import UserError
-from ..core.files import write_json
+from ..core.json_files import write_json
 from ..core.keys import RunArguments
 from ..lists.gold import trainable
 from ..models.bi_encoder import (

@@ -25,7 +25,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from ..core.devices import has_dropout, in_threads, resolve_attention, resolve_device
 from ..core.errors import UserError
-from ..core.files import read_json, write_json
+from ..core.json_files import read_json, write_json
 from ..core.keys import RunArguments
 from ..models.arguments import ModelArguments
 from ..models.model_files import commit_of

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.arrays import arrow_writer, one_chunk, open_arrow
+from ..core.arrow_files import arrow_writer, one_chunk, open_arrow
 from ..core.errors import UserError
 from .concepts import (
     CONCEPT_SCHEMA,

@@ -21,24 +21,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.arrays import (
-    arrow_writer,
-    expand_ranges,
-    hash_texts,
-    list_offsets,
-    map_in_order,
-    one_chunk,
-    open_arrow,
-)
+from ..core.arrays import expand_ranges, hash_texts, list_offsets
+from ..core.arrow_files import arrow_writer, one_chunk, open_arrow
 from ..core.errors import UserError
-from ..core.files import (
-    open_binary,
-    read_json,
-    read_lines,
-    read_table,
-    start_of,
-    write_json,
-)
+from ..core.json_files import read_json, write_json
+from ..core.parallel import map_in_order
+from ..core.text_files import open_binary, read_lines, read_table, start_of
 from .text import normalize_names
 from .types import SEPARATOR, TypeHierarchy, TypeSets
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.errors import Malformed, UserError
-from ..core.files import decode, excerpt, read_lines
+from ..core.text_files import decode, excerpt, read_lines
 from .concepts import Concept
 from .text import CUI
 from .types import SemanticType, TypeHierarchy

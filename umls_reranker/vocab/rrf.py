@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from ..core.arrays import arrow_writer, open_arrow, progress
+from ..core.arrow_files import arrow_writer, open_arrow
 from ..core.errors import Malformed, UserError
-from ..core.files import MOST_LINES, decode, open_binary, read_lines
+from ..core.parallel import progress
+from ..core.text_files import MOST_LINES, decode, open_binary, read_lines
 from .concepts import NameLists, distinct_lists, table_of_lists
 
 # The last pipe closes the line, so a CSV reader finds one more column.

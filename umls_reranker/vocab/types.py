@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.errors import UserError
-from ..core.files import read_json
+from ..core.json_files import read_json
 
 UNKNOWN_TYPE = "UnknownType"
 """What MedMentions writes where a concept has no type."""

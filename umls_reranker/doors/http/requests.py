@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from ...core.files import is_finite, of_characters
+from ...core.text_files import is_finite, of_characters
 from ...serving.arguments import ServingArguments
 
 

@@ -1,0 +1,74 @@
+"""JSON files: written beside and renamed, read with an error that names the file."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .files import written
+from .version import __version__
+
+
+def write_json(path: Path, content: Any, default: Callable[[Any], Any] | None = None) -> None:
+    """Write JSON atomically; numbers that are not finite become null.
+
+    Args:
+        path: the file.
+        content: what to write.
+        default: converts values without a JSON form; None raises TypeError.
+    """
+    text = json.dumps(
+        strict(content), indent=2, ensure_ascii=False, allow_nan=False, default=default
+    )
+    with written(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def strict(content: Any) -> Any:
+    """The content with null in place of numbers that are not finite, which JSON lacks."""
+    if isinstance(content, dict):
+        return {key: strict(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [strict(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a missing or damaged file is a `UserError` that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder, not a file; write it again") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} is not valid JSON ({error}); it was modified or truncated, write it again"
+        ) from None
+
+
+def require_format(path: Path, content: Any, version: int, command: str) -> None:
+    """Refuse a file with another ``schema_version``.
+
+    Args:
+        path: the file.
+        content: its content.
+        version: the required version.
+        command: the subcommand that writes the file.
+
+    Raises:
+        UserError: it is newer, older or missing; the message says what to do.
+    """
+    actual = content.get("schema_version") if isinstance(content, dict) else None
+    if type(actual) is int and actual > version:
+        raise UserError(
+            f"{path} has schema_version {actual}, newer than umls_reranker {__version__} can read; "
+            "upgrade: pip install -U umls_reranker"
+        )
+    if actual != version or type(actual) is not int:
+        raise UserError(
+            f"{path} has schema_version {actual!r}, not {version}; "
+            f"run umls-reranker {command} again"
+        )
