@@ -381,6 +381,13 @@ def test_the_number_of_queries_and_ids_is_limited(ask):
     assert results(ask({"queries": {"q": {"query": "asthma"}}}, max_request_mentions=1))
 
 
+def test_what_no_setting_limits_is_refused_without_naming_one(ask):
+    query = {"query": "asthma", "properties": [{"pid": "left"}] * 257}
+    status, message = refused_answer(ask({"queries": {"q": query}}))
+    assert status == 422 and message.startswith("queries.q.properties: ")
+    assert "max_request_mentions" not in message
+
+
 def test_only_forms_are_posted(linker):
     with client_of(linker) as client:
         answer = client.post("/reconcile", json=query("cold"))

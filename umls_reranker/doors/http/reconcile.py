@@ -29,7 +29,15 @@ from ...serving.arguments import ServingArguments
 from ...vocab.codes import ConceptCodes
 from .browsers import BrowserAccess
 from .entities import Entities
-from .requests import ExtendRequest, LinkedMention, ReconcileQuery, Text, refusal
+from .requests import (
+    MAX_MENTIONS,
+    ExtendRequest,
+    LinkedMention,
+    ReconcileQuery,
+    Text,
+    refusal,
+    too_many,
+)
 
 if TYPE_CHECKING:
     from ...linking.linker import ConceptLinker, LinkedConcept
@@ -225,12 +233,11 @@ class Reconciliation:
 
     def extended(self, wanted: ExtendRequest) -> dict[str, Any]:
         """The columns of reconciled cells; those of an unknown concept are empty."""
-        limits = {"ids": len(wanted.ids), "properties": len(wanted.properties)}
-        for name, count in limits.items():
-            if count > self.most_queries:
-                lengths = {"actual_length": count, "max_length": self.most_queries}
-                error = {"type": "too_long", "ctx": lengths}
-                raise HTTPException(*refusal(error, ("extend", name)))
+        lists = {"extend.ids": wanted.ids, "extend.properties": wanted.properties}
+        for name, items in lists.items():
+            if len(items) > self.most_queries:
+                message = too_many(name, len(items), self.most_queries, MAX_MENTIONS)
+                raise HTTPException(413, message)
         for number, column in enumerate(wanted.properties):
             if column.id not in self.entities.columns:
                 raise HTTPException(

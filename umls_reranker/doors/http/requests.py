@@ -155,14 +155,15 @@ class ExtendRequest(_Body):
     properties: list[ExtendProperty]
 
 
-# The setting that limits each list.
-LIMITS = {
-    "texts": "max_candidates",
-    "candidates": "max_candidates",
-    "mentions": "max_request_mentions",
-    "queries": "max_request_mentions",
-    "ids": "max_request_mentions",
-    "properties": "max_request_mentions",
+# The settings that limit the lists of requests.
+MAX_CANDIDATES = "max_candidates"
+MAX_MENTIONS = "max_request_mentions"
+# Key of a list -> the setting that limits it. Lists of other keys have a fixed limit.
+LIMITING_SETTINGS = {
+    "texts": MAX_CANDIDATES,
+    "candidates": MAX_CANDIDATES,
+    "mentions": MAX_MENTIONS,
+    "queries": MAX_MENTIONS,
 }
 
 
@@ -178,13 +179,23 @@ def refusal(error: Mapping[str, Any], location: Iterable[int | str]) -> tuple[in
     field = ".".join(keys) or "the body"
     if error["type"] == "json_invalid":
         return 400, f"{field} is not valid JSON: {error['ctx']['error']}"
-    if error["type"] == "too_long" and keys[-1] in LIMITS:
-        limit = error["ctx"]
-        return 413, (
-            f"{field}: batch size {limit['actual_length']} > maximum allowed batch size "
-            f"{limit['max_length']} ({LIMITS[keys[-1]]})"
-        )
+    if error["type"] == "too_long" and keys[-1] in LIMITING_SETTINGS:
+        lengths = error["ctx"]
+        setting = LIMITING_SETTINGS[keys[-1]]
+        return 413, too_many(field, lengths["actual_length"], lengths["max_length"], setting)
     return 422, f"{field}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def too_many(field: str, count: int | str, most: int, setting: str) -> str:
+    """The message about a list that is too long, which begins as that of TEI.
+
+    Args:
+        field: the list.
+        count: how many items it has; Pydantic says "more than" where it stopped to count.
+        most: how many it may have.
+        setting: the setting that says so.
+    """
+    return f"{field}: batch size {count} > maximum allowed batch size {most} ({setting})"
 
 
 def request_bodies(serving: ServingArguments) -> dict[str, type[BaseModel]]:
@@ -196,7 +207,7 @@ def request_bodies(serving: ServingArguments) -> dict[str, type[BaseModel]]:
 
     def limited(base: Any, name: str, item: Any) -> Any:
         fewest = 0 if base in (RerankRequest, RankedMention) else 1
-        length = Field(min_length=fewest, max_length=getattr(serving, LIMITS[name]))
+        length = Field(min_length=fewest, max_length=getattr(serving, LIMITING_SETTINGS[name]))
         fields: dict[str, Any] = {name: (list[item], length)}
         return create_model(base.__name__, __base__=base, __doc__=base.__doc__, **fields)
 
