@@ -12,7 +12,7 @@ not shown to be non-inferior.
 
 from dataclasses import dataclass
 
-from umls_reranker.core.keys import USUAL_MARGIN, recipe_key
+from umls_reranker.core.keys import NON_INFERIORITY_MARGIN, recipe_key
 from umls_reranker.pipeline.options import parse_recipe
 
 
@@ -26,7 +26,7 @@ class ValidationOptions:
         "or a Hub repo as NAMESPACE/NAME or NAMESPACE/NAME@REVISION",
     )
     margin: float = recipe_key(
-        USUAL_MARGIN,
+        NON_INFERIORITY_MARGIN,
         "non-inferiority margin of --against: how much lower acc@1 and F1 may be than those of the "
         "previous version; half of it for how much higher the Brier score of top candidates may be",
         least=0,

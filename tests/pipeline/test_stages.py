@@ -239,7 +239,8 @@ def test_a_finished_stage_has_output_manifest_and_summary(tmp_path):
 def test_a_change_makes_it_stale_and_is_named(tmp_path, request, change):
     write_output(some_stage(tmp_path), "cold")
     changed = some_stage(tmp_path, **change)
-    assert not changed.is_done() and changed.outdated(changed.folder) == request.node.callspec.id
+    assert not changed.is_done()
+    assert changed.differences(changed.folder) == [request.node.callspec.id]
 
 
 def break_off(stage, text):
@@ -342,7 +343,8 @@ def test_processes_beside_the_owner_share_its_folder_and_take_no_lock(tmp_path):
     run = RunFolder(tmp_path)
     stage = some_stage(tmp_path)
     with run.locked(), stage.writing() as (folder, summary):
-        with run.locked(owner=False), some_stage(tmp_path).writing(owner=False) as (same, dropped):
+        beside = some_stage(tmp_path).writing_together(is_owner=False)
+        with run.locked(owner=False), beside as (same, dropped):
             (same / "shard").write_text("1")
             dropped["names"] = 5
         assert same == folder and not stage.is_done()

@@ -11,10 +11,12 @@ from typing import Any
 
 from .errors import UserError
 
+# The highest value of numbers that have no other limit: the largest seed that NumPy takes.
 LARGEST = 2**32 - 1
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-# How much worse than the previous version a new one may be and still count as not inferior.
-USUAL_MARGIN = 0.02
+# How much worse than the previous version a new one may be, in acc@1, F1 and the Brier score, and
+# still count as not inferior.
+NON_INFERIORITY_MARGIN = 0.02
 
 
 def recipe_key(
@@ -22,7 +24,7 @@ def recipe_key(
     help: str,
     choices: Collection[str] | None = None,
     least: float | None = None,
-    most: float = LARGEST,
+    most: float | None = None,
 ) -> Any:
     """A field of a section of a recipe.
 
@@ -31,10 +33,14 @@ def recipe_key(
         help: its text in ``--help``.
         choices: the allowed values; in a mapping, each with an object whose `help` explains it.
         least: lowest value of a number; None: any number is allowed.
-        most: highest value of a number.
+        most: highest value of a number that has a lowest one; None: `LARGEST`.
     """
+    if least is None and most is not None:
+        raise ValueError("a key with a highest value needs a lowest one")
     # Any, as dataclasses.field has it: the value has the type of its annotation.
-    limits = () if least is None else (least, most)
+    limits: tuple[float, ...] = ()
+    if least is not None:
+        limits = (least, LARGEST if most is None else most)
     metadata: dict[str, Any] = {"help": help, "choices": choices, "range": limits}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)

@@ -67,6 +67,11 @@ class StageInputs:
         return Stage(folder, read | {**self.values}, inputs, self.version, self.resumes)
 
 
+def has_manifest(folder: Path) -> bool:
+    """Whether a folder is of a stage that is finished or can be resumed."""
+    return (folder / STAGE_MANIFEST).is_file()
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished stage.
 
@@ -128,37 +133,28 @@ class Stage:
 
     def is_done(self) -> bool:
         """Whether the finished folder has this key."""
-        return self.outdated(self.folder) == ""
+        return has_manifest(self.folder) and not self.differences(self.folder)
 
-    def outdated(self, folder: Path) -> str | None:
-        """Names of values and inputs that differ from those of a folder; None: it has no manifest.
+    def differences(self, folder: Path) -> list[str]:
+        """Names of values and inputs that differ from those that a folder was made with.
 
-        Empty if the folder has this key.
+        Empty if the folder has this key. The folder has a manifest (`has_manifest`).
         """
-        if not (folder / STAGE_MANIFEST).is_file():
-            return None
-        former = read_manifest(folder)
-        if former["key"] == self.key:
-            return ""
-        before = former["settings"] | former["inputs"]
-        after = json.loads(json.dumps(self.content["settings"] | self.content["inputs"]))
-        changed = [name for name in before | after if before.get(name) != after.get(name)]
-        return ", ".join(changed) or "version"
+        manifest = read_manifest(folder)
+        if manifest["key"] == self.key:
+            return []
+        theirs = manifest["settings"] | manifest["inputs"]
+        ours = json.loads(json.dumps(self.content["settings"] | self.content["inputs"]))
+        differing = [name for name in theirs | ours if theirs.get(name) != ours.get(name)]
+        return differing or ["version"]
 
     @contextmanager
-    def writing(
-        self, overwrite: bool = False, *, owner: bool = True
-    ) -> Iterator[tuple[Path, dict[str, Any]]]:
+    def writing(self, overwrite: bool = False) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Yield a folder to write and a dict for the summary; on success, it becomes the output.
 
         Args:
             overwrite: drop what a killed run left.
-            owner: False in all processes of a launch but one. All write into the same folder; the
-                owner creates it, turns it into the output, and provides the summary.
         """
-        if not owner:
-            yield self.partial, {}
-            return
         if overwrite or not self.resumes:
             shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True, exist_ok=True)
@@ -183,6 +179,23 @@ class Stage:
         entry = {"stage": self.name, "seconds": round(time.time() - started, 1)}
         with (self.folder.parent / "stages.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(entry) + "\n")
+
+    @contextmanager
+    def writing_together(
+        self, overwrite: bool = False, *, is_owner: bool
+    ) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """`writing` by all processes of a launch, into the same folder.
+
+        Args:
+            overwrite: as for `writing`.
+            is_owner: true in one process alone, which creates the folder, turns it into the output,
+                and provides the summary. The summaries of the others are dropped.
+        """
+        if is_owner:
+            with self.writing(overwrite) as folder_and_summary:
+                yield folder_and_summary
+        else:
+            yield self.partial, {}
 
     def _manifest_with(self, summary: dict[str, Any]) -> dict[str, Any]:
         versions: dict[str, str | None] = dict.fromkeys(LIBRARIES)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..calibration.reliability import document_index, document_sums, jackknife_sums
 from ..core.errors import UserError
-from ..core.keys import USUAL_MARGIN
+from ..core.keys import NON_INFERIORITY_MARGIN
 from .metrics import FIGURES, SMALL_SUPPORT, Figure, Outcomes
 from .render import interval, is_there, markdown_table, number
 
@@ -300,7 +300,11 @@ class Comparison:
 
 
 def compare(
-    present: Outcomes, former: Outcomes, *, margin: float = USUAL_MARGIN, confidence: float = 0.95
+    present: Outcomes,
+    former: Outcomes,
+    *,
+    margin: float = NON_INFERIORITY_MARGIN,
+    confidence: float = 0.95,
 ) -> Comparison:
     """Compare two versions over their common mentions, found by document, offsets and gold concept.
 

@@ -4,13 +4,15 @@ from os.path import expanduser
 from pathlib import Path
 
 from ..core.errors import UserError
-from ..core.keys import USUAL_MARGIN
+from ..core.keys import NON_INFERIORITY_MARGIN
 from ..evaluation.comparison import Comparison, compare
 from ..evaluation.metrics import OUTCOMES_FILE, Outcomes
 from .model_folder import MANIFEST, snapshot, verify_files
 
 
-def compare_versions(present: Path, former: str, margin: float = USUAL_MARGIN) -> Comparison:
+def compare_versions(
+    present: Path, former: str, margin: float = NON_INFERIORITY_MARGIN
+) -> Comparison:
     """Compare the answers of two versions, which `find_outcomes` finds; otherwise as `compare`."""
     outcomes = (Outcomes.load(find_outcomes(version)) for version in (str(present), former))
     return compare(*outcomes, margin=margin)

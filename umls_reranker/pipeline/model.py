@@ -18,7 +18,7 @@ from ..calibration.string_counts import StringCounts, counted_mentions
 from ..core.errors import UserError, printable
 from ..core.files import require_new, written
 from ..core.json_files import read_json, write_json
-from ..core.keys import USUAL_MARGIN
+from ..core.keys import NON_INFERIORITY_MARGIN
 from ..core.locators import portable_locator
 from ..core.stage import Stage, read_manifest
 from ..evaluation.comparison import (
@@ -267,7 +267,7 @@ def validate(
     recipe: Recipe,
     against: str | None = None,
     *,
-    margin: float = USUAL_MARGIN,
+    margin: float = NON_INFERIORITY_MARGIN,
     reranker: UMLSReranker | None = None,
 ) -> bool:
     """Check the targets of the recipe and the model folder; print and write the results.

@@ -16,7 +16,7 @@ from ..core.errors import UserError
 from ..core.files import FORMER, hold, restore_folder
 from ..core.hashes import file_sha256
 from ..core.keys import RunArguments
-from ..core.stage import STAGE_MANIFEST, Stage, StageInputs, read_manifest
+from ..core.stage import STAGE_MANIFEST, Stage, StageInputs, has_manifest, read_manifest
 from ..corpora.arguments import MentionArguments
 from ..models.model_files import model_identity
 from ..retrieval.build import ENCODER_KEYS, index_table
@@ -260,7 +260,7 @@ def tell_other_settings(recipe: Recipe, run: RunFolder, needs: Iterable[str]) ->
         if name in read and run.has(name):
             changed = made_otherwise(name, table, recipe, run)
             if changed:
-                differing.append(f"{name} ({changed})")
+                differing.append(f"{name} ({', '.join(changed)})")
     if differing and os.environ.get("RANK", "0") == "0":
         warnings.warn(
             f"{run.path}: made with other settings than those of this recipe, and used as it is: "
@@ -271,8 +271,8 @@ def tell_other_settings(recipe: Recipe, run: RunFolder, needs: Iterable[str]) ->
 
 def made_otherwise(
     name: str, table: Mapping[str, StageInputs], recipe: Recipe, run: RunFolder
-) -> str | None:
-    """Names of the values and stages that a finished stage was not made with; empty if none.
+) -> list[str]:
+    """Names of the values and stages that a finished stage was not made with.
 
     The files that concepts and mentions were read from count as unchanged: they need not be here.
     """
@@ -284,7 +284,7 @@ def made_otherwise(
         if need in table:
             finished = run.key_of(need, table[need].command) if run.has(need) else None
             inputs = inputs | {need: finished or former.get(need, "")}
-    return stage.stage(folder, settings_of(stage, recipe), inputs).outdated(folder)
+    return stage.stage(folder, settings_of(stage, recipe), inputs).differences(folder)
 
 
 def should_run(stage: Stage, run: RunArguments) -> bool:
@@ -298,17 +298,21 @@ def should_run(stage: Stage, run: RunArguments) -> bool:
 
 def _plan_of(stage: Stage, run: RunArguments) -> str:
     """What becomes of a stage that has to be made, and of what a killed run left of it."""
-    changed = None if run.overwrite else stage.outdated(stage.folder)
     plan = f"-> {stage.folder}"
     if run.dry_run:
-        how = f"rebuilt ({changed}) in" if changed else "written to"
+        how = "written to"
+        if not run.overwrite and has_manifest(stage.folder):
+            how = f"rebuilt ({', '.join(stage.differences(stage.folder))}) in"
         plan = f"would be {how} {stage.folder}"
     if run.overwrite or not stage.resumes or not stage.partials():
         return plan
     if stage.partial.exists():
         return f"{plan}, resuming an interrupted run"
-    differs = stage.outdated(max(stage.partials(), key=os.path.getmtime)) or "in its keys"
-    return f"{plan}, from the start: an interrupted run differs ({differs})"
+    newest = max(stage.partials(), key=os.path.getmtime)
+    differing = "in its keys"
+    if has_manifest(newest):
+        differing = ", ".join(stage.differences(newest))
+    return f"{plan}, from the start: an interrupted run differs ({differing})"
 
 
 @dataclass(frozen=True)

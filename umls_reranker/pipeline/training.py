@@ -54,11 +54,11 @@ def make_encoder(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
 def owned(
     run: RunFolder, stage: Stage, overwrite: bool, owner: bool
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """`Stage.writing` by all processes of a launch.
+    """`Stage.writing_together` under the lock of the run.
 
     One process owns the run folder and locks it; the others only read it once it is ready.
     """
-    with run.locked(owner=owner), stage.writing(overwrite, owner=owner) as written:
+    with run.locked(owner=owner), stage.writing_together(overwrite, is_owner=owner) as written:
         yield written
 
 

@@ -103,7 +103,7 @@ def build_indexes(
 
         assert processes is not None  # whoever has an encoder has processes
         is_owner = processes.is_main_process
-        with due[VECTORS].writing(overwrite, owner=is_owner) as (partial, summary):
+        with due[VECTORS].writing_together(overwrite, is_owner=is_owner) as (partial, summary):
             vectors = encode_names(folder, partial, settings, device, processes)
             summary |= {"strings": len(vectors), "dimension": vectors.dimension}
     if processes is not None:

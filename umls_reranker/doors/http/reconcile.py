@@ -233,7 +233,10 @@ class Reconciliation:
 
     def extended(self, wanted: ExtendRequest) -> dict[str, Any]:
         """The columns of reconciled cells; those of an unknown concept are empty."""
-        lists = {"extend.ids": wanted.ids, "extend.properties": wanted.properties}
+        lists: dict[str, Sequence[Any]] = {
+            "extend.ids": wanted.ids,
+            "extend.properties": wanted.properties,
+        }
         for name, items in lists.items():
             if len(items) > self.most_queries:
                 message = too_many(name, len(items), self.most_queries, MAX_MENTIONS)
