@@ -40,7 +40,7 @@ from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fi
 from umls_reranker.calibration.precision_test import PrecisionTest
 from umls_reranker.calibration.ranking import rank_scored
 from umls_reranker.calibration.string_counts import StringCounts
-from umls_reranker.evaluation.metrics import Outcomes
+from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
 from umls_reranker.lists.duplicates import with_joined_documents
 from umls_reranker.lists.labels import labelled_lists

@@ -28,8 +28,9 @@ from umls_reranker.calibration.reliability import document_index, document_sums
 from umls_reranker.core.arrow_files import open_arrow
 from umls_reranker.core.json_files import read_json
 from umls_reranker.evaluation.comparison import figure_difference
-from umls_reranker.evaluation.metrics import FIGURES, Outcomes
-from umls_reranker.evaluation.render import interval, markdown_table, number, with_ends
+from umls_reranker.evaluation.formatting import interval, markdown_table, number, with_ends
+from umls_reranker.evaluation.metrics import FIGURES
+from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.pipeline.options import load_recipe
 from umls_reranker.pipeline.recipe import Recipe

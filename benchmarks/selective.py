@@ -20,7 +20,7 @@ import numpy as np
 from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.certificate import find_certificate
 from umls_reranker.calibration.precision_test import PrecisionTest
-from umls_reranker.evaluation.metrics import Outcomes
+from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.lists.labels import read_labelled_lists
 from umls_reranker.serving.calibrate import calibrate_lists
 from umls_reranker.serving.model_source import ModelSource

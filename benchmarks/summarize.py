@@ -12,9 +12,9 @@ import numpy as np
 
 from umls_reranker import UMLSReranker
 from umls_reranker.core.json_files import read_json
-from umls_reranker.evaluation.comparison import verdict_on_targets
 from umls_reranker.evaluation.metrics import read_metrics
-from umls_reranker.evaluation.render import as_text, report_tables
+from umls_reranker.evaluation.tables import as_text, report_tables
+from umls_reranker.evaluation.targets import verdict_on_targets
 from umls_reranker.hub.model_folder import METRICS
 from umls_reranker.pipeline.stages import RunFolder
 from umls_reranker.serving.rows import ranked_column

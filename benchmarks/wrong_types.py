@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from umls_reranker import UMLSReranker
-from umls_reranker.evaluation.metrics import Outcomes
+from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.lists.candidate_lists import AnnotatedLists
 from umls_reranker.lists.run_lists import read_run_lists
 from umls_reranker.vocab.concepts import ConceptTable

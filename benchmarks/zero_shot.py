@@ -99,7 +99,7 @@ def measure(name: str, reranker, lists) -> None:
 def print_row(title: str, lists, scores: np.ndarray) -> None:
     """Print acc@1 of an order: of equal scores the first counts; and if ties are errors."""
     from umls_reranker.core.arrays import firsts, ranking
-    from umls_reranker.evaluation.metrics import Documents
+    from umls_reranker.evaluation.intervals import Documents
 
     top = firsts(ranking(scores, lists.offsets), lists.offsets)
     correct = lists.is_gold(top)

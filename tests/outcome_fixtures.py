@@ -5,17 +5,12 @@ from typing import Any
 import numpy as np
 
 from umls_reranker.calibration.reliability import calibration_report
-from umls_reranker.evaluation.metrics import (
-    SCHEMA_VERSION,
-    Documents,
-    Outcomes,
-    measure_figures,
-    measure_slices,
-    mention_slices,
-    worst_groups,
-)
-from umls_reranker.evaluation.render import histogram, reliability_points, risk_coverage
-from umls_reranker.evaluation.report import System, compare_systems
+from umls_reranker.evaluation.curves import histogram, reliability_points, risk_coverage
+from umls_reranker.evaluation.intervals import Documents
+from umls_reranker.evaluation.metrics import SCHEMA_VERSION, measure_figures
+from umls_reranker.evaluation.outcomes import Outcomes
+from umls_reranker.evaluation.slices import measure_slices, mention_slices, worst_groups
+from umls_reranker.evaluation.systems import System, compare_systems
 from umls_reranker.vocab.types import TypeHierarchy
 
 

@@ -29,8 +29,8 @@ from pairs import MAX_TOKENS
 from umls_reranker.core.json_files import write_json
 from umls_reranker.corpora.corpus import Mention
 from umls_reranker.corpora.formats import read_corpus
-from umls_reranker.evaluation.metrics import Documents
-from umls_reranker.evaluation.render import markdown_table
+from umls_reranker.evaluation.formatting import markdown_table
+from umls_reranker.evaluation.intervals import Documents
 from umls_reranker.models.bi_encoder import BiEncoder
 from umls_reranker.models.model_files import MINILM
 from umls_reranker.retrieval.retriever import load_retriever

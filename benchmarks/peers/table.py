@@ -125,8 +125,8 @@ def quality(
         ours: those that it is compared with, for the same mentions.
         before: those of the system whose candidates it ranks, of which the order counts.
     """
-    from umls_reranker.evaluation.metrics import Documents
-    from umls_reranker.evaluation.render import interval, number, percent
+    from umls_reranker.evaluation.formatting import interval, number, percent
+    from umls_reranker.evaluation.intervals import Documents
 
     documents = Documents.of(test.documents)
     every = np.ones(len(test.ranks))
@@ -246,7 +246,8 @@ def main() -> None:
         "--certified", nargs=2, type=float, default=(), help="a point of it: coverage and precision"
     )
     arguments = parser.parse_args()
-    from umls_reranker.evaluation.render import markdown_table, number, risk_coverage
+    from umls_reranker.evaluation.curves import risk_coverage
+    from umls_reranker.evaluation.formatting import markdown_table, number
 
     folder = arguments.export / "rows"
     mentions = {

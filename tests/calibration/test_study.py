@@ -8,14 +8,8 @@ import pytest
 
 from umls_reranker import Study, UserError, certify
 from umls_reranker.calibration.ledger import Ledger
-from umls_reranker.calibration.looks import expected_coverage, later_share, planned_looks
-from umls_reranker.calibration.study import (
-    NO_HISTORY,
-    Look,
-    LookResult,
-    StudyHistory,
-    document_hash,
-)
+from umls_reranker.calibration.looks import Look, expected_coverage, later_share, planned_looks
+from umls_reranker.calibration.study import NO_HISTORY, LookResult, StudyHistory, document_hash
 
 POOL = [f"note {number}" for number in range(400)]
 PLACE = Path("x.study.json")

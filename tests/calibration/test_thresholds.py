@@ -12,7 +12,7 @@ from umls_reranker.calibration import decisions
 from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.calibrated_model import CalibratedModel
 from umls_reranker.calibration.calibration import Calibration
-from umls_reranker.calibration.certificate import Certificate, PrecisionTest, find_certificate
+from umls_reranker.calibration.certificate import Certificate, find_certificate
 from umls_reranker.calibration.decisions import (
     DEFAULT,
     TIERS,
@@ -29,6 +29,7 @@ from umls_reranker.calibration.decisions import (
 from umls_reranker.calibration.features import ScoreRange
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.list_source import ListSource
+from umls_reranker.calibration.precision_test import PrecisionTest
 from umls_reranker.calibration.ranking import rank, rank_scored
 from umls_reranker.core.errors import UserError
 from umls_reranker.models.cross_encoder import Scores

@@ -8,14 +8,8 @@ from outcome_fixtures import make_outcomes
 
 from umls_reranker.calibration.reliability import jackknife_sums, ratio
 from umls_reranker.core.errors import UserError
-from umls_reranker.evaluation.comparison import (
-    FEWEST_DOCUMENTS,
-    check_targets,
-    compare,
-    parse_target,
-    parse_targets,
-    result_of,
-)
+from umls_reranker.evaluation.comparison import FEWEST_DOCUMENTS, compare
+from umls_reranker.evaluation.targets import check_targets, parse_target, parse_targets, result_of
 
 FORMER = make_outcomes(600)
 

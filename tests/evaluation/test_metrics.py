@@ -20,41 +20,34 @@ from umls_reranker.core.arrays import best_candidates, list_offsets
 from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation import metrics
 from umls_reranker.evaluation.baselines import baselines, free_baselines
-from umls_reranker.evaluation.metrics import (
-    SCHEMA,
+from umls_reranker.evaluation.intervals import Documents
+from umls_reranker.evaluation.metrics import Figure, coverage_at_precision
+from umls_reranker.evaluation.outcomes import SCHEMA, Outcomes, gold_ranks
+from umls_reranker.evaluation.render import card_charts, report_page
+from umls_reranker.evaluation.report import measure, measure_model
+from umls_reranker.evaluation.slices import (
     SMALLEST_SLICE,
     WITHOUT_TYPE,
-    Documents,
-    Figure,
-    Outcomes,
-    coverage_at_precision,
-    gold_ranks,
+    measure_slices,
+    mention_slices,
+    worst_groups,
 )
-from umls_reranker.evaluation.render import (
-    as_markdown,
-    as_text,
-    card_charts,
-    report_page,
-    report_tables,
-    systems_table,
-)
-from umls_reranker.evaluation.report import (
+from umls_reranker.evaluation.systems import (
     System,
     at_same_coverage,
     best_row,
     compare_systems,
-    measure,
-    measure_model,
     verdict_on_gain,
 )
+from umls_reranker.evaluation.tables import as_markdown, as_text, report_tables, systems_table
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 
 def measured(outcomes, hierarchy=HIERARCHY, **options):
-    slices = metrics.mention_slices(outcomes, ["mention"] * len(outcomes), hierarchy, **options)
-    return metrics.measure_slices(outcomes, Documents.of(outcomes.document, 50), slices)
+    slices = mention_slices(outcomes, ["mention"] * len(outcomes), hierarchy, **options)
+    return measure_slices(outcomes, Documents.of(outcomes.document, 50), slices)
 
 
 def test_figures_by_hand():
@@ -168,7 +161,7 @@ def test_the_worst_group_counts_only_with_enough_mentions():
     figures = make_metrics(make_outcomes(2000), HIERARCHY)["figures"]
     worst = figures["worst_group_top1_debiased_ece"]
     assert (worst["n"], worst["population"]) == (1500, "mentions of DISO")
-    small = metrics.worst_groups(figures, {"group:CHEM": "CHEM"})["worst_group_acc@1"]
+    small = worst_groups(figures, {"group:CHEM": "CHEM"})["worst_group_acc@1"]
     assert np.isnan(small["value"]) and small["n"] == 0
 
 

@@ -9,17 +9,10 @@ from outcome_fixtures import make_metrics, make_outcomes
 from tiny_reranker import HIERARCHY, fit_thresholds
 
 from umls_reranker.core.json_files import read_json, write_json
-from umls_reranker.evaluation.render import (
-    BINS,
-    CURVE_POINTS,
-    as_markdown,
-    card_charts,
-    cell,
-    reliability_points,
-    report_page,
-    report_tables,
-    risk_coverage,
-)
+from umls_reranker.evaluation.curves import BINS, CURVE_POINTS, reliability_points, risk_coverage
+from umls_reranker.evaluation.formatting import cell
+from umls_reranker.evaluation.render import card_charts, report_page
+from umls_reranker.evaluation.tables import as_markdown, report_tables
 
 LINKS = {"src", "href", "xlink:href", "srcset"}
 VOID = {"meta", "br", "link", "img"}

@@ -9,7 +9,7 @@ from list_model import run_script, unordered_rows
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker, UserError
-from umls_reranker.evaluation.metrics import Outcomes
+from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.lists.labels import read_labelled_lists, usable_lists
 from umls_reranker.lists.read import Rows
 from umls_reranker.serving.evaluate import evaluate_lists

@@ -40,7 +40,8 @@ def recipe_key(
     # Any, as dataclasses.field has it: the value has the type of its annotation.
     limits: tuple[float, ...] = ()
     if least is not None:
-        limits = (least, LARGEST if most is None else most)
+        highest = LARGEST if most is None else most
+        limits = (least, highest)
     metadata: dict[str, Any] = {"help": help, "choices": choices, "range": limits}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)

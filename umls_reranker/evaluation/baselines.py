@@ -14,7 +14,7 @@ import numpy as np
 
 from ..lists.candidate_lists import AnnotatedLists
 from ..vocab.text import normalize_name
-from .report import System
+from .systems import System
 
 AnswerIds = Sequence[str | None]
 

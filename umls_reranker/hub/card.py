@@ -26,18 +26,10 @@ from huggingface_hub.utils import yaml_dump
 from ..calibration.list_source import ListSource
 from ..core.errors import UserError
 from ..core.json_files import read_json
+from ..evaluation.formatting import is_there, percent
 from ..evaluation.metrics import read_metrics
-from ..evaluation.render import (
-    COMPARISON,
-    TEMPLATES,
-    TIERS,
-    as_markdown,
-    is_there,
-    percent,
-    rendered,
-    report_tables,
-    title_of,
-)
+from ..evaluation.render import TEMPLATES, rendered
+from ..evaluation.tables import COMPARISON, TIERS, as_markdown, report_tables, title_of
 from ..models.arguments import BUILT_IN, BUILT_IN_FOLDERS, ENCODER
 from ..models.hub_calls import HUB_DATASET
 from ..models.pairs import PairTemplate

@@ -40,7 +40,7 @@ from ..core.hashes import file_sha256, json_sha256
 from ..core.json_files import read_json, require_format, write_json
 from ..core.locators import portable_locator
 from ..core.version import __version__
-from ..evaluation.metrics import OUTCOMES_FILE
+from ..evaluation.outcomes import OUTCOMES_FILE
 from ..models.arguments import BACKENDS, BUILT_IN_FOLDERS, ENCODER
 from ..models.pairs import PairTemplate
 

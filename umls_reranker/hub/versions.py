@@ -6,7 +6,7 @@ from pathlib import Path
 from ..core.errors import UserError
 from ..core.keys import NON_INFERIORITY_MARGIN
 from ..evaluation.comparison import Comparison, compare
-from ..evaluation.metrics import OUTCOMES_FILE, Outcomes
+from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from .model_folder import MANIFEST, snapshot, verify_files
 
 

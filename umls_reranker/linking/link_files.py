@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from ..corpora.concept_ids import find_ids
 from ..lists.answers import Answer, Answers, refuse_ids
-from ..lists.gold import CUI_LESS, gold_parts, id_text
-from ..lists.labels import GOLD_KEYS, OWN_DOCUMENTS, gold_ids, with_document
+from ..lists.gold import CUI_LESS, GOLD_KEYS, gold_parts, id_text
+from ..lists.label_checks import OWN_DOCUMENTS
+from ..lists.labels import gold_ids, with_document
 from ..lists.read import Rows
 from ..lists.table import ERROR, TEXT_KEYS, first_values, table_of_mappings
 from ..models.arguments import BUILT_IN

@@ -21,21 +21,22 @@ from ..core.json_files import read_json, write_json
 from ..core.keys import NON_INFERIORITY_MARGIN
 from ..core.locators import portable_locator
 from ..core.stage import Stage, read_manifest
-from ..evaluation.comparison import (
+from ..evaluation.metrics import read_metrics
+from ..evaluation.targets import (
     FAIL,
     check_targets,
     format_table,
     parse_targets,
     verdict_on_targets,
 )
-from ..evaluation.metrics import read_metrics
 from ..hub.card import folder_card
 from ..hub.model_folder import CARD, EVALUATED, METRICS, REFERENCE, Origin, changing, verify_files
 from ..hub.versions import compare_versions
 from ..linking.mentions import read_answers
 from ..lists.answers import Answers
 from ..lists.candidate_lists import AnnotatedLists
-from ..lists.labels import read_labelled_lists, with_joined_documents
+from ..lists.duplicates import with_joined_documents
+from ..lists.labels import read_labelled_lists
 from ..models.arguments import RUN_ENCODER
 from ..models.cross_encoder import PairScorer
 from ..models.pairs import PairTemplate

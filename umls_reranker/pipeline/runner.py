@@ -16,9 +16,9 @@ from ..core.errors import UserError
 from ..core.json_files import read_json
 from ..core.keys import recipe_key
 from ..core.parallel import SECONDS_BETWEEN_LINES
-from ..evaluation.comparison import verdict_on_targets
 from ..evaluation.metrics import read_metrics
-from ..evaluation.render import systems_text
+from ..evaluation.tables import systems_text
+from ..evaluation.targets import verdict_on_targets
 from ..hub.model_folder import METRICS
 from .command import MISSED_TARGET
 from .recipe import Recipe

@@ -36,9 +36,13 @@ from ..core.files import written
 from ..core.json_files import write_json
 from ..core.locators import portable_locator
 from ..evaluation.baselines import free_baselines
-from ..evaluation.metrics import Documents, Outcomes
-from ..evaluation.render import card_charts, cell, percent, systems_text, title_of
-from ..evaluation.report import System, at_same_coverage, best_row, measure, verdict_on_gain
+from ..evaluation.formatting import cell, percent
+from ..evaluation.intervals import Documents
+from ..evaluation.outcomes import Outcomes
+from ..evaluation.render import card_charts
+from ..evaluation.report import measure
+from ..evaluation.systems import System, at_same_coverage, best_row, verdict_on_gain
+from ..evaluation.tables import systems_text, title_of
 from ..hub.card import folder_card
 from ..hub.model_folder import (
     CARD,
@@ -52,13 +56,8 @@ from ..hub.model_folder import (
 from ..lists.candidate_lists import AnnotatedLists, CandidateLists
 from ..lists.columns import FOUND
 from ..lists.dictionary import Dictionary
-from ..lists.labels import (
-    OWN_DOCUMENTS,
-    are_repeated,
-    best_of_each_concept,
-    have_own_documents,
-    usable_lists,
-)
+from ..lists.label_checks import OWN_DOCUMENTS
+from ..lists.labels import are_repeated, best_of_each_concept, have_own_documents, usable_lists
 from ..lists.read import Rows
 from ..models.arguments import BUILT_IN
 from ..models.cross_encoder import PairScorer, legible_pairs

@@ -7,9 +7,13 @@ from typing import Any
 from ..calibration.arguments import CalibrationArguments
 from ..calibration.features import refuse_feature_names
 from ..evaluation.baselines import baselines
-from ..evaluation.metrics import OUTCOMES_FILE, Documents, Outcomes
-from ..evaluation.render import percent, report_page, systems_text
-from ..evaluation.report import best_row, measure_model, verdict_on_gain
+from ..evaluation.formatting import percent
+from ..evaluation.intervals import Documents
+from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
+from ..evaluation.render import report_page
+from ..evaluation.report import measure_model
+from ..evaluation.systems import best_row, verdict_on_gain
+from ..evaluation.tables import systems_text
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.dictionary import Dictionary
 from ..lists.labels import usable_lists

@@ -29,10 +29,11 @@ from ..core.parallel import progress
 from ..core.text_files import open_binary, start_of
 from ..core.version import __version__
 from ..lists.answers import FREQUENCY, Term, first_of, term_of
+from ..lists.table import REVIEWED
 from ..vocab.codes import LOCAL, OWN_URN, SYSTEMS, Code, code_of, system_of
 from ..vocab.rrf import passing
 from .review_queue import ReviewSheet
-from .rows import REVIEWED, LinesFormat, OutputFormat, RankedRows, json_line
+from .rows import LinesFormat, OutputFormat, RankedRows, json_line
 
 CandidateRow = Mapping[str, Any]
 TOOL = "umls_reranker"

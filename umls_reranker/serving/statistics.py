@@ -22,7 +22,7 @@ from ..core.json_files import read_json, require_format
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-    from ..evaluation.metrics import Outcomes
+    from ..evaluation.outcomes import Outcomes
 
 SCHEMA_VERSION = 3
 # What is looked at every day, and compared with the reference.
