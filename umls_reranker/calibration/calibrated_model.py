@@ -22,7 +22,7 @@ from .logistic import conditional_log_odds, sigmoid, top_candidates
 
 # Candidates with a lower probability by the other features are not scored by the cross-encoder.
 PRUNING_THRESHOLD = 0.003
-# That of an encoder for opposite vectors.
+# The lowest logit of an encoder, which it gives to opposite vectors.
 LOWEST_LOGIT = -20.0
 
 
@@ -59,7 +59,7 @@ class CalibratedModel:
         """The features that it weighs; none if the cross-encoder alone decides."""
         return list(self.fusion.weights) if self.fusion else []
 
-    def reads(self, cross_encoder_inputs: Sequence[str] = ()) -> list[str]:
+    def required_inputs(self, cross_encoder_inputs: Sequence[str] = ()) -> list[str]:
         """Inputs that it was fitted with and that a mention must have.
 
         Args:
@@ -75,8 +75,8 @@ class CalibratedModel:
     @cached_property
     def _fusion_inputs(self) -> list[str]:
         """Inputs of the features with a weight."""
-        features_read = self.fusion.read if self.fusion else ()
-        return inputs_of(features_read)
+        features = self.fusion.weighted_features if self.fusion else ()
+        return inputs_of(features)
 
     def list_utilities(self, table: FeatureTable) -> np.ndarray | None:
         """(m,) utilities of the candidates by the list fusion; None without one."""
@@ -116,22 +116,16 @@ class CalibratedModel:
             logits = with_lowest_logit(logits)
         if self.fusion is None:
             return logits.astype(np.float64)
-        scored = ~np.isnan(logits)
-        table = table.plus({CROSS_ENCODER: np.where(scored, logits, 0.0)})
-        if list_utilities is None or scored.all():
+        is_scored = ~np.isnan(logits)
+        table = table.plus({CROSS_ENCODER: np.where(is_scored, logits, 0.0)})
+        if list_utilities is None or is_scored.all():
             return self.fusion.utilities(table)
         every_list = np.ones(len(table.offsets) - 1, bool)
-        scored_table = table.take(every_list, scored)
+        scored_table = table.take(every_list, is_scored)
         scored_utilities = self.fusion.utilities(scored_table)
-        # A candidate that the cross-encoder has not seen is never the top one, unless it has seen
-        # none of the list.
-        highest_scored = np.full(len(scored_table.offsets) - 1, -np.inf)
-        np.maximum.at(highest_scored, scored_table.owner, scored_utilities)
-        has_scored = ~np.isinf(highest_scored)
-        just_below = np.nextafter(highest_scored, -np.inf)
-        limits = np.where(has_scored, just_below, np.inf)
+        limits = _limits_of_unscored(scored_utilities, scored_table)
         utilities = np.minimum(list_utilities, limits[table.owner])
-        utilities[scored] = scored_utilities
+        utilities[is_scored] = scored_utilities
         return utilities
 
     def scores(
@@ -141,15 +135,15 @@ class CalibratedModel:
 
         Arguments are those of `utilities`.
         """
-        utility = self.utilities(table, logits, list_utilities)
+        utilities = self.utilities(table, logits, list_utilities)
         if self.fusion is None:
-            probabilities = self.calibrator(utility)
+            probabilities = self.calibrator(utilities)
         else:
-            calibrated = self.calibrator.log_odds(utility)
+            calibrated = self.calibrator.log_odds(utilities)
             probabilities = sigmoid(conditional_log_odds(calibrated, table.offsets, table.concepts))
         if list_utilities is None:
             list_utilities = np.full(len(logits), np.nan)
-        return CandidateScores(logits, utility, probabilities, list_utilities)
+        return CandidateScores(logits, utilities, probabilities, list_utilities)
 
     def to_dict(self) -> dict[str, Any]:
         """Its entry in ``calibrator.json``."""
@@ -192,6 +186,25 @@ def _load_fusion(state: Any, scores: Iterable[str]) -> FeatureFusion | None:
     return None if state is None else FeatureFusion.from_dict(state, scores)
 
 
+def _limits_of_unscored(scored_utilities: np.ndarray, table: FeatureTable) -> np.ndarray:
+    """The highest utility that a candidate without a logit may have, (n,) by list.
+
+    It is just below that of the top candidate with a logit, because a candidate that the
+    cross-encoder has not scored is never the top one; infinite if it has scored none of the list.
+
+    Args:
+        scored_utilities: utilities of the candidates with a logit.
+        table: features of these candidates in n lists.
+    """
+    highest = np.full(len(table.offsets) - 1, -np.inf)
+    np.maximum.at(highest, table.owner, scored_utilities)
+    has_scored = ~np.isinf(highest)
+    return np.where(has_scored, np.nextafter(highest, -np.inf), np.inf)
+
+
 def with_lowest_logit(logits: np.ndarray) -> np.ndarray:
-    """Logits (m,) with a very low one of candidates without any, where no other feature decides."""
+    """Logits (m,) in which candidates without one have `LOWEST_LOGIT`.
+
+    It ranks them last where no feature but the cross-encoder decides.
+    """
     return np.where(np.isnan(logits), np.float32(LOWEST_LOGIT), logits)

@@ -33,10 +33,8 @@ from .features import (
     is_missing,
 )
 from .list_source import ListSource
-from .string_counts import StringCounts
+from .string_counts import COUNTS_FILE, StringCounts
 from .study import NO_HISTORY, StudyHistory
-
-COUNTS_FILE = "string_counts.safetensors"
 
 
 class ModelChoice(NamedTuple):
@@ -73,9 +71,6 @@ class Calibration:
     source: ListSource = ListSource()
     history: StudyHistory = NO_HISTORY
     training_counts: StringCounts | None = None
-    _inputs_by_model: dict[tuple[str, ...], dict[int, list[str]]] = field(
-        init=False, default_factory=dict, repr=False
-    )
 
     @property
     def thresholds(self) -> ThresholdTable:
@@ -107,19 +102,17 @@ class Calibration:
             if name + FOUND in self.models[0].features
         }
 
-    def inputs_by_model(self, cross_encoder_inputs: Sequence[str]) -> dict[int, list[str]]:
-        """Index in `models` -> the inputs that the model reads, in the order of choice.
-
-        Models that read the order of lists with scores come before all others. It is made once for
-        each `cross_encoder_inputs`, which are those of `model_for`.
-        """
-        key = tuple(cross_encoder_inputs)
-        if key not in self._inputs_by_model:
-            numbers = list(range(len(self.models)))
-            numbers.sort(key=lambda number: SCORED_POSITION not in self.models[number].features)
-            inputs = {number: self.models[number].reads(key) for number in numbers}
-            self._inputs_by_model[key] = inputs
-        return self._inputs_by_model[key]
+    @cached_property
+    def _order_of_choice(self) -> list[int]:
+        """Indices of the models: first those that read the order of lists with scores."""
+        order_readers = []
+        others = []
+        for number, model in enumerate(self.models):
+            if SCORED_POSITION in model.features:
+                order_readers.append(number)
+            else:
+                others.append(number)
+        return order_readers + others
 
     def model_for(
         self, lists: CandidateLists, cross_encoder_inputs: Sequence[str] = ()
@@ -130,22 +123,25 @@ class Calibration:
             lists: lists of the mentions, with usable scores (`ListSource.with_usable_scores`).
             cross_encoder_inputs: inputs that the cross-encoder reads besides mention and name.
         """
-        inputs_by_model = self.inputs_by_model(cross_encoder_inputs)
-        of_first_model = inputs_by_model[0]
+        of_first_model = self.models[0].required_inputs(cross_encoder_inputs)
         missing = {name: is_missing(lists, name, self.counts) for name in of_first_model}
         models = np.zeros(len(lists), np.int64)
         undecided = np.ones(len(lists), bool)
-        for number, inputs in inputs_by_model.items():
+        for number in self._order_of_choice:
             if not undecided.any():
                 break
             models[undecided] = number
             lacks_any = np.zeros(len(lists), bool)
-            for name in inputs:
+            for name in self.models[number].required_inputs(cross_encoder_inputs):
                 if name not in missing:
                     missing[name] = is_missing(lists, name, self.counts)
                 lacks_any |= missing[name]
             undecided &= lacks_any
-        return ModelChoice(models, ~undecided, {name: missing[name] for name in of_first_model})
+        return ModelChoice(
+            models=models,
+            complete=~undecided,
+            missing={name: missing[name] for name in of_first_model},
+        )
 
     def feature_table(self, lists: CandidateLists, model: CalibratedModel) -> FeatureTable:
         """The features that a model weighs, besides the cross-encoder."""

@@ -338,7 +338,7 @@ def _fit_models(
     fits_of = {data.weighed_without(()): fits}
     for name, missing in progress(inputs.items(), desc="fitting models", unit=" models"):
         # A model that does not read these inputs also serves mentions without them.
-        if any({*missing}.isdisjoint(fitted.model.reads(reads)) for fitted in models):
+        if any({*missing}.isdisjoint(fitted.model.required_inputs(reads)) for fitted in models):
             continue
         try:
             weighed = data.weighed_without(missing)
@@ -411,7 +411,7 @@ def _has_all_inputs(
     lists: AnnotatedLists, model: CalibratedModel, data: CalibrationData
 ) -> np.ndarray:
     """Mentions that have all that a model without thresholds reads, (n,) bool."""
-    names = {*model.reads(data.cross_encoder.reads)}
+    names = {*model.required_inputs(data.cross_encoder.reads)}
     if model.name != ALL_INPUTS and lists.types.is_known.any():
         names.add("entity_type")
     scores = dict(lists.scores)

@@ -134,25 +134,33 @@ class FeatureFusion:
         )
 
     @cached_property
-    def read(self) -> tuple[str, ...]:
+    def weighted_features(self) -> tuple[str, ...]:
         """The features of candidates with a nonzero weight."""
         return tuple(name for name in self.weights if self.weights[name] or self.seen_weights[name])
 
     def utilities(self, table: FeatureTable) -> np.ndarray:
         """Utilities of the candidates minus that of NIL, log-odds against it, (m,) float64."""
-        parts = [weight * table.lists[name] for name, weight in self.nil_weights.items() if weight]
-        nil = self.nil_intercept + sum(parts, np.zeros(len(table.offsets) - 1))
+        names = self.weighted_features
         missing = np.zeros(len(table.concepts))
-        columns = np.array(
-            [table.candidates.get(name, missing) for name in self.read], np.float64
-        ).reshape(len(self.read), len(table.concepts))
+        columns = np.array([table.candidates.get(name, missing) for name in names], np.float64)
+        columns = columns.reshape(len(names), len(table.concepts))
         columns[np.isnan(columns)] = 0.0
-        weights = np.array([(self.weights[name], self.seen_weights[name]) for name in self.read])
+        weights = np.array([(self.weights[name], self.seen_weights[name]) for name in names])
         sizes = np.diff(table.offsets)
-        which = _is_seen(table).astype(int).repeat(sizes)
-        # Feature by feature: equal candidates have bitwise equal utilities in any list.
-        utility = sum(weights.reshape(-1, 2)[:, which] * columns) - nil.repeat(sizes)
-        return utility + self.bonus * top_candidates(utility, table.offsets)
+        weight_set = _is_seen(table).astype(int).repeat(sizes)
+        weights_of_candidates = weights.reshape(-1, 2)[:, weight_set]
+        # Python's sum adds feature by feature, so that equal candidates have bitwise equal
+        # utilities in any list.
+        utilities = sum(weights_of_candidates * columns) - self._nil_utilities(table).repeat(sizes)
+        return utilities + self.bonus * top_candidates(utilities, table.offsets)
+
+    def _nil_utilities(self, table: FeatureTable) -> np.ndarray:
+        """Utility of NIL in each list, (n,) float64."""
+        utilities = np.zeros(len(table.offsets) - 1)
+        for name, weight in self.nil_weights.items():
+            if weight:
+                utilities = utilities + weight * table.lists[name]
+        return self.nil_intercept + utilities
 
     def to_dict(self) -> dict[str, Any]:
         """The form for JSON."""

@@ -17,7 +17,7 @@ from .features import Lists, ScoreRange
 
 @dataclass(frozen=True)
 class ListSource:
-    """What is known of the lists that a model was calibrated on.
+    """The lists that a model was calibrated on.
 
     Attributes:
         index_key: index key of the lists (`CandidateLists.index_keys`); "" for lists of no index.
@@ -159,9 +159,10 @@ class ListSource:
         if not isinstance(index_key, str):
             raise ValueError(f"{index_key!r} is not a known key")
         ranges = dict(state.get("score_ranges") or {})
+        score_ranges = {name: ScoreRange.from_dict(saved) for name, saved in ranges.items()}
         return cls(
             index_key=index_key,
-            score_ranges={name: ScoreRange.from_dict(known) for name, known in ranges.items()},
+            score_ranges=score_ranges,
             list_scores=state.get("list_scores"),
             facts=state.get("fitted_on") or {},
         )

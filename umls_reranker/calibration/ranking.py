@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -76,9 +76,13 @@ def rank_scored(
 
     Those of pruned candidates are ignored, unless it is `exhaustive`.
     """
+
+    def logits_of(part: _Part, retained: np.ndarray) -> np.ndarray:
+        return scores.logits[part.candidates]
+
     decisions = _decide(
         lists,
-        lambda part, retained: scores.logits[part.rows],
+        logits_of,
         calibration,
         cross_encoder_inputs=cross_encoder_inputs,
         accept_tier=accept_tier,
@@ -92,13 +96,28 @@ class _Part(NamedTuple):
 
     Attributes:
         model: the model.
+        mentions: (n,) bool, which of all n mentions they are.
+        candidates: (m,) bool, which of all m candidates are theirs.
         lists: their lists, without the inputs that the model was fitted without.
-        rows: (m,) bool, their candidates among the m of all lists.
     """
 
     model: CalibratedModel
+    mentions: np.ndarray
+    candidates: np.ndarray
     lists: CandidateLists
-    rows: np.ndarray
+
+
+class _PartScores(NamedTuple):
+    """Scores of a part's candidates.
+
+    Attributes:
+        scores: the scores.
+        has_logits: bool, whether each mention's retained candidates all have a logit: the
+            cross-encoder cannot read every candidate (`PairTemplate.are_legible`).
+    """
+
+    scores: CandidateScores
+    has_logits: np.ndarray
 
 
 def _decide(
@@ -120,31 +139,58 @@ def _decide(
     choice = calibration.model_for(lists, cross_encoder_inputs)
     complete = choice.complete.copy()
     edges = np.empty((len(lists), len(TIERS) - 1))
-    scores_by_rows = []
-    for number in np.unique(choice.models).tolist():
-        model = calibration.models[number]
-        mentions = choice.models == number
-        own_lists = lists if mentions.all() else lists.take(mentions)
-        part = _Part(model, without_inputs(own_lists, model.missing), mentions[lists.owner])
-        table = calibration.feature_table(part.lists, model)
-        list_utilities = model.list_utilities(table)
-        retained = model.keep_candidates(table, list_utilities)
-        if exhaustive and model.uses_cross_encoder:
-            retained[:] = True
-        logits = np.where(retained, logits_of(part, retained), np.float32(np.nan))
-        scores_by_rows.append((part.rows, model.scores(table, logits, list_utilities)))
-        # The cross-encoder cannot read every candidate (`PairTemplate.are_legible`).
-        is_unread = retained & np.isnan(logits)
-        complete[mentions] &= ~lists_with_any(is_unread, table.offsets)
-        edges[mentions] = model.thresholds.edges(part.lists.types)
+    scores_by_candidates = []
+    for part in _parts(lists, calibration, choice.models):
+        part_scores = _score_part(part, logits_of, calibration, exhaustive)
+        scores_by_candidates.append((part.candidates, part_scores.scores))
+        complete[part.mentions] &= part_scores.has_logits
+        edges[part.mentions] = part.model.thresholds.edges(part.lists.types)
     return Decisions(
         offsets=lists.offsets,
         concepts=lists.concepts,
-        scores=CandidateScores.joined(scores_by_rows, len(lists.owner)),
+        scores=CandidateScores.joined(scores_by_candidates, len(lists.owner)),
         models=choice.models,
         complete=complete,
         missing=choice.missing,
         edges=edges,
         has_tiers=has_tiers,
         accept_tier=accept_tier,
+    )
+
+
+def _parts(lists: CandidateLists, calibration: Calibration, models: np.ndarray) -> Iterator[_Part]:
+    """The part of each model that decides about any mention; `models` is as in `ModelChoice`."""
+    for number in np.unique(models).tolist():
+        model = calibration.models[number]
+        mentions = models == number
+        own_lists = lists if mentions.all() else lists.take(mentions)
+        yield _Part(
+            model=model,
+            mentions=mentions,
+            candidates=mentions[lists.owner],
+            lists=without_inputs(own_lists, model.missing),
+        )
+
+
+def _score_part(
+    part: _Part,
+    logits_of: Callable[[_Part, np.ndarray], np.ndarray],
+    calibration: Calibration,
+    exhaustive: bool,
+) -> _PartScores:
+    """Prune the candidates of a part, get the logits of the others, and weigh all features.
+
+    Arguments are those of `_decide`.
+    """
+    model = part.model
+    table = calibration.feature_table(part.lists, model)
+    list_utilities = model.list_utilities(table)
+    retained = model.keep_candidates(table, list_utilities)
+    if exhaustive and model.uses_cross_encoder:
+        retained[:] = True
+    logits = np.where(retained, logits_of(part, retained), np.float32(np.nan))
+    lacks_logit = retained & np.isnan(logits)
+    return _PartScores(
+        scores=model.scores(table, logits, list_utilities),
+        has_logits=~lists_with_any(lacks_logit, table.offsets),
     )

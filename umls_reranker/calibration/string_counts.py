@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+# The file of the counts in a model folder.
+COUNTS_FILE = "string_counts.safetensors"
 # The table of the concepts' vocabularies (`_vocabulary`), which files of earlier versions lack.
 VOCABULARIES = "vocabularies"
 TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses", VOCABULARIES)

@@ -23,9 +23,10 @@ from os.path import expanduser
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..calibration.calibration import COUNTS_FILE, Calibration
+from ..calibration.calibration import Calibration
 from ..calibration.decisions import SCHEMA_VERSION as THRESHOLDS_VERSION
 from ..calibration.decisions import thresholds_content
+from ..calibration.string_counts import COUNTS_FILE
 from ..core.errors import UserError
 from ..core.files import (
     FORMER,

@@ -638,7 +638,7 @@ def calibration_summary(new: Calibrated) -> str:
         lines.append(f"weights: {weights}")
     for name, (low, high) in new.calibration.source.score_ranges.items():
         lines.append(f"{name}_score: from {low:.4g} to {high:.4g}")
-        if not fusion or name not in fusion.read:
+        if not fusion or name not in fusion.weighted_features:
             lines[-1] += "; its weight is 0: higher must be better: negate distances"
     if known := facts["known_documents"]:
         how = "they are left out here, its counts of them stay"

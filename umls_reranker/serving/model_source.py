@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ..calibration.calibration import COUNTS_FILE
-from ..calibration.string_counts import StringCounts
+from ..calibration.string_counts import COUNTS_FILE, StringCounts
 from ..calibration.study import NO_HISTORY, StudyHistory
 from ..core.errors import UserError
 from ..core.hashes import file_sha256, json_sha256
