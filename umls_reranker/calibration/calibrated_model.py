@@ -49,7 +49,7 @@ class CalibratedModel:
     name: str = ALL_INPUTS
     list_fusion: FeatureFusion | None = None
 
-    @property
+    @cached_property
     def uses_cross_encoder(self) -> bool:
         """Whether the cross-encoder decides alone, or is one of the features that are weighed."""
         return self.fusion is None or CROSS_ENCODER in self.fusion.weights

@@ -71,6 +71,9 @@ class Calibration:
     source: ListSource = ListSource()
     history: StudyHistory = NO_HISTORY
     training_counts: StringCounts | None = None
+    _required_inputs: dict[tuple[str, ...], dict[int, list[str]]] = field(
+        init=False, default_factory=dict, repr=False
+    )
 
     @property
     def thresholds(self) -> ThresholdTable:
@@ -114,6 +117,19 @@ class Calibration:
                 others.append(number)
         return order_readers + others
 
+    def required_inputs(self, cross_encoder_inputs: Sequence[str]) -> dict[int, list[str]]:
+        """Index of each model -> the inputs that it requires, in the order of choice.
+
+        It is computed once for each `cross_encoder_inputs`, which a reranker never changes; these
+        are those of `model_for`.
+        """
+        key = tuple(cross_encoder_inputs)
+        if key not in self._required_inputs:
+            self._required_inputs[key] = {
+                number: self.models[number].required_inputs(key) for number in self._order_of_choice
+            }
+        return self._required_inputs[key]
+
     def model_for(
         self, lists: CandidateLists, cross_encoder_inputs: Sequence[str] = ()
     ) -> ModelChoice:
@@ -123,16 +139,17 @@ class Calibration:
             lists: lists of the mentions, with usable scores (`ListSource.with_usable_scores`).
             cross_encoder_inputs: inputs that the cross-encoder reads besides mention and name.
         """
-        of_first_model = self.models[0].required_inputs(cross_encoder_inputs)
+        required_inputs = self.required_inputs(cross_encoder_inputs)
+        of_first_model = required_inputs[0]
         missing = {name: is_missing(lists, name, self.counts) for name in of_first_model}
         models = np.zeros(len(lists), np.int64)
         undecided = np.ones(len(lists), bool)
-        for number in self._order_of_choice:
+        for number, required in required_inputs.items():
             if not undecided.any():
                 break
             models[undecided] = number
             lacks_any = np.zeros(len(lists), bool)
-            for name in self.models[number].required_inputs(cross_encoder_inputs):
+            for name in required:
                 if name not in missing:
                     missing[name] = is_missing(lists, name, self.counts)
                 lacks_any |= missing[name]
