@@ -139,16 +139,17 @@ class Calibration:
             lists: lists of the mentions, with usable scores (`ListSource.with_usable_scores`).
             cross_encoder_inputs: inputs that the cross-encoder reads besides mention and name.
         """
+        count = len(lists)
         required_inputs = self.required_inputs(cross_encoder_inputs)
         of_first_model = required_inputs[0]
         missing = {name: is_missing(lists, name, self.counts) for name in of_first_model}
-        models = np.zeros(len(lists), np.int64)
-        undecided = np.ones(len(lists), bool)
+        models = np.zeros(count, np.int64)
+        undecided = np.ones(count, bool)
         for number, required in required_inputs.items():
             if not undecided.any():
                 break
             models[undecided] = number
-            lacks_any = np.zeros(len(lists), bool)
+            lacks_any = np.zeros(count, bool)
             for name in required:
                 if name not in missing:
                     missing[name] = is_missing(lists, name, self.counts)
