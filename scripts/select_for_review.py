@@ -39,13 +39,13 @@ def main() -> None:
     add_study_options(parser)
     options = parser.parse_args()
     require_another(options.output, [options.predictions])
+    from umls_reranker.serving.ranked_rows import read_ranked
     from umls_reranker.serving.review_queue import (
         RANDOM_SAMPLE,
         select_for_review,
         write_queue,
         write_sample_study,
     )
-    from umls_reranker.serving.statistics import read_ranked
 
     rows = list(read_ranked(options.predictions))
     selected = select_for_review(rows, options.count, options.random_share, options.seed)

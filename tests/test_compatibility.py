@@ -19,8 +19,8 @@ from umls_reranker.retrieval.deployment import IndexSettings
 from umls_reranker.retrieval.lexical_index import LexicalIndex
 from umls_reranker.retrieval.mention_index import MentionIndex
 from umls_reranker.retrieval.name_index import NameIndex
+from umls_reranker.serving.drift import read_reference
 from umls_reranker.serving.reranker import UMLSReranker
-from umls_reranker.serving.statistics import read_reference
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "compatibility.md"
 

@@ -17,17 +17,10 @@ from umls_reranker.hub.model_folder import changing
 from umls_reranker.lists.answers import Answers, answered, read_sheet
 from umls_reranker.lists.read import Rows, read_rows
 from umls_reranker.pipeline.monitor import figures_of_samples
+from umls_reranker.serving.drift import Histogram, read_reference, reference_content
+from umls_reranker.serving.ranked_rows import read_ranked, tops_of_rows
 from umls_reranker.serving.review_queue import select_for_review, write_queue
-from umls_reranker.serving.statistics import (
-    DAILY,
-    Histogram,
-    Statistics,
-    StatisticsCollector,
-    read_ranked,
-    read_reference,
-    reference_content,
-    tops_of_rows,
-)
+from umls_reranker.serving.statistics import DAILY, Statistics, StatisticsCollector
 
 FIGURES = {
     name: {"value": 0.5, "low": 0.4, "high": None, "population": "9 mentions"} for name in DAILY

@@ -50,12 +50,12 @@ from ..serving.calibrate import (
     save_calibrated,
     write_calibrated,
 )
+from ..serving.drift import Histogram, reference_content
 from ..serving.evaluate import PAGE, evaluate_lists, evaluation_summary, save_report
 from ..serving.list_description import describe_lists
 from ..serving.look_plan import LookOptions
 from ..serving.model_source import ModelSource
 from ..serving.reranker import UMLSReranker
-from ..serving.statistics import Histogram, reference_content
 from ..serving.study_files import study_beside
 from ..vocab.concepts import ConceptTable
 from .command import MISSED_TARGET, run_script, would_make

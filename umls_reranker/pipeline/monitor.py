@@ -11,16 +11,9 @@ from ..calibration.study import StudyHistory
 from ..core.errors import UserError
 from ..core.json_files import read_json
 from ..hub.model_folder import CALIBRATOR, MANIFEST, REFERENCE, download, verify_files
-from ..serving.statistics import (
-    FEWEST_DOCUMENTS,
-    SCORE_CELLS,
-    SMALLEST_PSI,
-    Histogram,
-    Statistics,
-    read_ranked,
-    read_reference,
-    tops_of_rows,
-)
+from ..serving.drift import FALLBACK_CELL, FEWEST_DOCUMENTS, SMALLEST_PSI, Histogram, read_reference
+from ..serving.ranked_rows import read_ranked, tops_of_rows
+from ..serving.statistics import Statistics
 from .options import load_serving_recipe
 
 
@@ -46,13 +39,16 @@ def monitor(
     figures, reference = read_reference(model / REFERENCE)
     history = StudyHistory.from_dict(read_json(model / CALIBRATOR), model / CALIBRATOR)
     is_new = lru_cache(lambda document: history.is_new([document])[0])
+    # The document of each row, also of those that are left out; filled while the rows are read.
     documents: list[str] = []
 
     def new_rows() -> Iterator[dict[str, Any]]:
+        """The rows of documents that the model was not fitted on."""
         for number, row in enumerate(read_ranked(predictions)):
             # A row without a document is one of its own.
-            documents.append(str(row.get("doc_id", f"row {number}")))
-            if is_new(documents[-1]):
+            document = str(row.get("doc_id", f"row {number}"))
+            documents.append(document)
+            if is_new(document):
                 if row["ranked"] and row["ranked"][0]["tier"] is None:
                     raise UserError(
                         f"{predictions}: answers without tiers are of a model that is not "
@@ -63,23 +59,23 @@ def monitor(
     statistics = Statistics()
     tops, model_names = tops_of_rows(new_rows())
     statistics.add(tops, model_names)
-    new = list(filter(is_new, documents))
+    new_documents = list(filter(is_new, documents))
     state = statistics.to_dict() | {
-        "documents": len(set(new)),
-        "fitted_mentions": len(documents) - len(new),
+        "documents": len(set(new_documents)),
+        "fitted_mentions": len(documents) - len(new_documents),
         "drift": None,
     }
     is_fallback = tops.models > 0
     has_candidates = tops.sizes > 0
-    # The cells after those of scores; two more mentions keep the share from 0 and 1.
-    expected_fallbacks = reference.shares[SCORE_CELLS] * reference.mentions
+    # Two more mentions, one of them decided with fewer inputs, keep the share from 0 and 1.
+    expected_fallbacks = reference.shares[FALLBACK_CELL] * reference.mentions
     expected_share = (expected_fallbacks + 1) / (reference.mentions + 2)
     are_fallbacks = has_candidates.any() and is_fallback[has_candidates].all()
     is_unlikely = expected_share ** state["documents"] <= alpha
     state["only_fallbacks"] = bool(are_fallbacks and is_unlikely)
     state["alarm"] = state["only_fallbacks"]
     if state["documents"] >= FEWEST_DOCUMENTS:
-        drift = reference.drift_to(Histogram.of(tops.probabilities, is_fallback, new))
+        drift = reference.drift_to(Histogram.of(tops.probabilities, is_fallback, new_documents))
         state["drift"] = drift._asdict()
         state["alarm"] |= drift.p_value <= alpha and drift.psi >= SMALLEST_PSI
     wider = np.sqrt(1.0 + reference.documents / max(1, state["documents"]))

@@ -61,10 +61,10 @@ from ..lists.labels import are_repeated, best_of_each_concept, have_own_document
 from ..lists.read import Rows
 from ..models.arguments import BUILT_IN
 from ..models.cross_encoder import PairScorer, legible_pairs
+from .drift import Histogram, reference_content
 from .look_plan import LookOptions, LookPlan, mention_hashes, plan_look, system_of
 from .model_source import ModelSource
 from .reranker import UMLSReranker
-from .statistics import Histogram, reference_content
 
 RESAMPLES = 1000
 # The cross-encoder is worth its time if it lowers the mean log loss of held-out lists by more than

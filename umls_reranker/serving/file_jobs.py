@@ -35,9 +35,10 @@ from ..lists.table import first_values, mappings_of, rows_at, table_of_mappings
 from ..vocab.concepts import CONCEPTS, is_index
 from ..vocab.rrf import release_files
 from .counts import counts_of, said_of_counts
+from .list_warnings import NO_TIERS
 from .outputs import OUTPUT_FORMATS, format_of
 from .parts import Parts, PartsFolder
-from .reranker import NO_TIERS, UMLSReranker
+from .reranker import UMLSReranker
 from .rows import (
     FormatSettings,
     OutputFormat,

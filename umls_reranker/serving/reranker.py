@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -26,19 +25,12 @@ from ..hub.model_folder import (
     verify_model,
 )
 from ..lists.candidate_lists import CandidateLists
-from ..lists.columns import SUFFIX, SYNONYM_SCORE
 from ..lists.table import mention_table, row_table
 from ..models.cross_encoder import REMEMBERED_PAIRS, PairScorer, score_lists
 from ..models.pairs import PairTemplate
+from .list_warnings import ListWarnings
 from .rows import RankedCandidate, ranked_candidates
 from .statistics import Statistics
-
-# How a message about lists without tiers begins.
-NO_TIERS = "no tiers"
-# Number of unknown types, or of other scores, that a warning names.
-NAMED_TEXTS = 3
-# Maximum number of different warnings about them per instance.
-MOST_WARNINGS = 100
 
 
 class UMLSReranker:
@@ -61,8 +53,6 @@ class UMLSReranker:
         folder (Path): the model's folder.
         info (dict): contents of the model's ``reranker.json``.
         model_names (list): the models that may decide, as in `RankedCandidate.model_name`.
-        quotes_callers (bool): whether warnings name types and keys of the caller; a service sets it
-            to False, because its log must not hold texts of requests.
         statistics (Statistics): counts every result.
     """
 
@@ -91,10 +81,21 @@ class UMLSReranker:
         self.folder = folder
         self.info = info
         self.statistics = Statistics()
-        self.quotes_callers = True
-        self._named_texts: set[str] = set()
+        self._warnings = ListWarnings(calibration)
         #: How the cross-encoder reads a pair; without one, only mention and name.
         self.template = PairTemplate() if cross_encoder is None else cross_encoder.template
+
+    @property
+    def quotes_callers(self) -> bool:
+        """Whether warnings name types and keys of the caller.
+
+        A service sets it to False, because its log must not hold texts of requests.
+        """
+        return self._warnings.quotes_callers
+
+    @quotes_callers.setter
+    def quotes_callers(self, value: bool) -> None:
+        self._warnings.quotes_callers = value
 
     def __repr__(self) -> str:
         certificate = self.thresholds.certificate
@@ -370,22 +371,10 @@ class UMLSReranker:
             accept_tier=self.accept_tier,
             exhaustive=self.exhaustive,
         )
-        if lists.unknown_types:
-            self._warn_of_types(lists.unknown_types)
-        has_candidates = np.diff(lists.offsets) > 0
-        if (~decisions.has_tiers & has_candidates).any():
-            hint = ""
-            if SYNONYM_SCORE.removesuffix(SUFFIX) in self.calibration.scores:
-                hint = f" ({SYNONYM_SCORE}: added by rerank --dictionary)"
-            warn_caller(
-                f"{NO_TIERS}: this model gives them to {self.calibrated_on}{hint}; "
-                "these lists are others, so they get scores alone; label some, then "
-                "umls-reranker calibrate MODEL --lists FILE --output my_model"
-            )
-        self._warn_of_missing(lists, decisions)
-        lowest = self.calibration.lowest
-        if names := [f"{name}_score" for name in lists.partial_scores if name not in lowest]:
-            warn_caller(f"{', '.join(names)}: candidates that lack it get the lowest of their list")
+        self._warnings.unknown_types(lists.unknown_types)
+        self._warnings.lists_without_tiers(lists, decisions)
+        self._warnings.missing_inputs(lists, decisions)
+        self._warnings.partial_scores(lists)
         self.statistics.add(
             decisions.tops,
             self.model_names,
@@ -443,16 +432,16 @@ class UMLSReranker:
         if not 0 <= score <= 1:
             raise ValueError(f"score must be a calibrated probability, from 0 to 1, not {score}")
         if model_name not in (None, *self.model_names):
-            known = ", ".join(self.model_names)
-            raise ValueError(f"model_name: {model_name!r} is unknown; choose from {known}")
+            choices = ", ".join(self.model_names)
+            raise ValueError(f"model_name: {model_name!r} is unknown; choose from {choices}")
         table = mention_table(["mention"], [[]], types=[entity_type])
         lists = CandidateLists.from_table(self.thresholds.hierarchy, table)
-        if lists.unknown_types:
-            self._warn_of_types(lists.unknown_types)
-        tiers = {
-            model.name: TIERS.index(model.thresholds.for_type(lists.types[0]).tier(float(score)))
-            for model in self.calibration.models
-        }
+        self._warnings.unknown_types(lists.unknown_types)
+        tiers = {}
+        for model in self.calibration.models:
+            thresholds = model.thresholds.for_type(lists.types[0])
+            # By its position: the highest tier is 0, so a lower tier has a higher number.
+            tiers[model.name] = TIERS.index(thresholds.tier(float(score)))
         if model_name is not None:
             return TIERS[tiers[model_name]]
         return TIERS[max(TIERS.index("medium"), *tiers.values())]
@@ -510,51 +499,3 @@ class UMLSReranker:
         from ..hub.publish import publish
 
         return publish(self.folder, repo_id, tag, **options).url
-
-    def _warn_of_missing(self, lists: CandidateLists, decisions: Decisions) -> None:
-        """Warn once of the inputs that any mention with candidates and tiers lacks."""
-        is_tiered = (np.diff(lists.offsets) > 0) & decisions.has_tiers
-        spans = {
-            f"{name}_score": " (from {:.3g} to {:.3g})".format(*known.bounds)
-            for name, known in self.calibration.source.score_ranges.items()
-        }
-        named = [
-            name + spans.get(name, "")
-            for name, is_missing in decisions.missing.items()
-            if (is_missing & is_tiered).any()
-        ]
-        if not named:
-            return
-        if any(name.endswith(SUFFIX) for name in decisions.missing) and lists.unread_scores:
-            named[-1] += f"; other scores of the candidates: {self._named([*lists.unread_scores])}"
-        lacking = is_tiered & np.logical_or.reduce([*decisions.missing.values()])
-        # The first model decides if no fallback model exists.
-        used = []
-        for number in np.unique(decisions.models[lacking]).tolist():
-            is_certified = number and self.calibration.models[number].thresholds.is_certified
-            certificate = "certified" if is_certified else "not certified, never high"
-            used.append(f"{self.model_names[number]} ({certificate})")
-        warn_caller(
-            f"missing inputs: {', '.join(named)}; using the fallback model {'; '.join(used)}. "
-            "`model_name` of a result says which decided"
-        )
-
-    def _warn_of_types(self, unknown: Sequence[str]) -> None:
-        """Warn once: names the types that the model does not know."""
-        warn_caller(
-            f"semantic types unknown to this model: {self._named(unknown)}; treated as missing. "
-            "Use names or ids of types from thresholds.json, or None"
-        )
-
-    def _named(self, texts: Sequence[str]) -> str:
-        """The first of some texts of the caller, for a warning; else only their number."""
-        if not self.quotes_callers:
-            return f"{len(texts)}, not named here"
-        named = ", ".join(map(reprlib.repr, texts[:NAMED_TEXTS]))
-        if len(texts) > NAMED_TEXTS:
-            named += f" and {len(texts) - NAMED_TEXTS} more"
-        # Python keeps the text of each warning forever, and requests determine it.
-        if named not in self._named_texts and len(self._named_texts) >= MOST_WARNINGS:
-            named = "more than were named so far"
-        self._named_texts.add(named)
-        return named

@@ -51,7 +51,7 @@ def select_for_review(
     once.
 
     Args:
-        rows: ranked rows (`statistics.read_ranked`).
+        rows: ranked rows (`ranked_rows.read_ranked`).
         count: number of rows to select, at most.
         random_share: share of `count` to draw at random, in [0, 1]; at least so many rows.
         seed: seed of the random sample.
