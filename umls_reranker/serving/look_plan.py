@@ -1,6 +1,10 @@
 """Which look at labelled lists is due, what it may fit on, and what is said about it.
 
 All is decided before anything is scored, by ids and by whether mentions have labels.
+
+A study is a fixed order of documents, and looks at the first so many of them. `plan_look` finds the
+study that the labelled documents belong to (`_FormerStudies`), and `_Planner` says for this study
+which look is due.
 """
 
 from __future__ import annotations
@@ -31,9 +35,10 @@ class LookOptions:
     """What a user says about looks.
 
     Attributes:
-        written: the study beside the sheets; None without one.
+        written: the study of a file beside the sheets; None without one.
         may_look: whether a look that is due is taken.
-        is_new_study: whether known documents only train, and new ones are a study of their own.
+        is_new_study: whether documents of former studies only train, and new ones are a study of
+            their own.
     """
 
     written: Study | None = None
@@ -106,6 +111,9 @@ def system_of(lists: AnnotatedLists, settings: Any, model: str, **further: Any) 
         model: hash of the model that is calibrated.
         further: other settings.
     """
+    dictionary = None
+    if lists.dictionary is not None:
+        dictionary = lists.dictionary.name
     return {
         "index": lists.index_keys[0],
         "scores": sorted(lists.scores),
@@ -113,7 +121,7 @@ def system_of(lists: AnnotatedLists, settings: Any, model: str, **further: Any) 
         "features": settings.features,
         "calibrator": settings.calibrator,
         "accept_precision": settings.accept_precision,
-        "dictionary": lists.dictionary and lists.dictionary.name,
+        "dictionary": dictionary,
         **further,
     }
 
@@ -141,83 +149,86 @@ def plan_look(
     Raises:
         UserError: a new study is asked for, and there is no former one.
     """
-    documents = _documents(lists)
-    known = _Known.of(lists, history, ledger)
+    documents = _sampled_documents(lists)
+    former = _FormerStudies.of(lists, history, ledger)
     if options.is_new_study:
-        new = [name for name in documents if name not in known.labelled]
-        if not known.labelled:
+        if not former.labelled:
             raise UserError(
                 "--new_study: no study knows these documents, so there is none to follow; leave it "
                 "out"
             )
-        if new:
-            study = Study.of_all(new, target, confidence, known.next_attempt)
-            planner = known.planner(lists, study, known.labelled, system, options)
+        new_documents = [document for document in documents if document not in former.labelled]
+        # Without any, the former study goes on.
+        if new_documents:
+            study = Study.of_all(new_documents, target, confidence, former.next_attempt)
+            planner = former.planner(lists, study, former.labelled, system, options)
             return planner.plan(target, confidence)
     if options.written is not None:
-        written = known.current(options.written)
-        planner = known.planner(lists, written, frozenset(), system, options)
-        others = known.labelled_elsewhere(written) & {*written.documents}
-        if others:
+        study = former.current(options.written)
+        planner = former.planner(lists, study, frozenset(), system, options)
+        labelled_elsewhere = former.labelled_elsewhere(study) & {*study.documents}
+        if labelled_elsewhere:
             return planner.nothing(
-                f"{len(others):,} of these documents were labelled for another study", NEW_STUDY
+                f"{len(labelled_elsewhere):,} of these documents were labelled for another study",
+                NEW_STUDY,
             )
         return planner.plan(target, confidence)
-    if known.labelled & {*documents}:
-        latest = max(known.studies, key=lambda each: (each.attempt, len(each.documents)))
-        earlier = known.labelled - {*latest.documents}
-        planner = known.planner(lists, latest, earlier, system, options)
+    if former.labelled & {*documents}:
+        latest = max(former.studies, key=lambda study: (study.attempt, len(study.documents)))
+        of_earlier_studies = former.labelled - {*latest.documents}
+        planner = former.planner(lists, latest, of_earlier_studies, system, options)
         return planner.plan(target, confidence)
-    study = Study.of_all(documents, target, confidence, known.next_attempt)
-    planner = known.planner(lists, study, frozenset(), system, options)
+    study = Study.of_all(documents, target, confidence, former.next_attempt)
+    planner = former.planner(lists, study, frozenset(), system, options)
     return planner.plan(target, confidence)
 
 
-def _documents(lists: AnnotatedLists) -> list[str]:
+def _sampled_documents(lists: AnnotatedLists) -> list[str]:
     """Hashes of the documents of mentions drawn at random, in their order, one for each mention."""
     annotations = lists.annotations
     return [document_hash(name) for name in annotations.doc_ids[annotations.is_random_sample]]
 
 
 @dataclass(frozen=True)
-class _Known:
-    """Studies that a model's history and the ledger know about labelled lists.
+class _FormerStudies:
+    """Studies of labelled lists that are in a model's history or in the ledger.
 
     Attributes:
         studies: the studies, each once.
-        documents: id of a study -> those of its documents that were labelled.
+        labelled_of: id of a study -> hashes of those of its documents that were labelled.
         of_model: ids of those of the model's history.
     """
 
     studies: Sequence[Study]
-    documents: Mapping[str, frozenset[str]]
+    labelled_of: Mapping[str, frozenset[str]]
     of_model: frozenset[str]
 
     @classmethod
-    def of(cls, lists: AnnotatedLists, history: StudyHistory, ledger: Ledger) -> _Known:
+    def of(cls, lists: AnnotatedLists, history: StudyHistory, ledger: Ledger) -> _FormerStudies:
+        """Collect them; copies of one study are joined."""
         studies: dict[str, Study] = {}
-        documents: dict[str, frozenset[str]] = {}
+        labelled_of: dict[str, frozenset[str]] = {}
         for study in history.studies:
             studies[study.id] = study
-            documents[study.id] = history.documents & {*study.documents}
-        for known in ledger.studies_of(mention_hashes(lists)):
-            study = known.study
+            labelled_of[study.id] = history.documents & {*study.documents}
+        for entry in ledger.studies_of(mention_hashes(lists)):
+            study = entry.study
             if study.id in studies:
                 study = studies[study.id].joined(study)
             studies[study.id] = study
-            documents[study.id] = documents.get(study.id, frozenset()) | known.documents
+            labelled_of[study.id] = labelled_of.get(study.id, frozenset()) | entry.documents
         of_model = frozenset(study.id for study in history.studies)
-        return cls([*studies.values()], documents, of_model)
+        return cls([*studies.values()], labelled_of, of_model)
 
     @property
     def labelled(self) -> frozenset[str]:
         """Hashes of documents that were labelled for any study."""
-        return frozenset().union(*self.documents.values())
+        return frozenset().union(*self.labelled_of.values())
 
     def labelled_elsewhere(self, study: Study) -> frozenset[str]:
         """Hashes of documents that were labelled for other studies."""
-        others = [labelled for key, labelled in self.documents.items() if key != study.id]
-        return frozenset().union(*others)
+        of_others = [labelled for key, labelled in self.labelled_of.items() if key != study.id]
+        return frozenset().union(*of_others)
 
     @property
     def next_attempt(self) -> int:
@@ -225,7 +236,7 @@ class _Known:
         return 1 + max((study.attempt for study in self.studies), default=0)
 
     def current(self, written: Study) -> Study:
-        """A study of a file, with what other copies of it know."""
+        """The study of a file, joined with other copies of it."""
         for study in self.studies:
             if study.id == written.id:
                 return study.joined(written)
@@ -235,14 +246,14 @@ class _Known:
         self,
         lists: AnnotatedLists,
         study: Study,
-        earlier: frozenset[str],
+        trains_only: frozenset[str],
         system: Mapping[str, Any],
         options: LookOptions,
     ) -> _Planner:
         """The planner of a study; a model that it made began as the study says."""
         if study.id in self.of_model and "model" in study.system:
             system = {**system, "model": study.system["model"]}
-        return _Planner(lists, study, earlier, system, options)
+        return _Planner(lists, study, trains_only, system, options)
 
 
 @dataclass(frozen=True)
@@ -252,31 +263,36 @@ class _Planner:
     Attributes:
         lists: the lists.
         study: the study.
-        earlier: hashes of documents of earlier studies, which do not certify.
-        system: what decides.
+        trains_only: hashes of documents of earlier studies, which do not certify.
+        system: what decides (`system_of`).
         options: what the user says.
     """
 
     lists: AnnotatedLists
     study: Study
-    earlier: frozenset[str]
+    trains_only: frozenset[str]
     system: Mapping[str, Any]
     options: LookOptions
 
     @property
     def is_continued(self) -> bool:
         """Whether the study was there before; else it is forgotten unless its look is taken."""
-        is_known = bool(self.study.system or self.study.results)
-        return is_known or self.options.written is not None or self.options.is_new_study
+        has_history = bool(self.study.system or self.study.results)
+        return has_history or self.options.written is not None or self.options.is_new_study
 
     def nothing(self, reason: str, advice: str = "") -> LookPlan:
-        """Nothing is tested; all that has labels is fitted on."""
+        """The plan to test nothing: all that has labels is fitted on.
+
+        Args:
+            reason: why.
+            advice: what to do about it; "": nothing.
+        """
         words = [reason, "nothing is tested, nothing spent", advice]
         return LookPlan(
             study=self.study.with_system(self.system),
             number=None,
             is_fitted=np.ones(len(self.lists), bool),
-            trains_only=self.earlier,
+            trains_only=self.trains_only,
             is_continued=self.is_continued,
             line="; ".join(filter(None, words)),
         )
@@ -292,20 +308,25 @@ class _Planner:
             return self.nothing(
                 f"the study of these documents was for another {', '.join(changes)}", NEW_STUDY
             )
-        answered = study.answered(Counter(_documents(self.lists)))
+        mentions_of_document = Counter(_sampled_documents(self.lists))
+        answered = study.answered(mentions_of_document)
         number = study.look_at(answered)
         if number is None:
-            return self._before_first(answered)
+            return self._wait_for_first(answered)
         is_spent = number in study.results
         if is_spent and not study.results[number].is_certified:
-            return self._after(number, answered)
+            return self._wait_after(number, answered)
         if not self.options.may_look:
-            plan = self.nothing(f"{_named(study, number)} is due, and not taken")
-            return plan if self.is_continued else replace(plan, study=None)
-        return self._at(number, answered)
+            return self._not_taken(f"{_named(study, number)} is due, and not taken")
+        return self._take(number)
 
-    def _before_first(self, answered: int) -> LookPlan:
-        """Not even the first look is due."""
+    def _not_taken(self, reason: str) -> LookPlan:
+        """The plan to test nothing where a look is due; a study that only begins is forgotten."""
+        plan = self.nothing(reason)
+        return plan if self.is_continued else replace(plan, study=None)
+
+    def _wait_for_first(self, answered: int) -> LookPlan:
+        """The plan where not even the first look is due: so many documents are answered."""
         if not self.study.looks:
             return self.nothing(
                 "the study has no look: there were too few documents to draw from", NEW_STUDY
@@ -316,13 +337,13 @@ class _Planner:
             f"{first - answered:,} to go"
         )
 
-    def _after(self, number: int, answered: int) -> LookPlan:
-        """The last look that was due did not certify."""
+    def _wait_after(self, number: int, answered: int) -> LookPlan:
+        """The plan after a look that did not certify: the next one, if there is one, is not due."""
         study = self.study
         result = f"{_named(study, number)}: {study.results[number].summary or 'spent'}"
         if number + 1 == len(study.looks):
-            new = len({*_documents(self.lists)} - {*study.documents})
-            advice = NEW_STUDY if not new else f"{NEW_STUDY}, {new:,} here"
+            new = len({*_sampled_documents(self.lists)} - {*study.documents})
+            advice = f"{NEW_STUDY}, {new:,} here" if new else NEW_STUDY
             return self.nothing(f"{result}; it was the last look", advice)
         following = study.looks[number + 1].documents
         return self.nothing(
@@ -330,26 +351,28 @@ class _Planner:
             f"{following - answered:,} to go"
         )
 
-    def _at(self, number: int, answered: int) -> LookPlan:
-        """A look is due, or is repeated."""
+    def _take(self, number: int) -> LookPlan:
+        """The plan of a look that is due, or is repeated: it tests the first documents.
+
+        Mentions of later documents wait: neither are they fitted on, nor do they certify.
+        """
         study = self.study
-        look = study.looks[number]
-        first = {*study.documents[: look.documents]}
+        first_documents = {*study.documents[: study.looks[number].documents]}
         annotations = self.lists.annotations
-        hashes = np.array([document_hash(name) for name in annotations.doc_ids], object)
-        is_first = np.array([name in first for name in hashes], bool)
-        is_earlier = np.array([name in self.earlier for name in hashes], bool)
-        is_fitted = is_first | is_earlier | ~annotations.is_random_sample
+        hashes = [document_hash(name) for name in annotations.doc_ids]
+        # (n,) bool each, of the mentions.
+        is_of_first = np.array([name in first_documents for name in hashes], bool)
+        only_trains = np.array([name in self.trains_only for name in hashes], bool)
+        is_fitted = is_of_first | only_trains | ~annotations.is_random_sample
+        certifies = is_of_first & ~only_trains & annotations.is_random_sample
         test = study.test(number)
         # Copies of a document are one.
-        certifying = is_first & ~is_earlier & annotations.is_random_sample
-        count = len({*annotations.documents[certifying]})
+        count = len({*annotations.documents[certifies]})
         if count < test.needed:
-            plan = self.nothing(
+            return self._not_taken(
                 f"{count:,} documents are fewer than {test.needed:,}, the least number that can "
                 "certify"
             )
-            return plan if self.is_continued else replace(plan, study=None)
         content = _content_hash(self.lists.take(is_fitted))
         former = study.results.get(number)
         if former is not None and former.content != content:
@@ -358,36 +381,45 @@ class _Planner:
                 "have changed since, so this one has no certificate",
                 NEW_STUDY,
             )
-        waiting = len({*_documents(self.lists)} - first - self.earlier)
+        waiting = {*_sampled_documents(self.lists)} - first_documents - self.trains_only
         return LookPlan(
             study=study.with_system(self.system),
             number=number,
             is_fitted=is_fitted,
-            trains_only=self.earlier,
+            trains_only=self.trains_only,
             content=content,
             is_continued=self.is_continued,
-            line=self._due(number, waiting, former),
+            line=self._line_of_look(number, len(waiting), former),
         )
 
-    def _due(self, number: int, waiting: int, former: LookResult | None) -> str:
-        """What is said of a look that is taken."""
+    def _line_of_look(self, number: int, waiting: int, former: LookResult | None) -> str:
+        """What is said of a look that is taken.
+
+        Args:
+            number: the look, from 0.
+            waiting: documents with labels that it does not test.
+            former: the result if the look was taken before.
+        """
         study = self.study
         test = study.test(number)
-        words = [
-            f"{_named(study, number)}, at {_percent(test.level)}: it tests "
-            f"{study.looks[number].documents:,} documents, once"
-        ]
+        named = _named(study, number)
+        documents = study.looks[number].documents
         if former is not None:
-            words[0] = f"{_named(study, number)} again: the same documents, the same result"
-        elif len(study.looks) == 1 and study.looks[0].documents < 2 * test.needed:
-            words.append(f"at least {test.needed:,} without an error certify, more with errors")
-            words.append(HOW_A_STUDY_IS_WRITTEN)
+            words = [f"{named} again: the same documents, the same result"]
+        else:
+            words = [f"{named}, at {_percent(test.level)}: it tests {documents:,} documents, once"]
+            is_only_look = len(study.looks) == 1
+            # So few certify only if hardly any answer is wrong.
+            if is_only_look and documents < 2 * test.needed:
+                words.append(f"at least {test.needed:,} without an error certify, more with errors")
+                words.append(HOW_A_STUDY_IS_WRITTEN)
         if waiting:
             words.append(f"{waiting:,} further documents with labels wait")
         return "; ".join(words)
 
 
 def _named(study: Study, number: int) -> str:
+    """The look with this number, from 0, as it is called in messages."""
     return f"look {number + 1} of {len(study.looks)}"
 
 
