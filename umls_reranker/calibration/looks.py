@@ -31,18 +31,18 @@ class PlannedLook(NamedTuple):
     share: float
 
 
-# At 0.95: 95, 135, 180 and 360 documents of equal size.
+# For a precision of 0.95 these are looks at 95, 135, 180 and 360 documents of equal size.
 PLAN = (
     PlannedLook(1.05, 0.2),
     PlannedLook(1.5, 0.2),
     PlannedLook(2.0, 0.4),
     PlannedLook(4.0, 0.2),
 )
-# Share of the error probability for the second study of the same documents; each further one gets
-# half as much, so that all together are false in at most 1.1 times as many cases as one.
+# This share of the error probability is for a second study; each further one gets half as much, so
+# that all together are false in at most 1.1 times as many cases as one.
 LATER_SHARE = 0.05
-# No number is smaller than 0.5 to the 1,074.
-MOST_HALVINGS = 1_000
+# Floating point has no number between 0 and 0.5 to the 1,074, and a share is never 0.
+LARGEST_EXPONENT = 1_000
 
 
 @dataclass(frozen=True)
@@ -80,45 +80,66 @@ def planned_looks(
         UserError: target or confidence is not between 0 and 1.
     """
     looks: list[Look] = []
-    least = exact_needed(PrecisionTest(target, confidence, share=PLAN[0].share))
-    for multiple, share in PLAN:
-        worth = _next_integer(multiple * least)
-        test = PrecisionTest(target, confidence, share=share)
-        documents = documents_worth(worth, test, np.asarray(sizes))
-        documents = _next_integer(documents / tier_coverage)
+    fewest = exact_needed(PrecisionTest(target, confidence, share=PLAN[0].share))
+    for planned in PLAN:
+        equal_documents = _rounded_up(planned.multiple * fewest)
+        test = PrecisionTest(target, confidence, share=planned.share)
+        with_answers = documents_worth(equal_documents, test, np.asarray(sizes))
+        count = _rounded_up(with_answers / tier_coverage)
         if looks:
-            documents = max(documents, looks[-1].documents + 1)
-        looks.append(Look(documents, share))
+            count = max(count, looks[-1].documents + 1)
+        looks.append(Look(count, planned.share))
     return tuple(looks)
 
 
-def documents_worth(worth: int, test: PrecisionTest, sizes: np.ndarray) -> int:
+def documents_worth(equal_documents: int, test: PrecisionTest, sizes: np.ndarray) -> int:
     """The number of documents of a pool that are worth so many of equal size.
 
+    This is a fixed point. The number follows from the power of sizes by which the test weighs
+    documents: a larger one needs more documents. And the power follows from the number: the fewer
+    documents, the larger the power that keeps the level of the test. The smallest power decides
+    that keeps the level for the documents that it needs.
+
     Args:
-        worth: number of documents of equal size.
+        equal_documents: number of documents of equal size.
         test: the test of the look.
         sizes: number of mentions of each document of the pool.
     """
     if not len(sizes) or np.all(sizes == sizes[0]):
-        return worth
-    ordered = np.sort(sizes)
-    mean_size = float(ordered.mean())
-    documents = worth
-    # The fewer documents, the larger the power of their sizes that keeps the level.
+        return equal_documents
+    pool = np.sort(sizes)
     for power in SIZE_POWERS:
-        of_power = replace(test, size_power=power)
-        added_size = float(of_power.added_size(ordered, np.ones((1, len(ordered))))[0])
-        documents = max(worth, _next_integer(worth * added_size / mean_size))
-        # As many documents, whose sizes are spread as those of the pool.
-        places = (np.arange(documents) + 0.5) / documents * len(ordered)
-        if test.for_sizes(ordered[places.astype(int)]).size_power <= power:
+        count = _count_at_power(power, equal_documents, test, pool)
+        # The last power, which is infinite, is never too small.
+        if _power_for_count(count, test, pool) <= power:
             break
-    return documents
+    return count
 
 
-def _next_integer(value: float) -> int:
-    """The least integer that is no smaller; one that a value exceeds by rounding alone is it."""
+def _count_at_power(
+    power: float, equal_documents: int, test: PrecisionTest, pool: np.ndarray
+) -> int:
+    """The number of documents worth so many of equal size, if the power of sizes is given.
+
+    Arguments are those of `documents_worth`, with the sizes of the pool in ascending order.
+    """
+    one_of_each = np.ones((1, len(pool)))
+    added_size = float(replace(test, size_power=power).added_size(pool, one_of_each)[0])
+    return max(equal_documents, _rounded_up(equal_documents * added_size / float(pool.mean())))
+
+
+def _power_for_count(count: int, test: PrecisionTest, pool: np.ndarray) -> float:
+    """The smallest power of sizes that keeps the level for so many documents of the pool.
+
+    Their sizes are spread as those of the pool, (documents,) in ascending order.
+    """
+    quantiles = (np.arange(count) + 0.5) / count
+    positions = (quantiles * len(pool)).astype(int)
+    return test.for_sizes(pool[positions]).size_power
+
+
+def _rounded_up(value: float) -> int:
+    """Round up, unless the value exceeds an integer by a rounding error alone."""
     return ceil(round(value, 9))
 
 
@@ -131,16 +152,20 @@ def expected_coverage(scores: np.ndarray, target: float) -> float:
     """
     if not len(scores):
         return 0.0
-    ordered = -np.sort(-scores[~np.isnan(scores)])
-    means = np.cumsum(ordered) / np.arange(1, len(ordered) + 1)
+    descending = -np.sort(-scores[~np.isnan(scores)])
+    means = np.cumsum(descending) / np.arange(1, len(descending) + 1)
     return float(np.count_nonzero(means >= target) / len(scores))
 
 
 def later_share(attempt: int) -> float:
-    """Share of the error probability for a study: 1 is the first, 2 the next on new documents."""
+    """Share of the error probability for a study.
+
+    Args:
+        attempt: 1 for the first study, 2 for the next on new documents, and so on.
+    """
     if attempt == 1:
         return 1.0
-    return LATER_SHARE * 0.5 ** min(attempt - 2, MOST_HALVINGS)
+    return LATER_SHARE * 0.5 ** min(attempt - 2, LARGEST_EXPONENT)
 
 
 def at_attempt(look: Look, attempt: int) -> Look:
