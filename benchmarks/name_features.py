@@ -25,7 +25,8 @@ from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.reliability import document_folds
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.labels import read_labelled_lists
-from umls_reranker.vocab.text import normalize_texts, shared_trigrams
+from umls_reranker.vocab.normalization import normalize_texts
+from umls_reranker.vocab.trigrams import shared_trigrams
 from umls_reranker.vocab.types import TypeHierarchy
 
 HIERARCHY = TypeHierarchy.built_in()

@@ -31,8 +31,9 @@ from umls_reranker.corpora.formats import read_corpus
 from umls_reranker.pipeline.options import load_recipe
 from umls_reranker.pipeline.sources import listed_documents
 from umls_reranker.retrieval.lexical_index import count_trigrams, weighted
+from umls_reranker.vocab.normal_form import normal_forms
+from umls_reranker.vocab.normalization import normalize_name
 from umls_reranker.vocab.rrf import read_table
-from umls_reranker.vocab.text import normal_forms, normalize_name
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "minilm-medmentions-cpu" / "config.yaml"
 # All that is read of each file: others hold strings that models are measured on.

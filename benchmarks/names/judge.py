@@ -36,7 +36,8 @@ from umls_reranker.models.model_files import MINILM
 from umls_reranker.retrieval.retriever import load_retriever
 from umls_reranker.retrieval.retrievers import Queries
 from umls_reranker.vocab.concepts import ConceptTable
-from umls_reranker.vocab.text import normalize_texts, shared_trigrams
+from umls_reranker.vocab.normalization import normalize_texts
+from umls_reranker.vocab.trigrams import shared_trigrams
 
 WIDTH = 10
 # The first of each corpus.

@@ -10,7 +10,7 @@ import torch
 from scipy.sparse import csr_array
 
 from umls_reranker.models.bi_encoder import BiEncoder, QueryTokenizer
-from umls_reranker.vocab.text import normal_forms
+from umls_reranker.vocab.normal_form import normal_forms
 
 SEED = 13
 MAX_TOKENS = 32

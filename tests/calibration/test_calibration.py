@@ -30,7 +30,7 @@ from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.models.cross_encoder import Scores
-from umls_reranker.vocab.text import PAIRS_AT_ONCE, TEXTS_AT_ONCE, shared_trigrams
+from umls_reranker.vocab.trigrams import PAIRS_AT_ONCE, TEXTS_AT_ONCE, shared_trigrams
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy, TypeSets, type_lists
 
 TRAINING = [

@@ -17,7 +17,7 @@ from umls_reranker.retrieval.deployment import IndexSettings
 from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex
 from umls_reranker.retrieval.retriever import Retriever, load_retriever
 from umls_reranker.retrieval.retrievers import Forms, Lexical
-from umls_reranker.vocab.text import normalize_name
+from umls_reranker.vocab.normalization import normalize_name
 
 QUERIES = [
     "heart failure",

@@ -28,7 +28,7 @@ from umls_reranker.retrieval.mining import (
     SharedNames,
     TypePools,
 )
-from umls_reranker.vocab.text import normalize_name
+from umls_reranker.vocab.normalization import normalize_name
 
 NEAREST_ONLY = {"same_type_negatives": 0, "random_negatives": 0}
 

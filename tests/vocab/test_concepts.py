@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from umls_reranker.core.arrow_files import arrow_writer, open_arrow
 from umls_reranker.core.errors import UserError
-from umls_reranker.vocab import text as normalization
+from umls_reranker.vocab import normalization
 from umls_reranker.vocab.codes import CODES_FOLDER, Code, ConceptCodes, code_of, write_codes
 from umls_reranker.vocab.concepts import (
     Concept,
@@ -28,8 +28,8 @@ from umls_reranker.vocab.concepts import (
     read_name_rows,
     write_concepts,
 )
+from umls_reranker.vocab.normalization import normalize_name, normalize_names
 from umls_reranker.vocab.ontology import read_obo_concepts
-from umls_reranker.vocab.text import normalize_name, normalize_names
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 NO_TYPES = TypeHierarchy([])

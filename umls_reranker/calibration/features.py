@@ -39,7 +39,10 @@ from ..core.errors import UserError
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import FIELDS, FOUND, SUFFIX, encoded_texts
 from ..lists.index_scores import INDEX_SCORES, IndexScore
-from ..vocab.text import CUI, normal_forms, normalize_texts, shared_trigrams, singular_words
+from ..vocab.cui import CUI
+from ..vocab.normal_form import normal_forms, singular_words
+from ..vocab.normalization import normalize_texts
+from ..vocab.trigrams import shared_trigrams
 from .qualifiers import qualifier_agreement
 from .string_counts import PairCounts, StringCounts
 

@@ -13,7 +13,9 @@ import numpy as np
 from ..core.arrays import expand_ranges, hash_texts, list_offsets
 from ..core.errors import UserError
 from ..lists.gold import trainable
-from ..vocab.text import ACRONYM, CUI, normalize_name, normalize_texts, singular_words
+from ..vocab.cui import CUI
+from ..vocab.normal_form import singular_words
+from ..vocab.normalization import normalize_name, normalize_texts
 from ..vocab.types import UNKNOWN_TYPE, TypeSets
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ COUNTS_FILE = "string_counts.safetensors"
 VOCABULARIES = "vocabularies"
 TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses", VOCABULARIES)
 DIGIT = re.compile("[0-9]")
+# A short text with two capital letters, as also "HbSC" and "T-ALL".
+ACRONYM = re.compile(r"(?=\S*[A-Z]\S*[A-Z])\S{1,7}")
 # Before the names of tables that leave the mentions of calibration out.
 TRAINING = "training."
 # Hashes of names of concepts, in the file.

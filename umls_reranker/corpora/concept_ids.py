@@ -20,8 +20,8 @@ from ..vocab.concepts import (
     StringRows,
     concept_table,
 )
+from ..vocab.normalization import normalize_name
 from ..vocab.rrf import read_table
-from ..vocab.text import normalize_name
 from .corpus import Mention
 from .mention_files import BATCH_ROWS
 

@@ -26,9 +26,10 @@ from ..vocab.concepts import (
     rows_by_name,
     write_concepts,
 )
+from ..vocab.normal_form import normal_forms
+from ..vocab.normalization import normalize_names, visible
 from ..vocab.ontology import read_obo_concepts
 from ..vocab.rrf import read_relations, read_release, read_rrf_concepts
-from ..vocab.text import normal_forms, normalize_names, visible
 from ..vocab.types import GROUP_PREFIX, TypeHierarchy
 from .arguments import ConceptArguments
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core.errors import Malformed, UserError
 from ..core.text_files import decode, excerpt, read_lines, read_whole, start_of
-from ..vocab.text import CUI
+from ..vocab.cui import CUI
 from .corpus import (
     Annotation,
     CorpusReader,

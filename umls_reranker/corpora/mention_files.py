@@ -18,7 +18,7 @@ from ..vocab.concepts import (
     Concept,
     ConceptTable,
 )
-from ..vocab.text import normalize_name
+from ..vocab.normalization import normalize_name
 from .corpus import Mention
 
 SPLITS = ("train", "dev", "calibration", "test")

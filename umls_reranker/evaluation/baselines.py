@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..lists.candidate_lists import AnnotatedLists
-from ..vocab.text import normalize_name
+from ..vocab.normalization import normalize_name
 from .systems import System
 
 AnswerIds = Sequence[str | None]

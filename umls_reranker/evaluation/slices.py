@@ -12,7 +12,7 @@ import numpy as np
 
 from ..calibration.decisions import TIERS
 from ..core.parallel import progress
-from ..vocab.text import normalize_name
+from ..vocab.normalization import normalize_name
 from ..vocab.types import TypeHierarchy
 from .intervals import Documents, Measure
 from .metrics import SMALL_SUPPORT, measure_figures, top_calibration

@@ -21,8 +21,10 @@ from ..vocab.concepts import (
     read_name_lists,
     table_of_lists,
 )
+from ..vocab.normal_form import normal_forms
+from ..vocab.normalization import normalize_texts
 from ..vocab.rrf import read_names, read_types, release_files
-from ..vocab.text import normal_forms, normalize_texts, shared_trigrams
+from ..vocab.trigrams import shared_trigrams
 from .candidates import concept_id, standard_candidate
 from .columns import SYNONYM_SCORE
 from .gold import bare_id

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
-from ..vocab.text import normalize_name
+from ..vocab.normalization import normalize_name
 from .answers import refuse_ids
 from .candidate_lists import Annotations, CandidateLists
 from .candidates import keys_found

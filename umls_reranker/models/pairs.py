@@ -321,7 +321,7 @@ class PairTemplate:
         fields = [name]
         if "preferred_name" in self.candidate_fields and preferred_name:
             # Imported here, because scoring pairs does not need it.
-            from ..vocab.text import normalize_name
+            from ..vocab.normalization import normalize_name
 
             if normalize_name(preferred_name) != normalize_name(name):
                 fields.append(preferred_name)
@@ -475,7 +475,7 @@ class PairEncoder:
         English vocabulary, and where unlike texts have the same ids.
         """
         # Imported here, because scoring pairs does not need it.
-        from ..vocab.text import are_alike
+        from ..vocab.normalization import are_alike
 
         texts, numbers = number_distinct([*mentions, *names])
         ids = self._tokenize(texts)

@@ -19,7 +19,9 @@ from scipy.sparse import csr_array, vstack
 from ..core.arrays import distinct_numbers, list_offsets, list_owner, number_distinct
 from ..core.arrow_files import arrow_writer, open_arrow, write_numbers
 from ..core.parallel import map_in_order, openmp_threads, progress, usable_cores
-from ..vocab.text import normal_forms, normalize_texts, trigrams
+from ..vocab.normal_form import normal_forms
+from ..vocab.normalization import normalize_texts
+from ..vocab.trigrams import trigrams
 from .concept_index import (
     NAMES_FILE,
     Candidates,

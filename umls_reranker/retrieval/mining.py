@@ -25,8 +25,8 @@ from ..lists.run_lists import write_list_rows
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pairs import PairTemplate, pair_rows
 from ..vocab.concepts import ConceptTable
+from ..vocab.normalization import normalize_name
 from ..vocab.rrf import RelationTable
-from ..vocab.text import normalize_name
 from .arguments import MiningArguments
 from .retriever import drawn_rows
 from .retrievers import Dense

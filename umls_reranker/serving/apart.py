@@ -9,7 +9,7 @@ from typing import Any
 from ..lists.candidates import concept_id
 from ..vocab.codes import ConceptCodes
 from ..vocab.concepts import ConceptColumns
-from ..vocab.text import normalize_name
+from ..vocab.normalization import normalize_name
 from ..vocab.types import TypeHierarchy
 
 LONGEST_DEFINITION = 100

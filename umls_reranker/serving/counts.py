@@ -10,7 +10,7 @@ from ..calibration.decisions import TIERS, Decisions
 from ..calibration.string_counts import StringCounts
 from ..core.arrays import values_at
 from ..lists.candidate_lists import CandidateLists
-from ..vocab.text import normalize_texts
+from ..vocab.normalization import normalize_texts
 from .list_warnings import NO_TIERS
 
 # Shares of scores and mentions that calibration did not see, above which this is said.

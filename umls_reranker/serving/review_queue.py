@@ -18,7 +18,7 @@ from ..lists.choices import ANSWER, CHOICE
 from ..lists.gold import GOLD_KEYS, gold_parts, id_text
 from ..lists.labels import with_document
 from ..lists.table import ERROR, table_of_mappings
-from ..vocab.text import normalize_name
+from ..vocab.normalization import normalize_name
 from .apart import about_candidates, shown_name
 from .rows import RANKED, FormatSettings, LinesFormat, OutputFormat, RankedRows, json_line
 from .study_files import StudySettings, expected_tier_coverage, write_study

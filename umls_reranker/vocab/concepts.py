@@ -27,7 +27,7 @@ from ..core.errors import UserError
 from ..core.json_files import read_json, write_json
 from ..core.parallel import map_in_order
 from ..core.text_files import open_binary, read_lines, read_table, start_of
-from .text import normalize_names
+from .normalization import normalize_names
 from .types import SEPARATOR, TypeHierarchy, TypeSets
 
 CONCEPT_SCHEMA = pa.schema(

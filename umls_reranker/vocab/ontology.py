@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ..core.errors import Malformed, UserError
 from ..core.text_files import decode, excerpt, read_lines
 from .concepts import Concept
-from .text import CUI
+from .cui import CUI
 from .types import SemanticType, TypeHierarchy
 
 SCOPES = ("EXACT", "NARROW", "BROAD", "RELATED")
