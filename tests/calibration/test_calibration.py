@@ -106,7 +106,7 @@ def test_counts_by_hand(counts):
     cuis = ["C1", "C9", "", "C2"]
     found = counts.pair_counts(forms, TypeSets([], np.full(4, -1)), cuis, rows, concepts)
     assert counts.string_counts(forms).tolist() == [3, 1, 0, 1]
-    assert found.concepts.tolist() == [3, 0, 0, 1]
+    assert found.of_concepts.tolist() == [3, 0, 0, 1]
     assert found.uses.tolist() == [2, 1, 1, 0, 0]
 
 
@@ -383,7 +383,7 @@ def test_ids_of_a_vocabulary_that_was_not_counted_are_missing(tmp_path):
     counted.save(tmp_path / "counts")
     arrays = load_file(tmp_path / "counts")
     save_file({k: v for k, v in arrays.items() if "vocab" not in k}, tmp_path / "counts")
-    assert StringCounts.load(tmp_path / "counts").of_counted_vocabulary(["LOCAL:1"]).all()
+    assert StringCounts.load(tmp_path / "counts").have_counted_vocabularies(["LOCAL:1"]).all()
 
 
 def test_the_log_odds_of_what_is_sure_are_finite():

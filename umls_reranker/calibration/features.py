@@ -280,7 +280,7 @@ def mention_concept_prior(sources: FeatureSources) -> np.ndarray:
 
 
 def concept_count(sources: FeatureSources) -> np.ndarray:
-    return np.log1p(sources.pair_counts.concepts)[sources.lists.cuis.codes]
+    return np.log1p(sources.pair_counts.of_concepts)[sources.lists.cuis.codes]
 
 
 def type_lift(sources: FeatureSources) -> np.ndarray:
@@ -664,7 +664,7 @@ def is_missing(lists: CandidateLists, name: str, counts: StringCounts | None = N
         case "cui":
             missing = _is_blank(lists.cuis)
             if counts is not None:
-                is_counted = counts.of_counted_vocabulary(lists.ids)[lists.cuis.codes]
+                is_counted = counts.have_counted_vocabularies(lists.ids)[lists.cuis.codes]
                 missing |= ~lists_with_any(is_counted, lists.offsets)[lists.owner]
         case "preferred_name":
             missing = _is_blank(encoded_texts(lists.preferred_names))

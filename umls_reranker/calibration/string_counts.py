@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,15 +26,17 @@ if TYPE_CHECKING:
 COUNTS_FILE = "string_counts.safetensors"
 # The table of the concepts' vocabularies (`_vocabulary`), which files of earlier versions lack.
 VOCABULARIES = "vocabularies"
+# The names of the tables are those in the file. A use is a mention with a certain string and of a
+# certain concept; a typed use is a mention with a certain type and of a certain concept.
 TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses", VOCABULARIES)
 DIGIT = re.compile("[0-9]")
 # A short text with two capital letters, as also "HbSC" and "T-ALL".
 ACRONYM = re.compile(r"(?=\S*[A-Z]\S*[A-Z])\S{1,7}")
-# Before the names of tables that leave the mentions of calibration out.
+# In the file, this precedes the names of tables without the mentions of calibration.
 TRAINING = "training."
-# Hashes of names of concepts, in the file.
+# In the file, these are the hashes of names of concepts.
 NAMES = "names"
-# Prior mentions of a concept, distributed over types as in all of training.
+# Each concept counts as having this many further mentions, whose types are those of all training.
 PRIOR_TYPED = 2.0
 
 
@@ -45,11 +47,56 @@ def counted_mentions(mentions: Dataset) -> Iterator[tuple[str, str, Sequence[str
     yield from (row for row in rows if row[1])
 
 
+class HashCounts(NamedTuple):
+    """How often keys were counted; of the keys themselves only hashes are kept.
+
+    Attributes:
+        hashes: (k,) uint64, hashes of the distinct keys, ascending.
+        counts: (k,) int64, the count of each.
+    """
+
+    hashes: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, count_of_key: Mapping[str, int]) -> HashCounts:
+        """Hash the keys of counts."""
+        hashes = hash_texts(list(count_of_key))
+        counts = np.array(list(count_of_key.values()), dtype=np.int64)
+        order = np.argsort(hashes)
+        return cls(hashes[order], counts[order])
+
+    @classmethod
+    def empty(cls) -> HashCounts:
+        """The counts of no key."""
+        return cls(np.empty(0, np.uint64), np.empty(0, np.int64))
+
+    def plus(self, other: HashCounts) -> HashCounts:
+        """The counts of both together."""
+        hashes = np.concatenate([self.hashes, other.hashes])
+        counts = np.concatenate([self.counts, other.counts])
+        distinct, number = np.unique(hashes, return_inverse=True)
+        sums = np.bincount(number, counts, len(distinct))
+        return HashCounts(distinct, sums.astype(np.int64))
+
+    def of_keys(self, keys: Sequence[str]) -> np.ndarray:
+        """The count of each of n keys, (n,) int64; 0 if it was not counted."""
+        return self.of_hashes(hash_texts(keys))
+
+    def of_hashes(self, hashes: np.ndarray) -> np.ndarray:
+        """The count of each of n keys by its hash, (n,) int64."""
+        if not (len(self.hashes) and len(hashes)):
+            return np.zeros(len(hashes), np.int64)
+        positions = self.hashes.searchsorted(hashes)
+        is_counted = self.hashes.take(positions, mode="clip") == hashes
+        return np.where(is_counted, self.counts.take(positions, mode="clip"), 0)
+
+
 class PairCounts(NamedTuple):
     """Training counts for m pairs of n mentions and k concepts.
 
     Attributes:
-        concepts: (k,) number of training mentions of each concept.
+        of_concepts: (k,) number of training mentions of each concept.
         uses: (m,) number of training mentions with the string and of the concept of each pair.
         type_lifts: (m,) float64, how much more often than others training mentions of the concept
             have the mention's semantic types, as a log. With n(t) training mentions of type t and
@@ -58,7 +105,7 @@ class PairCounts(NamedTuple):
             types.
     """
 
-    concepts: np.ndarray
+    of_concepts: np.ndarray
     uses: np.ndarray
     type_lifts: np.ndarray
 
@@ -67,13 +114,11 @@ class StringCounts:
     """Counts of strings, compared by `normalize_name`, concepts and types in the training split.
 
     Made by `fit`, stored as one safetensors file. Two of a million strings share a hash with
-    probability 3e-8. The built-in model also knows names of concepts that its lists need not show,
-    as hashes too (`with_names`).
+    probability 3e-8. The built-in model also holds hashes of names of concepts that its lists need
+    not show (`with_names`).
     """
 
-    def __init__(
-        self, tables: dict[str, tuple[np.ndarray, np.ndarray]], names: np.ndarray | None = None
-    ) -> None:
+    def __init__(self, tables: dict[str, HashCounts], names: np.ndarray | None = None) -> None:
         self._tables = tables
         self._names = np.empty(0, np.uint64) if names is None else names
 
@@ -95,22 +140,13 @@ class StringCounts:
                 counts["typed_concepts"][concept] += times
                 counts["typed_uses"][kind + concept] += times
             counts[VOCABULARIES][_vocabulary(cui)] += times
-        tables = {}
-        for name, count_of_key in counts.items():
-            hashes = hash_texts(list(count_of_key))
-            order = np.argsort(hashes)
-            numbers = np.array(list(count_of_key.values()), dtype=np.int64)
-            tables[name] = hashes[order], numbers[order]
-        return cls(tables)
+        return cls(
+            {name: HashCounts.of(counts_of_table) for name, counts_of_table in counts.items()}
+        )
 
     def plus(self, other: StringCounts) -> StringCounts:
         """The counts of both together."""
-        tables = {}
-        for name, (hashes, counts) in self._tables.items():
-            more_hashes, more_counts = other._tables[name]
-            distinct, number = np.unique(np.concatenate([hashes, more_hashes]), return_inverse=True)
-            sums = np.bincount(number, np.concatenate([counts, more_counts]), len(distinct))
-            tables[name] = distinct, sums.astype(np.int64)
+        tables = {name: table.plus(other._tables[name]) for name, table in self._tables.items()}
         return StringCounts(tables, np.union1d(self._names, other._names))
 
     def with_names(self, cuis: Sequence[str], names: Sequence[str]) -> StringCounts:
@@ -126,33 +162,38 @@ class StringCounts:
         return StringCounts(self._tables, np.unique(np.concatenate([self._names, *hashes])))
 
     def are_names(
-        self, forms: Sequence[str], cuis: Sequence[str], rows: np.ndarray, concepts: np.ndarray
+        self,
+        forms: Sequence[str],
+        cuis: Sequence[str],
+        pair_mentions: np.ndarray,
+        pair_concepts: np.ndarray,
     ) -> np.ndarray:
-        """Whether a text is known as a name of a concept, (m,) bool.
+        """Whether a text is one of the names of a concept (`with_names`), (m,) bool.
 
         Arguments are those of `pair_counts`; a text is normalized, or its `singular_words`.
         """
         if not len(self._names):
-            return np.zeros(len(rows), bool)
-        wanted = hash_texts(forms)[rows] ^ hash_texts(cuis)[concepts]
-        return self._names.take(self._names.searchsorted(wanted), mode="clip") == wanted
+            return np.zeros(len(pair_mentions), bool)
+        hashes = hash_texts(forms)[pair_mentions] ^ hash_texts(cuis)[pair_concepts]
+        return self._names.take(self._names.searchsorted(hashes), mode="clip") == hashes
 
     def __len__(self) -> int:
         """Number of distinct strings."""
-        return len(self._tables["strings"][0])
+        return len(self._tables["strings"].hashes)
 
-    def known(self, cuis: Sequence[str]) -> np.ndarray:
+    def have_counted_concepts(self, cuis: Sequence[str]) -> np.ndarray:
         """Whether each of k concepts was counted, (k,) bool."""
-        return self._counts("concepts", hash_texts(list(map(_key, cuis)))) > 0
+        return self._tables["concepts"].of_keys(list(map(_key, cuis))) > 0
 
-    def of_counted_vocabulary(self, cuis: Sequence[str]) -> np.ndarray:
+    def have_counted_vocabularies(self, cuis: Sequence[str]) -> np.ndarray:
         """Whether each of k concepts is of a vocabulary that was counted, (k,) bool.
 
         If the vocabularies are unknown, as of files of earlier versions, all are.
         """
-        if not len(self._tables[VOCABULARIES][0]):
+        table = self._tables[VOCABULARIES]
+        if not len(table.hashes):
             return np.ones(len(cuis), bool)
-        return self._counts(VOCABULARIES, hash_texts(list(map(_vocabulary, cuis)))) > 0
+        return table.of_keys(list(map(_vocabulary, cuis))) > 0
 
     @property
     def share_once(self) -> float:
@@ -160,27 +201,28 @@ class StringCounts:
 
         In further text, at least so many strings are new: documents repeat theirs.
         """
-        numbers = self._tables["strings"][1]
-        return float((numbers == 1).sum() / max(1, numbers.sum()))
+        counts = self._tables["strings"].counts
+        return float((counts == 1).sum() / max(1, counts.sum()))
 
-    def have_seen(self, forms: Sequence[str]) -> np.ndarray:
+    def have_counted_words(self, forms: Sequence[str]) -> np.ndarray:
         """Whether n normalized mentions, or any of their words, were counted as strings, (n,)."""
-        texts = [[form, *form.split()] for form in forms]
-        keys = [_key(text) for of_mention in texts for text in of_mention]
-        is_known = self._counts("strings", hash_texts(keys)) > 0
-        return np.logical_or.reduceat(is_known, list_offsets(list(map(len, texts)))[:-1])
+        texts_of_mentions = [[form, *form.split()] for form in forms]
+        keys = [_key(text) for texts in texts_of_mentions for text in texts]
+        is_counted = self._tables["strings"].of_keys(keys) > 0
+        offsets = list_offsets(list(map(len, texts_of_mentions)))
+        return np.logical_or.reduceat(is_counted, offsets[:-1])
 
     def string_counts(self, forms: Sequence[str]) -> np.ndarray:
         """Number of training mentions with each of n normalized strings, (n,) int64."""
-        return self._counts("strings", hash_texts(list(map(_key, forms))))
+        return self._tables["strings"].of_keys(list(map(_key, forms)))
 
     def pair_counts(
         self,
         forms: Sequence[str],
         types: TypeSets,
         cuis: Sequence[str],
-        rows: np.ndarray,
-        concepts: np.ndarray,
+        pair_mentions: np.ndarray,
+        pair_concepts: np.ndarray,
     ) -> PairCounts:
         """Counts of concepts, with a string and with semantic types.
 
@@ -188,21 +230,27 @@ class StringCounts:
             forms: n normalized mentions.
             types: semantic types of the mentions.
             cuis: k concepts, "" for none.
-            rows: (m,) mention of each pair.
-            concepts: (m,) concept of each pair.
+            pair_mentions: (m,) mention of each pair.
+            pair_concepts: (m,) concept of each pair.
         """
         mention_keys = list(map(_key, forms))
         concept_keys = list(map(_key, cuis))
         concept_hashes = hash_texts(concept_keys)
         string_counts = self.string_counts(forms)
-        concept_counts = self._counts("concepts", concept_hashes)
-        # A pair whose members were not seen was not seen either.
-        seen = np.flatnonzero((string_counts > 0)[rows] & (concept_counts > 0)[concepts])
-        uses = np.zeros(len(rows), np.int64)
-        pairs = _joined_keys(mention_keys, rows[seen], concept_keys, concepts[seen])
-        uses[seen] = self._counts("uses", hash_texts(pairs))
-        typed = self._counts("typed_concepts", concept_hashes)
-        lifts = self._type_lifts(types.sets, types.codes[rows], concept_keys, concepts, typed)
+        concept_counts = self._tables["concepts"].of_hashes(concept_hashes)
+        # A pair was not counted if its string or its concept was not.
+        possible = np.flatnonzero(
+            (string_counts > 0)[pair_mentions] & (concept_counts > 0)[pair_concepts]
+        )
+        uses = np.zeros(len(pair_mentions), np.int64)
+        pairs = _joined_keys(
+            mention_keys, pair_mentions[possible], concept_keys, pair_concepts[possible]
+        )
+        uses[possible] = self._tables["uses"].of_keys(pairs)
+        typed_counts = self._tables["typed_concepts"].of_hashes(concept_hashes)
+        lifts = self._type_lifts(
+            types.sets, types.codes[pair_mentions], concept_keys, pair_concepts, typed_counts
+        )
         return PairCounts(concept_counts, uses, lifts)
 
     def _type_lifts(
@@ -210,29 +258,39 @@ class StringCounts:
         sets: Sequence[tuple[str, ...]],
         codes: np.ndarray,
         concept_keys: Sequence[str],
-        concepts: np.ndarray,
-        typed: np.ndarray,
+        pair_concepts: np.ndarray,
+        typed_counts: np.ndarray,
     ) -> np.ndarray:
-        """Type lift of each pair of a set of types, -1 for none, and a concept, (m,) float64.
+        """Type lift of each pair of a set of types and a concept, (m,) float64 (`PairCounts`).
 
-        `typed` are the training mentions with a type of each of k concepts, (k,).
+        Args:
+            sets: the distinct sets of types.
+            codes: (m,) number of each pair's set; -1 for none.
+            concept_keys: keys of k concepts.
+            pair_concepts: (m,) concept of each pair.
+            typed_counts: (k,) number of training mentions of each concept that have a type.
         """
         lifts = np.zeros(len(codes))
-        seen = np.flatnonzero((typed > 0)[concepts] & (codes >= 0))
-        if not len(seen):
+        possible = np.flatnonzero((typed_counts > 0)[pair_concepts] & (codes >= 0))
+        if not len(possible):
             return lifts
         starts = list_offsets(list(map(len, sets)))
         type_keys = [_key(name) for names in sets for name in names]
-        # Each type of each pair.
-        owner, kinds = expand_ranges(starts[codes[seen]], starts[codes[seen] + 1])
-        pairs = _joined_keys(type_keys, kinds, concept_keys, concepts[seen][owner])
-        uses = np.bincount(owner, self._counts("typed_uses", hash_texts(pairs)), len(seen))
-        type_counts = self._counts("types", hash_texts(type_keys))[kinds]
-        total = max(1, self._tables["types"][1].sum())
-        share = np.bincount(owner, type_counts, len(seen)) / total
-        expected = (typed[concepts[seen]] + PRIOR_TYPED) * share
-        known = expected > 0
-        lifts[seen[known]] = np.log((uses + PRIOR_TYPED * share)[known] / expected[known])
+        sets_of_pairs = codes[possible]
+        concepts_of_pairs = pair_concepts[possible]
+        # A row for each type of each pair.
+        owner, kinds = expand_ranges(starts[sets_of_pairs], starts[sets_of_pairs + 1])
+        pairs = _joined_keys(type_keys, kinds, concept_keys, concepts_of_pairs[owner])
+        uses_of_types = self._tables["typed_uses"].of_keys(pairs)
+        uses = np.bincount(owner, uses_of_types, len(possible))
+        type_counts = self._tables["types"].of_keys(type_keys)[kinds]
+        total = max(1, self._tables["types"].counts.sum())
+        share = np.bincount(owner, type_counts, len(possible)) / total
+        expected = (typed_counts[concepts_of_pairs] + PRIOR_TYPED) * share
+        is_expected = expected > 0
+        smoothed_uses = uses + PRIOR_TYPED * share
+        ratios = smoothed_uses[is_expected] / expected[is_expected]
+        lifts[possible[is_expected]] = np.log(ratios)
         return lifts
 
     def save(self, path: Path, training_counts: StringCounts | None = None) -> None:
@@ -250,8 +308,9 @@ class StringCounts:
         if training_counts is not None:
             stored[TRAINING] = training_counts
         for prefix, counts in stored.items():
-            for name, (hashes, numbers) in counts._tables.items():
-                arrays |= {f"{prefix}{name}.hash": hashes, f"{prefix}{name}.count": numbers}
+            for name, table in counts._tables.items():
+                arrays[f"{prefix}{name}.hash"] = table.hashes
+                arrays[f"{prefix}{name}.count"] = table.counts
         if len(self._names):
             arrays[NAMES] = self._names
         save_file(arrays, path, metadata={"schema_version": "1"})
@@ -271,29 +330,20 @@ class StringCounts:
         from safetensors.numpy import load_file
 
         try:
+            arrays = load_file(path)
             prefix = TRAINING if is_training else ""
-            arrays = {
-                f"{prefix}{VOCABULARIES}.hash": np.empty(0, np.uint64),
-                f"{prefix}{VOCABULARIES}.count": np.empty(0, np.int64),
-            } | load_file(path)
-            tables = {
-                name: (arrays[f"{prefix}{name}.hash"], arrays[f"{prefix}{name}.count"])
-                for name in TABLES
-            }
+            tables = {}
+            for name in TABLES:
+                key = f"{prefix}{name}"
+                if name == VOCABULARIES and f"{key}.hash" not in arrays:
+                    tables[name] = HashCounts.empty()
+                else:
+                    tables[name] = HashCounts(arrays[f"{key}.hash"], arrays[f"{key}.count"])
             return cls(tables, arrays.get(NAMES))
         except (OSError, SafetensorError, KeyError) as error:
             raise UserError(
                 f"{path} is missing or damaged ({error}); run umls-reranker calibrate again"
             ) from None
-
-    def _counts(self, table: str, wanted: np.ndarray) -> np.ndarray:
-        """Counts of n keys with these hashes, (n,) int64."""
-        hashes, counts = self._tables[table]
-        if not (len(hashes) and len(wanted)):
-            return np.zeros(len(wanted), np.int64)
-        positions = hashes.searchsorted(wanted)
-        is_known = hashes.take(positions, mode="clip") == wanted
-        return np.where(is_known, counts.take(positions, mode="clip"), 0)
 
 
 def _vocabulary(cui: str) -> str:

@@ -47,8 +47,8 @@ def counts_of(
         gold=sum(map(bool, ranked)),
         correct=sum(answer in gold for answer, gold in zip(answers, ranked, strict=True)),
         # What calibration did or did not see.
-        known=int(calibration.counts.known(lists.ids)[lists.cuis.codes].sum()),
-        seen=int(calibration.counts.have_seen(normalize_texts(lists.mentions)).sum()),
+        known=int(calibration.counts.have_counted_concepts(lists.ids)[lists.cuis.codes].sum()),
+        seen=int(calibration.counts.have_counted_words(normalize_texts(lists.mentions)).sum()),
     )
     tiers = tops.tiers[(tops.sizes > 0) & decisions.has_tiers]
     counts.update(TIERS[tier] for tier in tiers.tolist())
