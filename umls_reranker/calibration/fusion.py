@@ -31,17 +31,19 @@ from ..core.errors import TooLittleData, UserError
 from .features import FEATURES, LIST_FEATURES, FeatureTable
 from .logistic import fit_logistic, top_candidates
 
+# The feature of a list that says whether its string was seen in training.
 SEEN = "seen_string"
-# Ridge of the standardized weights; keeps a constant feature at weight 0.
+# The standardized weights have this ridge, which keeps a constant feature at weight 0.
 RIDGE = 1e-5
-# Ridge of the difference between the weights for seen strings and for others.
+# The difference between the weights for seen strings and for others has this ridge.
 RIDGE_BETWEEN = 1e-3
-# With n lists, the ridge is at least min((`FEW_LISTS` / n)^2, `MOST_RIDGE` / n); that of the
-# difference is ten times as large.
+# With n lists, the ridge is at least min((`FEW_LISTS` / n)^2, `SMALL_SAMPLE_RIDGE` / n); that of
+# the difference is at least ten times as large.
 FEW_LISTS = 17
-MOST_RIDGE = 10
-# Of all utilities together, when the bonus is fitted; and the largest bonus.
-SLOPES = (0.05, 20.0)
+SMALL_SAMPLE_RIDGE = 10
+# When the bonus is fitted, all utilities are multiplied by a factor between these two.
+LOWEST_SLOPE = 0.05
+HIGHEST_SLOPE = 20.0
 LARGEST_BONUS = 30.0
 
 
@@ -62,7 +64,7 @@ class FeatureFusion:
     nil_intercept: float
     seen_weights: dict[str, float] = field(default_factory=dict)
     bonus: float = 0.0
-    # Coefficients of the standardized features, where it was fitted here.
+    # The coefficients of the standardized features, if `fit` made it: a later fit may start there.
     _standardized: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -100,8 +102,10 @@ class FeatureFusion:
                 "no calibration mention has its gold concept among its candidates; "
                 "there is nothing to fit on"
             )
-        columns = {name: table.candidates[name] for name in names}
-        columns |= {name: np.nan_to_num(columns[name]) for name in filter(reads_type, names)}
+        columns = {}
+        for name in names:
+            column = table.candidates[name]
+            columns[name] = np.nan_to_num(column) if reads_type(name) else column
         candidates = Standardized.of(columns)
         lists = Standardized.of(table.lists)
         design = _design(candidates, lists, table)
@@ -197,17 +201,17 @@ class FeatureFusion:
             raise UserError(
                 f"calibrator.json: the fusion is damaged ({error}); run the calibrate stage again"
             ) from None
-        known = dict.fromkeys((*FEATURES, *scores))
-        unknown = [name for name in weights if name not in known]
+        features = dict.fromkeys((*FEATURES, *scores))
+        unknown = [name for name in weights if name not in features]
         unknown += [name for name in nil if name not in LIST_FEATURES]
         if unknown:
             raise UserError(
                 f"calibrator.json: unknown feature {', '.join(unknown)}; "
-                f"upgrade umls_reranker or calibrate again; known features: {', '.join(known)}"
+                f"upgrade umls_reranker or calibrate again; known features: {', '.join(features)}"
             )
-        positive = np.array([*weights.values(), *fusion.seen_weights.values(), fusion.bonus])
-        is_finite = np.isfinite([*positive, *nil.values(), fusion.nil_intercept])
-        if not (is_finite.all() and (positive >= 0).all()):
+        not_negative = np.array([*weights.values(), *fusion.seen_weights.values(), fusion.bonus])
+        is_finite = np.isfinite([*not_negative, *nil.values(), fusion.nil_intercept])
+        if not (is_finite.all() and (not_negative >= 0).all()):
             raise UserError(
                 "calibrator.json: a fusion weight is negative or not finite; "
                 "run the calibrate stage again"
@@ -221,8 +225,8 @@ class Standardized(NamedTuple):
     Attributes:
         names: k names.
         values: (rows, k) float64.
-        center: (k,) their means before.
-        scale: (k,) their deviations before; 1 of a constant, which becomes 0.
+        center: (k,) means of the original columns.
+        scale: (k,) standard deviations of the original columns; 1 for a constant, which becomes 0.
     """
 
     names: list[str]
@@ -283,31 +287,38 @@ def _design(candidates: Standardized, lists: Standardized, table: FeatureTable) 
     )
 
 
-def _ridge(size: int, coefficients: int, lists: int) -> np.ndarray:
+def _ridge(feature_count: int, coefficient_count: int, list_count: int) -> np.ndarray:
     """Precision of the normal prior of the coefficients for a fit on so many lists.
 
     The two weights of a feature of candidates are drawn to each other, all but the constant to 0.
 
     Args:
-        size: number of features of candidates.
-        coefficients: number of coefficients.
-        lists: number of lists.
+        feature_count: number of features of candidates.
+        coefficient_count: number of coefficients.
+        list_count: number of lists.
+
+    Returns:
+        (coefficient_count, coefficient_count): the matrix of the prior.
     """
-    few = min((FEW_LISTS / lists) ** 2, MOST_RIDGE / lists)
-    ridge = np.diag(np.append(np.full(coefficients - 1, max(RIDGE, few)), 0.0))
-    between = np.kron([[1, -1], [-1, 1]], np.eye(size))
-    ridge[: 2 * size, : 2 * size] += max(RIDGE_BETWEEN, 10 * few) * between
-    return ridge * (2 * lists)
+    least = min((FEW_LISTS / list_count) ** 2, SMALL_SAMPLE_RIDGE / list_count)
+    diagonal = np.full(coefficient_count, max(RIDGE, least))
+    diagonal[-1] = 0.0
+    ridge = np.diag(diagonal)
+    # As a quadratic form this is the sum of the squared differences between the two weights.
+    differences = np.kron([[1, -1], [-1, 1]], np.eye(feature_count))
+    weight_count = 2 * feature_count
+    ridge[:weight_count, :weight_count] += max(RIDGE_BETWEEN, 10 * least) * differences
+    return ridge * (2 * list_count)
 
 
 def _in_units(
     coefficients: np.ndarray, candidates: Standardized, lists: Standardized
 ) -> FeatureFusion:
     """The fusion of these coefficients, in the units of the features and without a bonus."""
-    size = len(candidates.names)
-    weights = coefficients[:size] / candidates.scale
-    seen_weights = coefficients[size : 2 * size] / candidates.scale
-    nil_weights = coefficients[2 * size : -1] / lists.scale
+    count = len(candidates.names)
+    weights = coefficients[:count] / candidates.scale
+    seen_weights = coefficients[count : 2 * count] / candidates.scale
+    nil_weights = coefficients[2 * count : -1] / lists.scale
     # Shifting all candidates of a list by the same amount equals shifting NIL by the opposite.
     intercept = coefficients[-1] + weights @ candidates.center - nil_weights @ lists.center
     named_nil_weights = dict(zip(lists.names, nil_weights.tolist(), strict=True))
@@ -334,8 +345,8 @@ def _fit_bonus(
     slope, shift, bonus = fit_logistic(
         np.column_stack([utility / scale, np.ones(len(utility)), is_top]),
         labels,
-        np.array([SLOPES[0] * scale, -np.inf, 0.0]),
-        np.array([SLOPES[1] * scale, np.inf, LARGEST_BONUS]),
+        np.array([LOWEST_SLOPE * scale, -np.inf, 0.0]),
+        np.array([HIGHEST_SLOPE * scale, np.inf, LARGEST_BONUS]),
         offsets=offsets,
         start=np.array([scale, 0.0, 0.0]),
         fixed=fixed,
@@ -344,6 +355,7 @@ def _fit_bonus(
 
 
 def _scaled(weights: Mapping[str, float], factor: float) -> dict[str, float]:
+    """The weights, multiplied by a factor."""
     return {name: factor * weight for name, weight in weights.items()}
 
 

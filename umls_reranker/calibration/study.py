@@ -6,6 +6,7 @@ those of its certificates.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 STUDY_SCHEMA = 1
 STUDY_ENDING = ".study.json"
-# Digits of a study's id.
+# A study's id is so many hexadecimal digits of a hash.
 ID_LENGTH = 16
 
 
@@ -104,16 +105,14 @@ class Study:
             UserError: target or confidence is not between 0 and 1, or there are fewer documents
                 than `looks`.
         """
-        counts: dict[Any, int] = {}
-        for document in documents:
-            counts[document] = counts.get(document, 0) + 1
-        ids = list(counts)
+        sizes = Counter(documents)
+        ids = list(sizes)
         order = [ids[number] for number in np.random.default_rng(seed).permutation(len(ids))]
         if looks is None:
             planned = planned_looks(
                 target_precision,
                 confidence,
-                sizes=list(counts.values()),
+                sizes=list(sizes.values()),
                 tier_coverage=tier_coverage,
             )
         else:
@@ -125,7 +124,7 @@ class Study:
         studied = order[: possible[-1].documents] if possible else []
         study = cls(
             documents=tuple(map(document_hash, studied)),
-            mentions=tuple(counts[document] for document in studied),
+            mentions=tuple(sizes[document] for document in studied),
             target=target_precision,
             confidence=confidence,
             looks=possible,
@@ -138,8 +137,13 @@ class Study:
     ) -> Study:
         """A study of one look at all documents with these hashes, whose mentions have labels."""
         documents = tuple(dict.fromkeys(hashes))
-        look = Look(len(documents), 1.0)
-        return cls(documents, (), target, confidence, (look,), attempt=attempt)
+        return cls(
+            documents=documents,
+            target=target,
+            confidence=confidence,
+            looks=(Look(len(documents), 1.0),),
+            attempt=attempt,
+        )
 
     @property
     def id(self) -> str:
@@ -153,37 +157,43 @@ class Study:
         share = at_attempt(self.looks[number], self.attempt).share
         return PrecisionTest(self.target, self.confidence, share=share)
 
-    def answered(self, mentions: Mapping[str, int]) -> int:
+    def answered(self, labelled_mentions: Mapping[str, int]) -> int:
         """How many of the first documents have all mentions labelled.
 
         Args:
-            mentions: hash of a document -> its number of labelled mentions.
+            labelled_mentions: hash of a document -> its number of labelled mentions.
         """
-        planned = self.mentions or (1,) * len(self.documents)
-        for number, (document, count) in enumerate(zip(self.documents, planned, strict=True)):
-            if mentions.get(document, 0) < count:
-                return number
-        return len(self.documents)
+        # Where the numbers of mentions are unknown, one labelled mention completes a document.
+        needed_mentions = self.mentions or (1,) * len(self.documents)
+        complete = 0
+        for document, needed in zip(self.documents, needed_mentions, strict=True):
+            if labelled_mentions.get(document, 0) < needed:
+                break
+            complete += 1
+        return complete
 
-    def look_at(self, answered: int) -> int | None:
-        """The number of the last look that so many labelled documents allow; None before any."""
-        numbers = [at for at, look in enumerate(self.looks) if look.documents <= answered]
-        return numbers[-1] if numbers else None
+    def look_at(self, labelled_documents: int) -> int | None:
+        """The number of the last look that so many labelled documents allow; None for too few."""
+        last = None
+        for number, look in enumerate(self.looks):
+            if look.documents <= labelled_documents:
+                last = number
+        return last
 
     def with_result(self, number: int, result: LookResult) -> Study:
-        """The study with the result of a look, which stays if it has one."""
+        """The study with the result of a look; a result that the look has already stays."""
         return replace(self, results={number: result, **self.results})
 
     def with_system(self, system: Mapping[str, Any]) -> Study:
-        """The study with what decides, as far as it did not say so yet."""
+        """The study with what decides the scores; names that it has already keep their values."""
         return replace(self, system={**system, **self.system})
 
     def changes(self, system: Mapping[str, Any]) -> list[str]:
-        """Names of what decides that have other values than the study says."""
+        """Names of `system` whose values differ from those that the study has for them."""
         return [name for name, value in system.items() if self.system.get(name, value) != value]
 
     def joined(self, other: Study) -> Study:
-        """The study with what another copy of it knows."""
+        """The study with system and results of another copy of it; its own come first."""
         return replace(
             self,
             system={**other.system, **self.system},
@@ -200,7 +210,7 @@ class Study:
             "looks": [vars(look) for look in self.looks],
             "attempt": self.attempt,
             "system": dict(self.system),
-            "results": {str(number): vars(one) for number, one in self.results.items()},
+            "results": {str(number): vars(result) for number, result in self.results.items()},
             "mentions": list(self.mentions),
             "documents": list(self.documents),
         }
@@ -214,6 +224,9 @@ class Study:
         """
         require_format(place, state, STUDY_SCHEMA, "candidates --sample")
         try:
+            results = {
+                int(number): LookResult(**result) for number, result in state["results"].items()
+            }
             study = cls(
                 documents=tuple(map(str, state["documents"])),
                 mentions=tuple(map(int, state["mentions"])),
@@ -222,7 +235,7 @@ class Study:
                 looks=tuple(Look(**look) for look in state["looks"]),
                 system=dict(state["system"]),
                 attempt=int(state["attempt"]),
-                results={int(key): LookResult(**one) for key, one in state["results"].items()},
+                results=results,
             )
             if len(study.mentions) not in (0, len(study.documents)):
                 raise ValueError("documents and mentions differ in number")
@@ -265,7 +278,8 @@ class StudyHistory:
         return np.array([document_hash(name) not in self.documents for name in documents], bool)
 
     def are_of_new_documents(self, annotations: Annotations) -> np.ndarray:
-        """Whether it was calibrated on neither a mention's document nor one like it, (n,) bool."""
+        """Whether it was calibrated on neither a mention's document nor an alike one, (n,)."""
+        # In `documents`, nearly equal documents all have the first one's id.
         used = {*annotations.documents[~self.is_new(annotations.doc_ids)]}
         return np.array([document not in used for document in annotations.documents], bool)
 
@@ -275,7 +289,7 @@ class StudyHistory:
 
     def with_study(self, study: Study) -> StudyHistory:
         """The history with a study as the last; it takes the place of a former copy of it."""
-        others = tuple(each for each in self.studies if each.id != study.id)
+        others = tuple(other for other in self.studies if other.id != study.id)
         return replace(self, studies=(*others, study))
 
     def to_dict(self) -> dict[str, Any]:
@@ -319,11 +333,14 @@ def _of_certificates(certificates: Any, place: Path) -> StudyHistory:
     history = StudyHistory()
     for attempt, documents in enumerate(certificates, start=1):
         hashes = tuple(map(str, documents))
-        spent = {0: LookResult(is_certified=False)}
-        looks = (Look(len(hashes), 1.0),)
-        study = Study(hashes, looks=looks, attempt=attempt, results=spent)
         history = replace(history, documents=history.documents | {*hashes})
         if hashes:
+            study = Study(
+                documents=hashes,
+                looks=(Look(len(hashes), 1.0),),
+                attempt=attempt,
+                results={0: LookResult(is_certified=False)},
+            )
             history = history.with_study(study)
     return history
 
@@ -332,6 +349,6 @@ NO_HISTORY = StudyHistory()
 
 
 def document_hash(document: Hashable) -> str:
-    """The hash of a document's id, which is all that is kept of it."""
+    """The hash of a document's id; the id itself is not kept."""
     # Sixteen digits: two of a million documents share a hash with probability 3e-8.
     return blake2b(str(document).encode(), digest_size=8).hexdigest()

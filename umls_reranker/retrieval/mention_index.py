@@ -1,4 +1,4 @@
-"""The index of training mentions: nearest concepts of a vector, by exact search."""
+"""The index of training mentions: it finds the nearest concepts of a vector by exact search."""
 
 from __future__ import annotations
 
@@ -63,22 +63,21 @@ class MentionIndex(ConceptIndex):
         Raises:
             UserError: no mention's concept is in the dictionary.
         """
-        gold = concepts.rows(trainable(mentions["cui"].to_pylist()))
-        if not (gold >= 0).any():
+        gold_rows = concepts.rows(trainable(mentions["cui"].to_pylist()))
+        is_in_dictionary = gold_rows >= 0
+        if not is_in_dictionary.any():
             raise UserError(
                 "retrievers: no training mention has its concept in the dictionary; "
                 "remove nearest_mentions"
             )
         reads_context = encoder.queries.context_tokens > 0
-        query_of, queries = distinct_queries(mentions, reads_context)
-        # Sorted by concept, as `NameGrouping` requires.
-        known = gold >= 0
-        (rows, query), entry = np.unique(
-            np.stack([gold, query_of])[:, known], axis=1, return_inverse=True
-        )
-        documents = sole_documents(
-            entry, mentions["doc_id"].filter(pa.array(known)).to_pylist(), len(rows)
-        )
+        query_numbers, queries = distinct_queries(mentions, reads_context)
+        # An entry is a distinct pair of concept and query. Entries are sorted by concept, as
+        # `NameGrouping` requires.
+        pairs = np.stack([gold_rows, query_numbers])[:, is_in_dictionary]
+        (rows, query), entry_of_mention = np.unique(pairs, axis=1, return_inverse=True)
+        doc_ids = mentions["doc_id"].filter(pa.array(is_in_dictionary)).to_pylist()
+        documents = sole_documents(entry_of_mention, doc_ids, len(rows))
         texts = queries.take(pa.array(query)).to_pydict()
         contexts = (texts["left"], texts["right"]) if reads_context else None
         vectors = encoder.encode(texts["mention"], contexts, desc="encoding training mentions")
@@ -100,7 +99,8 @@ class MentionIndex(ConceptIndex):
         Args:
             vectors: (n, dimension) float32, L2-normalized.
             k: number of concepts; fewer are returned if training has fewer.
-            documents: (n,) documents, whose own mentions are left out; None leaves out none.
+            documents: (n,) id of each query's document, whose mentions are left out; None leaves
+                out none.
             block: queries that a thread searches at a time.
 
         Returns:
