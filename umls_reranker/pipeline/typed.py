@@ -23,7 +23,7 @@ def search_index(options: argparse.Namespace) -> int:
     """Print the concepts of an index that words find; the exit code is 1 if there is none."""
     from ..linking.linker import ConceptLinker
     from ..linking.search import search_concepts
-    from ..serving.apart import about_candidates
+    from ..serving.candidate_descriptions import describe_candidates
 
     linker = ConceptLinker.from_pretrained(BUILT_IN_FAST, options.index)
     try:
@@ -33,7 +33,7 @@ def search_index(options: argparse.Namespace) -> int:
     if not found:
         print(NOTHING_FOUND)
         return 1
-    about = about_candidates(found, linker.concepts, ConceptCodes.load(options.index))
+    about = describe_candidates(found, linker.concepts, ConceptCodes.load(options.index))
     rows = [
         (item["cui"], item["preferred_name"], text) for item, text in zip(found, about, strict=True)
     ]

@@ -10,6 +10,7 @@ from ..models.arguments import BACKENDS
 class ServingArguments:
     """Serving: what a deployment loads, and its limits."""
 
+    # These keys say what is loaded.
     served_model: str | None = recipe_key(None, "reranker: Hub repo or local folder")
     served_revision: str | None = recipe_key(
         None, "tag, branch or commit of that repo; pin a tag in production"
@@ -19,6 +20,7 @@ class ServingArguments:
         "folder written by umls-reranker export_index, or a run folder; empty: "
         "the service ranks but does not link",
     )
+    # These keys are those of the reranker.
     accept_tier: str = recipe_key(
         "medium",
         "lowest tier that is accepted at rank 1; medium: the model's thresholds; high: "
@@ -36,6 +38,7 @@ class ServingArguments:
         least=1,
     )
     batch_mentions: int = recipe_key(64, "maximum mentions per batch", least=1)
+    # These keys are those of the HTTP service: its address, then its limits.
     host: str = recipe_key("127.0.0.1", "address to listen on")
     port: int = recipe_key(8080, "port to listen on; 0 chooses a free one", least=0, most=65535)
     max_queue: int = recipe_key(
@@ -46,6 +49,7 @@ class ServingArguments:
     auto_truncate: bool = recipe_key(
         True, "/rerank: truncate long texts if the request does not say; false rejects them"
     )
+    # These keys are those of the endpoint of OpenRefine.
     blind: bool = recipe_key(
         False,
         "/reconcile: candidates in the retriever's order, without scores or matches, for labels "

@@ -19,7 +19,7 @@ from ..lists.gold import GOLD_KEYS, gold_parts, id_text
 from ..lists.labels import with_document
 from ..lists.table import ERROR, table_of_mappings
 from ..vocab.normalization import normalize_name
-from .apart import about_candidates, shown_name
+from .candidate_descriptions import describe_candidates, display_name
 from .rows import RANKED, FormatSettings, LinesFormat, OutputFormat, RankedRows, json_line
 from .study_files import StudySettings, expected_tier_coverage, write_study
 
@@ -312,10 +312,10 @@ def _about_candidates(
         candidate = {"name": item} if isinstance(item, str) else item
         concepts.setdefault(concept_id(candidate) or candidate.get("name"), candidate)
     shown = [*islice(concepts.values(), top)]
-    texts = about_candidates(shown, settings.concepts, settings.codes)
+    texts = describe_candidates(shown, settings.concepts, settings.codes)
     cells: dict[str, str | None] = {}
     for rank, (candidate, text) in enumerate(zip(shown, texts, strict=True), start=1):
-        cells[f"name_{rank}"] = shown_name(candidate)
+        cells[f"name_{rank}"] = display_name(candidate)
         cells[f"id_{rank}"] = concept_id(candidate)
         cells[f"about_{rank}"] = text
     return cells
