@@ -68,7 +68,8 @@ class RecipeKeys(Generated):
     """A table for each section of a recipe."""
 
     def lines(self) -> Iterable[str]:
-        from umls_reranker.pipeline.recipe import ONLY_OPTIONS, SECTIONS, keys_of
+        from umls_reranker.pipeline.recipe import ONLY_OPTIONS, SECTIONS
+        from umls_reranker.pipeline.recipe_keys import keys_of
         from umls_reranker.training.training_arguments import OWN_FIELDS, RerankerTrainingArguments
 
         for section in (*SECTIONS.values(), RerankerTrainingArguments):

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from umls_reranker.pipeline.command import CommandParser, would_make
 from umls_reranker.pipeline.options import add_options
-from umls_reranker.pipeline.recipe import KEYS, pick
+from umls_reranker.pipeline.recipe import KEYS
+from umls_reranker.pipeline.recipe_keys import pick
 
 # The recipe keys that are options: of the release, of the encoder and its index.
 READING = ("sources", "languages", "identifiers")

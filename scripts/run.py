@@ -17,7 +17,7 @@ The exit code is 0 if all targets of the recipe are met, otherwise 1.
 
 from umls_reranker.pipeline.command import CommandParser
 from umls_reranker.pipeline.options import parse_recipe
-from umls_reranker.pipeline.recipe import keys_of
+from umls_reranker.pipeline.recipe_keys import keys_of
 from umls_reranker.pipeline.runner import LaunchOptions, run_recipe
 
 

@@ -9,17 +9,17 @@ import yaml
 from processes import ROOT, python
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.pipeline import recipe as recipe_module
+from umls_reranker.pipeline import recipe_file
 from umls_reranker.pipeline.options import is_on_lists, load_recipe, parse_recipe
 from umls_reranker.pipeline.recipe import (
     KEYS,
     ONLY_OPTIONS,
     SECTIONS,
     Recipe,
-    keys_of,
     training_names,
     typed_training,
 )
+from umls_reranker.pipeline.recipe_keys import keys_of
 from umls_reranker.pipeline.shipped import find_recipe
 from umls_reranker.training.trainer_keys import REFUSED, TRAINER_KEYS
 from umls_reranker.training.training_arguments import RerankerTrainingArguments
@@ -120,7 +120,7 @@ def test_the_declared_training_keys_are_those_of_the_trainer():
 
 
 def test_a_training_key_of_another_transformers_is_known(write, monkeypatch):
-    monkeypatch.setattr(recipe_module, "TRAINER_KEYS", TRAINER_KEYS - {"weight_decay"})
+    monkeypatch.setattr(recipe_file, "TRAINER_KEYS", TRAINER_KEYS - {"weight_decay"})
     assert load_recipe(write("weight_decay: 0.5")).training == {"weight_decay": "0.5"}
 
 

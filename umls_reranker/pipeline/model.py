@@ -60,7 +60,8 @@ from ..serving.study_files import study_beside
 from ..vocab.concepts import ConceptTable
 from .command import MISSED_TARGET, run_script, would_make
 from .options import parse_recipe
-from .recipe import Recipe, keys_of, pick
+from .recipe import Recipe
+from .recipe_keys import keys_of, pick
 from .stages import RunFolder, tell_other_settings
 
 REPLAYED_MENTIONS = 200

@@ -12,7 +12,9 @@ from ..calibration.features import FEATURES
 from ..core.errors import UserError
 from ..corpora.formats import describe_formats
 from .command import DICTIONARY_HELP, EACH_ROW_IS_A_DOCUMENT, LISTS_HELP, CommandParser
-from .recipe import KEYS, SECTIONS, Key, Recipe, keys_of, read_recipe, require_known, training_keys
+from .recipe import KEYS, SECTIONS, Recipe, training_keys
+from .recipe_file import read_recipe, require_known
+from .recipe_keys import Key, keys_of
 from .shipped import find_recipe, is_recipe
 
 EPILOG = """\

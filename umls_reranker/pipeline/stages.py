@@ -21,7 +21,9 @@ from ..corpora.arguments import MentionArguments
 from ..models.model_files import model_identity
 from ..retrieval.build import ENCODER_KEYS, index_table
 from ..retrieval.retrievers import Dense, index_folders, require_ordering
-from .recipe import FORMER_KEY, SECTIONS, Recipe, keys_of
+from .recipe import SECTIONS, Recipe
+from .recipe_file import FORMER_KEY
+from .recipe_keys import keys_of
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

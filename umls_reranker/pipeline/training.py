@@ -31,7 +31,8 @@ from ..training.training_arguments import RerankerTrainingArguments
 from ..vocab.concepts import ConceptTable
 from ..vocab.rrf import RelationTable
 from .command import would_make
-from .recipe import Recipe, pick, typed_training
+from .recipe import Recipe, typed_training
+from .recipe_keys import pick
 from .stages import RunFolder
 
 
