@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from umls_reranker.calibration.reliability import ece
 from umls_reranker.corpora.formats import read_documents
-from umls_reranker.pipeline.stages import RunFolder
+from umls_reranker.pipeline.run_folder import RunFolder
 from umls_reranker.vocab.concepts import read_name_lists
 
 FILES = {

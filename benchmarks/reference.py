@@ -34,7 +34,7 @@ from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.models.pairs import PairTemplate
 from umls_reranker.pipeline.options import load_recipe
 from umls_reranker.pipeline.recipe import Recipe
-from umls_reranker.pipeline.stages import RunFolder
+from umls_reranker.pipeline.run_folder import RunFolder
 from umls_reranker.retrieval.mining import PairMiner
 from umls_reranker.training.rows import dev_rows
 from umls_reranker.training.trainer import RerankerTrainer

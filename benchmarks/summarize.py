@@ -16,7 +16,7 @@ from umls_reranker.evaluation.metrics import read_metrics
 from umls_reranker.evaluation.tables import as_text, report_tables
 from umls_reranker.evaluation.targets import verdict_on_targets
 from umls_reranker.hub.model_folder import METRICS
-from umls_reranker.pipeline.stages import RunFolder
+from umls_reranker.pipeline.run_folder import RunFolder
 from umls_reranker.serving.rows import ranked_column
 
 # Number of test mentions shown, and of their candidates.

@@ -62,7 +62,7 @@ def write_lists(run: Path, splits: list[str], index: Path, path: Path, most: int
     """Write lists of the mentions of some splits, all or at least `most`; returns their number."""
     from datasets import concatenate_datasets
 
-    from umls_reranker.pipeline.stages import RunFolder
+    from umls_reranker.pipeline.run_folder import RunFolder
     from umls_reranker.retrieval import retriever as candidates
     from umls_reranker.vocab.concepts import ConceptTable
 

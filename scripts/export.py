@@ -10,7 +10,7 @@ thresholds and certificate stay valid; otherwise the export is refused. Needs th
 
 from umls_reranker.pipeline.command import would_make
 from umls_reranker.pipeline.options import parse_recipe
-from umls_reranker.pipeline.stages import RunFolder, tell_other_settings
+from umls_reranker.pipeline.run_folder import RunFolder, tell_other_settings
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import recipe_key
 from umls_reranker.pipeline.command import would_make
 from umls_reranker.pipeline.options import parse_recipe
-from umls_reranker.pipeline.stages import RunFolder, index_stages, tell_other_settings
+from umls_reranker.pipeline.run_folder import RunFolder, tell_other_settings
+from umls_reranker.pipeline.stages import index_stages
 
 
 @dataclass

@@ -8,7 +8,7 @@ the mean logit of these models.
 """
 
 from umls_reranker.pipeline.options import parse_recipe
-from umls_reranker.pipeline.stages import RunFolder
+from umls_reranker.pipeline.run_folder import RunFolder
 
 
 def main() -> None:

@@ -20,13 +20,8 @@ from pathlib import Path
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import recipe_key
 from umls_reranker.pipeline.options import is_on_lists, parse_recipe
-from umls_reranker.pipeline.stages import (
-    RunFolder,
-    make_stage,
-    should_run,
-    stage_table,
-    tell_other_settings,
-)
+from umls_reranker.pipeline.run_folder import RunFolder, make_stage, should_run, tell_other_settings
+from umls_reranker.pipeline.stages import stage_table
 
 
 @dataclass

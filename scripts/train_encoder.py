@@ -8,13 +8,8 @@ batch. With encoder_training_steps: 0, the encoder is not fine-tuned and there i
 """
 
 from umls_reranker.pipeline.options import parse_recipe
-from umls_reranker.pipeline.stages import (
-    RunFolder,
-    make_stage,
-    should_run,
-    stage_table,
-    tell_other_settings,
-)
+from umls_reranker.pipeline.run_folder import RunFolder, make_stage, should_run, tell_other_settings
+from umls_reranker.pipeline.stages import stage_table
 
 
 def main() -> None:

@@ -14,10 +14,11 @@ from umls_reranker import __main__ as command
 from umls_reranker.core.errors import UserError
 from umls_reranker.pipeline import runner
 from umls_reranker.pipeline.options import load_recipe, parse_recipe
+from umls_reranker.pipeline.run_folder import planned_stages
 from umls_reranker.pipeline.runner import show_plan
 from umls_reranker.pipeline.shipped import find_recipe, is_recipe, shipped_configs, shipped_recipes
 from umls_reranker.pipeline.sources import fingerprints, input_files
-from umls_reranker.pipeline.stages import planned_stages, stage_table
+from umls_reranker.pipeline.stages import stage_table
 
 
 def run(*words, cwd):

@@ -39,7 +39,7 @@ def export(run: Path, folder: Path, umls_dir: Path | None, corpus: list[Path]) -
     from umls_reranker.corpora.corpus import Faults
     from umls_reranker.corpora.formats import reader_of
     from umls_reranker.lists.gold import trainable
-    from umls_reranker.pipeline.stages import RunFolder
+    from umls_reranker.pipeline.run_folder import RunFolder
     from umls_reranker.vocab.concepts import ConceptTable
 
     # What systems built, such as indexes and networks, was made of the former export.

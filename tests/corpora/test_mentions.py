@@ -23,7 +23,7 @@ from umls_reranker.corpora.mention_files import (
     hold_out_synonyms,
     write_mentions,
 )
-from umls_reranker.pipeline.stages import RunFolder
+from umls_reranker.pipeline.run_folder import RunFolder
 from umls_reranker.vocab.concepts import (
     Concept,
     ConceptTable,

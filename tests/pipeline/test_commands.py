@@ -14,8 +14,8 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import RunArguments
 from umls_reranker.core.stage import Stage
 from umls_reranker.pipeline.command import run_script
+from umls_reranker.pipeline.run_folder import should_run
 from umls_reranker.pipeline.runner import run_process
-from umls_reranker.pipeline.stages import should_run
 
 
 def run(main, capsys):

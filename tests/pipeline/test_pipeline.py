@@ -33,7 +33,7 @@ from umls_reranker.lists.run_lists import read_run_lists
 from umls_reranker.pipeline import model as model_stages
 from umls_reranker.pipeline.command import MISSED_TARGET
 from umls_reranker.pipeline.options import load_recipe
-from umls_reranker.pipeline.stages import RunFolder
+from umls_reranker.pipeline.run_folder import RunFolder
 
 pytest_plugins = ["pipeline_fixtures"]
 

@@ -15,8 +15,9 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.corpora.arguments import MentionArguments
 from umls_reranker.pipeline.data import corpus_mentions, prepare_data
 from umls_reranker.pipeline.recipe import Recipe
+from umls_reranker.pipeline.run_folder import RunFolder
 from umls_reranker.pipeline.sources import input_files, listed_documents
-from umls_reranker.pipeline.stages import RunFolder, held_out_shares
+from umls_reranker.pipeline.stages import held_out_shares
 from umls_reranker.vocab.concepts import ConceptTable
 from umls_reranker.vocab.rrf import RelationTable
 

@@ -19,12 +19,8 @@ from umls_reranker.core.json_files import read_json
 from umls_reranker.core.stage import Stage
 from umls_reranker.lists.index_scores import INDEX_SCORES, IndexScore
 from umls_reranker.pipeline.recipe import Recipe
-from umls_reranker.pipeline.stages import (
-    RunFolder,
-    planned_stages,
-    stage_table,
-    tell_other_settings,
-)
+from umls_reranker.pipeline.run_folder import RunFolder, planned_stages, tell_other_settings
+from umls_reranker.pipeline.stages import stage_table
 from umls_reranker.retrieval.retrievers import RETRIEVERS, RetrievalMethod, register_retriever
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,8 +21,9 @@ from ..corpora.reading_report import reading_table
 from ..vocab.concepts import ConceptTable, concept_table, iter_concepts
 from ..vocab.rrf import write_relations
 from .recipe import Recipe
+from .run_folder import MENTION_FILES, RunFolder, planned_stages, should_run
 from .sources import Files, check_documents, fingerprints, input_files, listed_documents
-from .stages import MENTION_FILES, RunFolder, held_out_shares, planned_stages, should_run
+from .stages import held_out_shares
 
 
 def corpus_mentions(

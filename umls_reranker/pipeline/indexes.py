@@ -16,13 +16,8 @@ from ..retrieval.retriever import load_retriever
 from ..retrieval.retrievers import needs_encoder
 from ..vocab.concepts import ConceptTable
 from .recipe import Recipe
-from .stages import (
-    RunFolder,
-    planned_stages,
-    should_run,
-    stage_table,
-    tell_other_settings,
-)
+from .run_folder import RunFolder, planned_stages, should_run, tell_other_settings
+from .stages import stage_table
 
 
 def build_index(recipe: Recipe) -> None:

@@ -62,7 +62,7 @@ from .command import MISSED_TARGET, run_script, would_make
 from .options import parse_recipe
 from .recipe import Recipe
 from .recipe_keys import keys_of, pick
-from .stages import RunFolder, tell_other_settings
+from .run_folder import RunFolder, tell_other_settings
 
 REPLAYED_MENTIONS = 200
 REPLAYED_SINGLY = 20

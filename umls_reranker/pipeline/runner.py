@@ -22,8 +22,9 @@ from ..evaluation.targets import verdict_on_targets
 from ..hub.model_folder import METRICS
 from .command import MISSED_TARGET
 from .recipe import Recipe
+from .run_folder import planned_stages, should_run
 from .shipped import shipped_configs
-from .stages import planned_stages, should_run, stage_table
+from .stages import stage_table
 
 PREFLIGHT = "umls_reranker.pipeline.preflight"
 # calibrate, evaluate and validate.

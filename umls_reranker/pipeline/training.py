@@ -33,7 +33,7 @@ from ..vocab.rrf import RelationTable
 from .command import would_make
 from .recipe import Recipe, typed_training
 from .recipe_keys import pick
-from .stages import RunFolder
+from .run_folder import RunFolder
 
 
 def make_encoder(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
