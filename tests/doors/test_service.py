@@ -14,12 +14,13 @@ import httpx
 import pyarrow as pa
 import pytest
 import uvicorn
+from fastapi.exceptions import RequestValidationError
 from list_fixtures import assert_alike
 from processes import Service
 from tiny_reranker import tiny_reranker, with_cut
 
 from umls_reranker import ConceptLinker, UMLSReranker, UserError
-from umls_reranker.doors.http import app as service
+from umls_reranker.doors.http import middleware
 from umls_reranker.doors.http.app import create_app
 from umls_reranker.doors.http.batching import Batcher, Call
 from umls_reranker.doors.http.server import timed_protocol
@@ -287,9 +288,9 @@ def test_a_list_that_is_too_long_makes_one_error(
     reranker, monkeypatch, path, body, count, place, setting
 ):
     errors = []
-    invalid = service.RequestValidationError.errors
+    invalid = RequestValidationError.errors
     monkeypatch.setattr(
-        service.RequestValidationError,
+        RequestValidationError,
         "errors",
         lambda error: errors.extend(invalid(error)) or invalid(error),
     )
@@ -317,7 +318,7 @@ def test_info_says_what_is_served(reranker):
 
 
 def test_a_half_sent_request_is_not_waited_for(reranker, monkeypatch):
-    monkeypatch.setattr(service, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(middleware, "READ_SECONDS", 0.2)
 
     async def half():
         yield b'{"query": "cold"'

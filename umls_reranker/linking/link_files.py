@@ -23,7 +23,7 @@ from ..models.arguments import BUILT_IN
 from ..serving.cluster_batches import ranked_frames, spark_schema
 from ..serving.counts import said_of_counts
 from ..serving.file_jobs import FileJob, OneProcess, first_error, ranked_rows, read_valid
-from ..serving.review_queue import LIST_FORMATS
+from ..serving.review_sheet import LIST_FORMATS
 from ..serving.rows import RANKED, REVIEWED_KEYS, RankedRows
 from ..serving.study_files import Sample, StudySettings
 from .drawn_mentions import DrawnMentions

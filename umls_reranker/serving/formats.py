@@ -32,7 +32,7 @@ from ..lists.answers import FREQUENCY, Term, first_of, term_of
 from ..lists.table import REVIEWED
 from ..vocab.codes import LOCAL, OWN_URN, SYSTEMS, Code, code_of, system_of
 from ..vocab.rrf import passing
-from .review_queue import ReviewSheet
+from .review_sheet import ReviewSheet
 from .rows import LinesFormat, OutputFormat, RankedRows, json_line
 
 CandidateRow = Mapping[str, Any]

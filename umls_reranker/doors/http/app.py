@@ -8,11 +8,9 @@ unchanged.
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -20,9 +18,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
-    Counter,
     Gauge,
-    Histogram,
     generate_latest,
 )
 from pydantic import BaseModel
@@ -39,117 +35,25 @@ from ...serving.reranker import UMLSReranker
 from ...serving.rows import RankedCandidate
 from ...serving.statistics import StatisticsCollector
 from .batching import Batcher, Call, QueueFull
+from .middleware import MAX_BODY_BYTES, RequestMiddleware
 from .reconcile import Reconciliation
+from .refusals import error_answer, invalid_body, refused
 from .requests import (
     LinkedMention,
     LinkRequest,
     MentionRow,
     RankRequest,
     RerankRequest,
-    refusal,
     request_bodies,
 )
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     # A service that does not link needs neither indexes nor an encoder.
     from ...linking.linker import ConceptLinker, LinkedConcept
 
-MAX_BODY_BYTES = 2_000_000
-# Within which a whole request must have come, so that half-sent ones do not fill the service.
-READ_SECONDS = 30.0
-# Seconds; a cross-encoder on a CPU takes about 10 ms per mention.
-BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-# Status -> ``error_type``, if it is not Validation.
-KINDS = {424: "Backend", 429: "Overloaded", 500: "Backend", 503: "Overloaded"}
-# What says more than the messages of the framework.
-CLEARER = {
-    "There was an error parsing the body": (
-        "the body cannot be read; send uncompressed JSON in UTF-8, without deep nesting or numbers "
-        "of thousands of digits"
-    ),
-    "Not Found": "unknown path; GET /openapi.json lists all paths",
-}
-
-
-class RequestMiddleware:
-    """Limits bodies, counts and times requests, and names the model's version in each answer.
-
-    Args:
-        app: the application.
-        registry: gets the figures.
-        paths: paths counted by name; all others count as ``other``.
-        header: name and value of the version.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        registry: CollectorRegistry,
-        paths: set[str],
-        header: tuple[bytes, bytes],
-    ) -> None:
-        self.app = app
-        self.paths = paths
-        self.header = header
-        name = "umls_reranker_service_request"
-        self.requests = Counter(
-            f"{name}s", "Requests by path and status", ["path", "status"], registry=registry
-        )
-        self.seconds = Histogram(
-            f"{name}_seconds",
-            "Duration of a request in seconds",
-            ["path"],
-            buckets=BUCKETS,
-            registry=registry,
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        began = time.perf_counter()
-        path = scope["path"] if scope["path"] in self.paths else "other"
-        status = 0
-        received_bytes = 0
-        is_whole = False
-
-        async def limited() -> Message:
-            nonlocal received_bytes, is_whole
-            left = None if is_whole else began + READ_SECONDS - time.perf_counter()
-            try:
-                message = await asyncio.wait_for(receive(), left)
-            except asyncio.TimeoutError:
-                reason = f"the request did not come within {READ_SECONDS:g} seconds"
-                raise HTTPException(408, reason, {"connection": "close"}) from None
-            is_whole = not message.get("more_body", False)
-            received_bytes += len(message.get("body", b""))
-            if received_bytes > MAX_BODY_BYTES:
-                reason = f"the request is longer than {MAX_BODY_BYTES:,} bytes"
-                # The rest of the body must not be read as the next request.
-                raise HTTPException(413, reason, {"connection": "close"})
-            return message
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", []), self.header]
-            await send(message)
-
-        try:
-            await self.app(scope, limited, watched)
-        except asyncio.CancelledError:
-            # The server stops, and its grace has ended; mostly, half of the request never came.
-            if not status:
-                busy = _error(503, "the service stops", {"connection": "close"})
-                await busy(scope, receive, watched)
-        finally:
-            self.requests.labels(path, str(status or 500)).inc()
-            self.seconds.labels(path).observe(time.perf_counter() - began)
+Row = TypeVar("Row", bound=MentionRow)
 
 
 class Service:
@@ -185,7 +89,7 @@ class Service:
             registry=self.registry,
         )
         in_flight.set_function(lambda: self.batcher.in_flight)
-        # A tag may be moved to another version, the digits may not.
+        # A tag may be moved to another version, the digits, which are of its hash, may not.
         version = "+".join(filter(None, (serving.served_revision, version_digits(reranker.info))))
         self.header = (b"x-model-revision", version.encode("latin-1", "replace"))
 
@@ -236,7 +140,7 @@ class Service:
     async def rerank(self, request: RerankRequest) -> JSONResponse:
         """Texts by score, the highest first: a calibrated probability, or raw log-odds."""
         if not request.texts:
-            return _error(400, "`texts` cannot be empty", kind="Empty")
+            return error_answer(400, "`texts` cannot be empty", kind="Empty")
         texts = [{"name": text, "index": index} for index, text in enumerate(request.texts)]
         with self.admitted(1):
             truncate = request.truncate
@@ -274,13 +178,14 @@ class Service:
         return cross_encoder.score([query] * len(texts), texts).logits.tolist()
 
     def _refuse_long_texts(self, request: RerankRequest) -> None:
+        """Refuse texts that the cross-encoder would read in part only."""
         cross_encoder = self.reranker.cross_encoder
         if cross_encoder is None:
             return
-        truncated = cross_encoder.encoder.encode(
+        _, is_truncated = cross_encoder.encoder.encode(
             [request.query] * len(request.texts), request.texts
-        )[1]
-        if count := int(truncated.sum()):
+        )
+        if count := int(is_truncated.sum()):
             raise HTTPException(
                 413,
                 f"Input validation error: {count} texts have more than "
@@ -289,20 +194,20 @@ class Service:
 
     async def rank(self, request: RankRequest) -> JSONResponse:
         """Candidates of each mention, the top candidate first, with their decisions."""
-        short = _short(request.mentions)
+        by_number = _of_allowed_length(request.mentions)
         calls = [
             Call(
-                one.mention,
-                [item.model_dump() for item in one.candidates],
-                one.entity_type,
-                one.left,
-                one.right,
+                mention.mention,
+                [item.model_dump() for item in mention.candidates],
+                mention.entity_type,
+                mention.left,
+                mention.right,
             )
-            for one in short.values()
+            for mention in by_number.values()
         ]
-        with self.admitted(len(request.mentions), [*short]):
+        with self.admitted(len(request.mentions), [*by_number]):
             ranked = await self.batcher.rank(calls)
-        return await run_in_threadpool(_in_place, request.mentions, short, ranked)
+        return await run_in_threadpool(_in_place, request.mentions, by_number, ranked)
 
     async def link(self, request: LinkRequest) -> JSONResponse:
         """Concepts of each mention, the top candidate first, with their decisions."""
@@ -313,33 +218,39 @@ class Service:
         self, mentions: Sequence[LinkedMention], document: str | None = None, top: int = 5
     ) -> dict[int, list[LinkedConcept]]:
         """Number -> the first concepts of each mention that is not too long, the best first."""
-        short = _short(mentions)
-        with self.admitted(len(mentions), [*short]):
-            table, lists = await self.candidates([*short.values()], document)
+        by_number = _of_allowed_length(mentions)
+        with self.admitted(len(mentions), [*by_number]):
+            table, lists = await self.candidates([*by_number.values()], document)
             linker = self.require_linker()
-            index_key = linker.retriever.index_key
-            read_columns = [table[key].to_pylist() for key in ("entity", "left", "right")]
+            searched = table.select(["entity", "left", "right"]).to_pylist()
             calls = [
-                Call(text, candidates, one.entity_type, left, right, index_key=index_key)
-                for one, candidates, text, left, right in zip(
-                    short.values(), lists, *read_columns, strict=True
+                Call(
+                    row["entity"],
+                    candidates,
+                    mention.entity_type,
+                    row["left"],
+                    row["right"],
+                    index_key=linker.retriever.index_key,
+                )
+                for mention, row, candidates in zip(
+                    by_number.values(), searched, lists, strict=True
                 )
             ]
             ranked = await self.batcher.rank(calls)
             linked = await run_in_threadpool(linker.described, [items[:top] for items in ranked])
-        return dict(zip(short, linked, strict=True))
+        return dict(zip(by_number, linked, strict=True))
 
     async def found(self, mentions: Sequence[LinkedMention]) -> dict[int, list[dict[str, Any]]]:
         """Number -> the candidates of each mention that is not too long, as retrieved."""
-        short = _short(mentions)
-        with self.admitted(len(mentions), [*short]):
-            _, lists = await self.candidates([*short.values()])
-        return dict(zip(short, lists, strict=True))
+        by_number = _of_allowed_length(mentions)
+        with self.admitted(len(mentions), [*by_number]):
+            _, lists = await self.candidates([*by_number.values()])
+        return dict(zip(by_number, lists, strict=True))
 
     async def candidates(
         self, mentions: Sequence[LinkedMention], document: str | None = None
     ) -> tuple[pa.Table, list[list[dict[str, Any]]]]:
-        """What is searched for of each mention, and its candidates as retrieved."""
+        """The table of `ConceptLinker.read`, and the candidates of each mention as retrieved."""
         linker = self.require_linker()
         table = await run_in_threadpool(
             linker.read,
@@ -406,7 +317,7 @@ class Service:
         name, value = self.header
         # This answer comes from outside of all middleware.
         headers = {name.decode("latin-1"): value.decode("latin-1")}
-        return _error(500, "internal error; see the log of the service", headers)
+        return error_answer(500, "internal error; see the log of the service", headers)
 
 
 def create_app(
@@ -424,8 +335,8 @@ def create_app(
     app.state.batcher = service.batcher
     router = service.router()
     app.include_router(router)
-    app.exception_handler(RequestValidationError)(_invalid)
-    app.exception_handler(HTTPException)(_refused)
+    app.exception_handler(RequestValidationError)(invalid_body)
+    app.exception_handler(HTTPException)(refused)
     app.exception_handler(Exception)(service.failed)
     paths = {route.path for route in (*app.routes, *router.routes) if isinstance(route, Route)}
     app.add_middleware(
@@ -434,10 +345,12 @@ def create_app(
     return app
 
 
-def _short(mentions: Sequence[MentionRow]) -> dict[int, Any]:
+def _of_allowed_length(mentions: Sequence[Row]) -> dict[int, Row]:
     """Number in the request -> mention, of those that are not too long."""
     return {
-        number: one for number, one in enumerate(mentions) if not length_fault(len(one.mention))
+        number: mention
+        for number, mention in enumerate(mentions)
+        if not length_fault(len(mention.mention))
     }
 
 
@@ -446,14 +359,20 @@ def _in_place(
     numbers: Iterable[int],
     ranked: Iterable[Sequence[RankedCandidate]],
 ) -> JSONResponse:
-    """The rows of each mention; or ``{"error": reason}`` if it is too long, and so not ranked."""
+    """The rows of each mention; or ``{"error": reason}`` if it is too long, and so not ranked.
+
+    Args:
+        mentions: all mentions of the request.
+        numbers: the numbers of those that were ranked.
+        ranked: the candidates of each of these.
+    """
     ranked_of = dict(zip(numbers, ranked, strict=True))
     answers: list[Any] = []
-    for number, one in enumerate(mentions):
+    for number, mention in enumerate(mentions):
         if number in ranked_of:
             answers.append([item.as_row() for item in ranked_of[number]])
         else:
-            answers.append({"error": f"mention {length_fault(len(one.mention))}"})
+            answers.append({"error": f"mention {length_fault(len(mention.mention))}"})
     return JSONResponse(answers)
 
 
@@ -467,35 +386,3 @@ def _taking(body: type[BaseModel], answer: Callable[..., Any]) -> Callable[..., 
     endpoint.__doc__ = answer.__doc__
     endpoint.__annotations__ = {"request": body}
     return endpoint
-
-
-def _error(
-    status: int, message: str, headers: Mapping[str, str] | None = None, kind: str = "Validation"
-) -> JSONResponse:
-    return JSONResponse({"error": message, "error_type": KINDS.get(status, kind)}, status, headers)
-
-
-async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-    """The answer to a body that is not what the path takes."""
-    first = error.errors()[0]
-    is_of_body = first["loc"][0] == "body"
-    if is_of_body and not _is_json(request.headers.get("content-type", "")):
-        return _error(415, "expected a request with `Content-Type: application/json`")
-    location = first["loc"][1:]
-    if first["type"] == "json_invalid":
-        # It is no place in the body, but in its text.
-        location = ()
-    status, message = refusal(first, location)
-    return _error(status, message)
-
-
-def _is_json(content_type: str) -> bool:
-    """Whether a content type is JSON or a kind of it, such as ``application/ld+json``."""
-    media_type = content_type.partition(";")[0].strip().lower()
-    subtype = media_type.rpartition("/")[2]
-    return subtype.rpartition("+")[2] == "json"
-
-
-async def _refused(request: Request, error: HTTPException) -> JSONResponse:
-    """The answer to a request that the service or the framework refuses."""
-    return _error(error.status_code, CLEARER.get(error.detail, error.detail), error.headers)

@@ -62,7 +62,8 @@ def serve(serving: ServingArguments, options: Mapping[str, Any], *, dry_run: boo
     try:
         import uvicorn
 
-        from .app import READ_SECONDS, create_app
+        from .app import create_app
+        from .middleware import READ_SECONDS
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; install the extra serve") from None
     print(f"loading {serving.served_model}", file=sys.stderr, flush=True)
