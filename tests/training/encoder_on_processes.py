@@ -19,12 +19,8 @@ from trigram_encoder import make_concepts
 
 from umls_reranker.core.devices import leave_process_group
 from umls_reranker.models.bi_encoder import QueryTokenizer
-from umls_reranker.training.encoder_training import (
-    EncoderTrainer,
-    QueryCollator,
-    QueryNamePairs,
-    QueryNameVectors,
-)
+from umls_reranker.training.encoder_data import QueryCollator, QueryNamePairs
+from umls_reranker.training.encoder_training import EncoderTrainer, QueryNameVectors
 
 BATCH_SIZE = 12
 # Seven whole batches, and one of seven pairs.

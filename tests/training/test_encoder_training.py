@@ -21,10 +21,9 @@ from umls_reranker.core.keys import RunArguments
 from umls_reranker.models.bi_encoder import BiEncoder, QueryTokenizer
 from umls_reranker.retrieval.arguments import EncoderArguments, IndexArguments
 from umls_reranker.training import encoder_training
+from umls_reranker.training.encoder_data import QueryCollator, QueryNamePairs
 from umls_reranker.training.encoder_training import (
     EncoderTrainer,
-    QueryCollator,
-    QueryNamePairs,
     QueryNameVectors,
     name_loss,
     train_encoder,

@@ -46,21 +46,22 @@ from .sources import input_files
 BYTES_PER_NAME = {"rrf": 260, "obo": 250, "names": 30}
 # How much smaller a .gz of it is.
 COMPRESSION = 6
-# Of a tokenized pair in memory.
+# Bytes of a tokenized pair in memory.
 BYTES_PER_PAIR = 100
-# Of a parameter in a checkpoint, with two moments.
+# Bytes of a parameter in a checkpoint: its value and two moments of the optimizer, in float32.
 BYTES_PER_PARAMETER = 12
 # Products of 512 tokens with a matrix of a layer that tell how fast a processor is.
 PROBES = 200
 CPU = torch.device("cpu")
-# Of a name and of a pair, on average.
+# Tokens of a name and of a pair, on average.
 TOKENS_OF_NAME = 10
 TOKENS_OF_PAIR = 17
-# What a network takes beside its products of matrices, which a shorter dtype makes no faster.
+# How many times as long as its products of matrices a network takes: the rest is no faster in a
+# shorter dtype.
 TIMES_THE_PRODUCTS = {"float32": 1.3, "bfloat16": 2.3}
-# Reading, searching, fitting, and the start of the commands.
+# Minutes of reading, searching, fitting, and the start of the commands.
 MINUTES_OF_THE_REST = 1
-# Of BERT-base, if the configuration cannot be read.
+# Width of the vectors and parameters of BERT-base, if the configuration cannot be read.
 DIMENSION = 768
 PARAMETERS = 110_000_000
 
@@ -77,7 +78,7 @@ def preflight(recipe: Recipe) -> str:
     """
     faults = CollectedErrors()
     training, arguments = read_training(recipe, faults)
-    # The best one, and the one that is being written, too.
+    # Beside those that are kept, the best one and the one that is being written.
     checkpoints = 2 + (getattr(arguments, "save_total_limit", None) or 0)
     files: dict[str, tuple[Path, ...]] = {}
     with faults.collecting():
@@ -290,16 +291,22 @@ def count_names(recipe: Recipe, dictionary: Sequence[Path]) -> int:
 
 
 def require_trainable(index: faiss.Index, recipe: Recipe, dictionary: Sequence[Path]) -> int:
-    """Refuse clusters that the dictionary has too few names for; a line has at most one name."""
+    """Refuse clusters that the dictionary has too few names for.
+
+    Args:
+        index: the empty index, which `training_size` asks how many names its clusters need.
+        recipe: the recipe.
+        dictionary: its files, of which a line, or a part between two "|", has at most one name.
+    """
     if faiss.try_extract_index_ivf(index) is None:
         return 0
     separators = b"|\n" if recipe.concepts.concept_source == "names" else b"\n"
-    most = 0
+    most_names = 0
     for path in dictionary:
         with open_binary(path) as stream:
             while chunk := stream.read(CHUNK_BYTES):
-                most += sum(chunk.count(separator) for separator in separators)
-    return training_size(index, most)
+                most_names += sum(chunk.count(separator) for separator in separators)
+    return training_size(index, most_names)
 
 
 def read_configs(recipe: Recipe, faults: CollectedErrors) -> dict[str, PreTrainedConfig | None]:
@@ -355,8 +362,8 @@ def count_parameters(recipe: Recipe, configs: Mapping[str, PreTrainedConfig | No
 def free_space(recipe: Recipe, needs: Mapping[str, int]) -> int:
     """Free bytes; too few are refused, where those that the run holds already count as free."""
     folder = recipe.run.run_dir
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(existing).free
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(nearest).free
     held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     needed = sum(needs.values())
     concepts = recipe.concepts
@@ -368,6 +375,7 @@ def free_space(recipe: Recipe, needs: Mapping[str, int]) -> int:
             concepts.identifiers,
         ]
     )
+    # What is certainly needed.
     least_needed = needs["checkpoints"] if is_filtered else needed
     if least_needed > free + held:
         raise UserError(

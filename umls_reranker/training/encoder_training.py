@@ -1,28 +1,23 @@
 """Fine-tune the bi-encoder: mentions, also in context, move toward the names of their concepts.
 
 The loss is the in-batch softmax over cosines (InfoNCE; van den Oord et al. 2018): a query's own
-name against the names of all other concepts in the batch. Three kinds of queries share a batch:
-mentions in context, mentions alone, and names of concepts, which separate those without mentions.
+name against the names of all other concepts in the batch (`encoder_data`).
 """
 
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
-import pyarrow as pa
 import torch
 from accelerate import Accelerator
 from accelerate.data_loader import prepare_data_loader
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
 
 from ..core.devices import in_threads, resolve_dtype
-from ..core.errors import UserError
 from ..core.json_files import write_json
 from ..core.keys import RunArguments
 from ..lists.gold import trainable
@@ -34,146 +29,20 @@ from ..models.bi_encoder import (
     require_length,
 )
 from ..models.model_files import resolve_model
-from ..models.pairs import MARKERS, PackedTexts
+from ..models.pairs import MARKERS
 from ..models.pretrained import load_pretrained, loading
 from ..retrieval.arguments import EncoderArguments, IndexArguments
 from ..vocab.concepts import ConceptTable
+from .encoder_data import QueryCollator, QueryNamePairs, SharesOfBatches
 from .trainer import last_complete_checkpoint, set_dropout, training_device
 from .training_arguments import OneGpuArguments
 
-# Kinds of queries, in the order in which they alternate.
-CONTEXT, MENTION, SYNONYM = range(3)
-TURNS = np.array([CONTEXT, MENTION, CONTEXT, SYNONYM, CONTEXT])
-TEXTS = ("mention", "left", "right")
+# Cosines are divided by it before the softmax.
 TEMPERATURE = 0.05
 # Queries per step, each a negative for all others.
 BATCH_SIZE = 192
 # Tokens of text read on each side of a mention.
 CONTEXT_TOKENS = 16
-# Texts of similar length that are padded together: names are much shorter than mentions in context.
-GROUP_SIZE = 48
-
-
-class QueryNamePairs(Dataset):
-    """Queries and a name of their concept, which depend only on the arguments.
-
-    Args:
-        mentions: the training split's columns ``mention``, ``left``, ``right``.
-        gold: (n,) concept rows of the mentions, -1 if the dictionary lacks the concept.
-        concepts: the dictionary.
-        size: number of pairs; mentions are repeated, in a new order each epoch.
-        seed: seed of all draws.
-
-    Raises:
-        UserError: no mention has its concept in the dictionary.
-    """
-
-    def __init__(
-        self, mentions: pa.Table, gold: np.ndarray, concepts: ConceptTable, size: int, seed: int
-    ) -> None:
-        known = np.flatnonzero(gold >= 0)
-        if not len(known):
-            raise UserError(
-                "no training mention has its concept in the dictionary; "
-                "there is nothing to train the encoder on"
-            )
-        synonymous = np.flatnonzero(concepts.name_counts > 1)
-        turns = TURNS if len(synonymous) else TURNS[TURNS != SYNONYM]
-        self._concepts = concepts
-        self._texts = mentions
-        self._kinds = turns[np.arange(size) % len(turns)]
-        self._mentions = np.full(size, -1)
-        for kind in (CONTEXT, MENTION):
-            queries = np.flatnonzero(self._kinds == kind)
-            self._mentions[queries] = known[_epochs(len(queries), len(known), [seed, kind])]
-        self._rows = np.where(self._mentions >= 0, gold[self._mentions], -1)
-        rng = np.random.default_rng([seed, SYNONYM])
-        queries = np.flatnonzero(self._kinds == SYNONYM)
-        self._rows[queries] = rng.choice(synonymous, len(queries))
-        counts = concepts.name_counts[self._rows]
-        self._names = rng.integers(counts)
-        # A name other than the first: offset by this number, cyclically.
-        self._steps = 1 + rng.integers(np.maximum(counts - 1, 1))
-
-    def __len__(self) -> int:
-        return len(self._kinds)
-
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        row = int(self._rows[number])
-        names = self._concepts.names(row)
-        name = int(self._names[number])
-        mention = int(self._mentions[number])
-        if mention >= 0:
-            texts = {column: self._texts[column][mention].as_py() for column in TEXTS}
-        else:
-            texts = {"mention": names[(name + int(self._steps[number])) % len(names)]}
-        if self._kinds[number] != CONTEXT:
-            texts |= {"left": None, "right": None}
-        return {"query": texts.pop("mention"), **texts, "name": names[name], "row": row}
-
-
-def _epochs(size: int, known: int, seed: Sequence[int]) -> np.ndarray:
-    """(size,) numbers below `known`, each once per epoch, in a new order each epoch."""
-    orders = [
-        np.random.default_rng([*seed, epoch]).permutation(known)
-        for epoch in range(-(-size // known))
-    ]
-    return np.concatenate([np.empty(0, np.int64), *orders])[:size].astype(np.int64)
-
-
-@dataclass
-class QueryCollator:
-    """Token ids of a batch of b pairs: b queries, then their b names.
-
-    Returns ``groups``, each with ``input_ids`` and ``attention_mask`` (n, w) int64; ``position`` (2
-    b,) int64, where each text is in the groups one after the other; and ``row`` (b,) int64, the
-    concept rows.
-    """
-
-    tokenizer: QueryTokenizer
-
-    def __call__(self, pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        in_text = [number for number, pair in enumerate(pairs) if pair["left"] is not None]
-        alone = [number for number, pair in enumerate(pairs) if pair["left"] is None]
-        columns = [
-            [pairs[number][name] for number in in_text] for name in ("query", "left", "right")
-        ]
-        around = self.tokenizer.in_context(*columns)
-        plain = self.tokenizer.plain([pairs[number]["query"] for number in alone])
-        text_of = dict(zip([*in_text, *alone], [*around, *plain], strict=True))
-        texts = [text_of[number] for number in range(len(pairs))]
-        texts += self.tokenizer.plain([pair["name"] for pair in pairs])
-        order = np.argsort([-len(text) for text in texts], kind="stable")
-        groups = []
-        for start in range(0, len(texts), GROUP_SIZE):
-            numbers = order[start : start + GROUP_SIZE]
-            group = PackedTexts.join([texts[number] for number in numbers])
-            arrays = group.padded(self.tokenizer.pad_token_id)
-            groups.append({name: torch.from_numpy(array) for name, array in arrays.items()})
-        rows = torch.tensor([pair["row"] for pair in pairs])
-        return {"groups": groups, "position": torch.from_numpy(np.argsort(order)), "row": rows}
-
-
-class SharesOfBatches(Sampler[list[int]]):
-    """The share of each batch that a process computes, as pair numbers.
-
-    Args:
-        pairs: number of pairs; batches are consecutive ones, the last one may be smaller.
-        batch_size: pairs of a batch, over all processes.
-        process: number of this process.
-        processes: number of processes, at most the pairs of a batch.
-    """
-
-    def __init__(self, pairs: int, batch_size: int, process: int, processes: int) -> None:
-        starts = range(0, pairs, batch_size)
-        batches = [np.arange(start, min(start + batch_size, pairs)) for start in starts]
-        self._shares = [np.array_split(batch, processes)[process].tolist() for batch in batches]
-
-    def __len__(self) -> int:
-        return len(self._shares)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self._shares)
 
 
 class QueryNameVectors(torch.nn.Module):
@@ -193,6 +62,7 @@ class QueryNameVectors(torch.nn.Module):
         self, groups: Sequence[dict[str, torch.Tensor]], position: torch.Tensor
     ) -> torch.Tensor:
         """Normalized vectors of b queries, then of their names, (2 b, h) float32."""
+        # Each token of the batch is embedded once, ahead of the groups, which run in threads.
         used = torch.cat([group["input_ids"].flatten() for group in groups]).unique()
         words = self.encoder.get_input_embeddings()(used)
         # Threads that are started here do not know of it.
@@ -265,8 +135,9 @@ class EncoderTrainer(Trainer):
             with_gradients_of(names, gathered(self.accelerator, names), self.accelerator),
             all_rows,
         )
-        # Its gradient here is that by the own vectors alone. DistributedDataParallel averages over
-        # processes, where their sum is meant.
+        # Its gradient here is that by this process's vectors alone. DistributedDataParallel takes
+        # the mean over processes where the sum is meant, so the gradient is multiplied by their
+        # number, and the value stays.
         return loss.detach() + processes * (loss - loss.detach())
 
 
