@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from .calibration.certify import certify
     from .calibration.study import Study
     from .core.errors import UserError
-    from .linking.linker import ConceptLinker, LinkedConcept
+    from .linking.linked_concept import LinkedConcept
+    from .linking.linker import ConceptLinker
     from .lists.dictionary import Dictionary
     from .serving.calibrate import calibrate
     from .serving.evaluate import evaluate
@@ -54,7 +55,7 @@ _HOMES = {
     "ConceptLinker": ".linking.linker",
     "ConceptTable": ".vocab.concepts",
     "Dictionary": ".lists.dictionary",
-    "LinkedConcept": ".linking.linker",
+    "LinkedConcept": ".linking.linked_concept",
     "RankedCandidate": ".serving.rows",
     "RerankerTrainer": ".training.trainer",
     "Study": ".calibration.study",

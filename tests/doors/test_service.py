@@ -24,7 +24,7 @@ from umls_reranker.doors.http import middleware
 from umls_reranker.doors.http.app import create_app
 from umls_reranker.doors.http.batching import Batcher, Call
 from umls_reranker.doors.http.server import timed_protocol
-from umls_reranker.linking.linker import LinkedConcept
+from umls_reranker.linking.linked_concept import LinkedConcept
 from umls_reranker.serving.arguments import ServingArguments
 
 NAMES = ["common cold", "cold temperature", "renal failure"]
@@ -55,7 +55,7 @@ class OneConcept:
     def __init__(self, reranker):
         self.reranker = reranker
 
-    def read(self, mentions, documents, starts, lefts, rights):
+    def read(self, mentions, documents, starts, *, lefts, rights):
         for mention, document in zip(mentions, documents, strict=True):
             if document is not None and mention not in document:
                 raise ValueError(f"the mention {mention!r} is not in its document")

@@ -8,7 +8,7 @@ import pytest
 from processes import ROOT
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.linking.linker import LinkedConcept
+from umls_reranker.linking.linked_concept import LinkedConcept
 
 spacy = pytest.importorskip("spacy")
 

@@ -19,6 +19,7 @@ from umls_reranker import ConceptLinker
 from umls_reranker.core.errors import UserError
 from umls_reranker.doors.http.app import create_app
 from umls_reranker.linking import linker as linking
+from umls_reranker.linking.remembered_search import RememberedSearch
 from umls_reranker.lists.run_lists import read_run_lists
 from umls_reranker.retrieval.deployment import IndexSettings, export_index
 from umls_reranker.serving.arguments import ServingArguments
@@ -128,20 +129,37 @@ def test_text_around_a_mention_is_that_of_the_corpus_reader(linker):
 @pytest.mark.parametrize(
     ("arguments", "error", "reason"),
     [
-        ((["a", 5],), TypeError, "mention 1: mention"),
-        ((["a", " "],), ValueError, "mention 1: mention"),
-        ((["a" * 1_000, "a" * 1_001],), ValueError, "mention 1: mention has 1,001 characters"),
-        ((["\ud800"],), ValueError, "mention"),
-        (("cold",), TypeError, "mentions must be a list, not str"),
-        ((["a"], "a"), TypeError, "documents must be a list, not str"),
-        ((["a"], None, None, [5]), TypeError, "left"),
-        ((["a"], ["a \ud800"]), ValueError, "document"),
-        ((["a"], ["a"], [float("nan")]), TypeError, "start must be an int .* not float"),
+        ({"mentions": ["a", 5]}, TypeError, "mention 1: mention"),
+        ({"mentions": ["a", " "]}, ValueError, "mention 1: mention"),
+        (
+            {"mentions": ["a" * 1_000, "a" * 1_001]},
+            ValueError,
+            "mention 1: mention has 1,001 characters",
+        ),
+        ({"mentions": ["\ud800"]}, ValueError, "mention"),
+        ({"mentions": "cold"}, TypeError, "mentions must be a list, not str"),
+        ({"mentions": ["a"], "documents": "a"}, TypeError, "documents must be a list, not str"),
+        ({"mentions": ["a"], "lefts": [5]}, TypeError, "left"),
+        ({"mentions": ["a"], "documents": ["a \ud800"]}, ValueError, "document"),
+        (
+            {"mentions": ["a"], "documents": ["a"], "starts": [float("nan")]},
+            TypeError,
+            "start must be an int .* not float",
+        ),
     ],
 )
 def test_arguments_that_will_not_do_are_named(arguments, error, reason):
     with pytest.raises(error, match=f"^{reason}"):
-        ConceptLinker.read(SimpleNamespace(expands_abbreviations=False), *arguments)
+        ConceptLinker.read(SimpleNamespace(expands_abbreviations=False), **arguments)
+
+
+def test_the_text_on_a_side_is_given_by_name(linker):
+    with pytest.raises(TypeError, match="positional"):
+        linker.link("fever", None, None, "T047", "had a")
+    with pytest.raises(TypeError, match="positional"):
+        linker.link_batch(["fever"], None, None, ["T047"], ["had a"])
+    with pytest.raises(TypeError, match="positional"):
+        linker.read(["fever"], None, None, ["had a"])
 
 
 def test_abbreviations_are_expanded_where_the_run_expanded_them(finished, linker, monkeypatch):
@@ -165,7 +183,7 @@ def test_equal_mentions_are_searched_once(linker, monkeypatch):
     queries = linker.read(["cold", "fever", "cold"], lefts=["a", "b", "c"])
     lists = linker.candidates(queries).to_pylist()
     assert searched == ["cold", "fever"] and lists[0] == lists[2] != lists[1]
-    remembered = linking.RememberedSearch(linker.retriever, 8, most=2)
+    remembered = RememberedSearch(linker.retriever, 8, max_strings=2)
     for texts in (["fever", "cold"], ["cold"], ["cold", "pain"], ["pain", "fever", "cold"], []):
         searched.clear()
         found = remembered.search(texts)

@@ -27,7 +27,8 @@ from ..serving.review_sheet import LIST_FORMATS
 from ..serving.rows import RANKED, REVIEWED_KEYS, RankedRows
 from ..serving.study_files import Sample, StudySettings
 from .drawn_mentions import DrawnMentions
-from .linker import LINKED_TYPE, ConceptLinker
+from .linked_concept import LINKED_TYPE
+from .linker import ConceptLinker
 from .mentions import (
     MENTION_KEYS,
     UsagiSheets,

@@ -2,98 +2,28 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from os.path import expanduser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.arrays import hash_texts, list_offsets, number_distinct
+from ..core.arrays import list_offsets
 from ..core.arrow_files import one_chunk
 from ..core.errors import UserError
 from ..core.hashes import json_sha256
-from ..corpora.corpus import find_abbreviations, text_around
-from ..lists.columns import TEXT, TYPES, ColumnChecker
-from ..lists.table import CANDIDATES, require_lists
-from ..retrieval.concept_index import Candidates
+from ..lists.table import CANDIDATES
+from ..retrieval.deployment import IndexSettings
+from ..retrieval.retriever import Retriever, load_retriever
 from ..serving.reranker import UMLSReranker
-from ..serving.rows import RANKED_FIELDS, RANKED_TYPE, RankedCandidate, ranked_candidates
+from ..serving.rows import RANKED_FIELDS, RankedCandidate, ranked_candidates
 from ..vocab.concepts import ConceptTable
-
-if TYPE_CHECKING:
-    from ..retrieval.deployment import IndexSettings
-    from ..retrieval.retriever import Retriever
-
-# Strings whose candidates a linker remembers.
-REMEMBERED = 32_768
-
-
-class LinkedConcept(RankedCandidate):
-    """A concept that a mention may refer to, with the fields of `RankedCandidate`.
-
-    Its ``name`` is the concept's name nearest to the mention, which the model read.
-    """
-
-    __slots__ = ()
-
-    @property
-    def preferred_name(self) -> str:
-        """The concept's preferred name."""
-        return self.candidate["preferred_name"]
-
-    @property
-    def semantic_types(self) -> tuple[str, ...]:
-        """The ids of the concept's semantic types; may be empty."""
-        return tuple(self.candidate["semantic_types"])
-
-    def as_row(self) -> dict[str, Any]:
-        """The fields of `RankedCandidate.as_row`, and ``preferred_name`` and ``semantic_types``."""
-        about = {"preferred_name": self.preferred_name, "semantic_types": list(self.semantic_types)}
-        return super().as_row() | about
-
-
-#: Type of `LinkedConcept.as_row` in Arrow.
-LINKED_TYPE = pa.struct(
-    [*RANKED_TYPE, ("preferred_name", pa.string()), ("semantic_types", pa.list_(pa.string()))]
-)
-
-
-class RememberedSearch:
-    """Searches for strings without context, and remembers what it finds.
-
-    Before it remembers more than `most`, it forgets all. One takes 1.5 kB with 32 candidates. It
-    holds hashes: no text of a call outlives it.
-
-    Args:
-        retriever: finds the concepts.
-        k: number of concepts.
-        most: strings to remember.
-    """
-
-    def __init__(self, retriever: Retriever, k: int, most: int = REMEMBERED) -> None:
-        self._retriever = retriever
-        self._k = k
-        self._most = most
-        self._found: dict[int, Candidates] = {}
-
-    def search(self, texts: Sequence[str]) -> Candidates:
-        """The k concepts nearest to each of n distinct strings, without ``lists``."""
-        if not texts:
-            return self._retriever.search(texts, self._k)
-        keys = hash_texts(texts).tolist()
-        new = [number for number, key in enumerate(keys) if key not in self._found]
-        if len(self._found) + len(new) > self._most:
-            self._found.clear()
-            new = list(range(len(keys)))
-        if new:
-            found = self._retriever.search([texts[number] for number in new], self._k)
-            for row, number in enumerate(new):
-                self._found[keys[number]] = found.take(np.array([row]))
-        return Candidates.concatenate([self._found[key] for key in keys])
+from .index_candidates import IndexCandidates
+from .linked_concept import LinkedConcept
+from .mention_contexts import mention_table
 
 
 class ConceptLinker:
@@ -126,9 +56,7 @@ class ConceptLinker:
         self.candidates_per_mention = settings.candidates_per_mention
         self.expands_abbreviations = settings.expand_abbreviations
         self._files = json_sha256([settings.folders, settings.files])
-        # The encoder's tokenizer serves one thread at a time, and strings are remembered.
-        self._lock = threading.Lock()
-        self._strings = RememberedSearch(retriever, self.candidates_per_mention)
+        self._candidates = IndexCandidates(retriever, concepts, settings.candidates_per_mention)
 
     def __repr__(self) -> str:
         return f"ConceptLinker of {len(self.concepts):,} concepts with {self.reranker!r}"
@@ -189,10 +117,6 @@ class ConceptLinker:
         """
         reranker = UMLSReranker.from_pretrained(id_or_path, revision, **options)
         folder = Path(expanduser(index)).resolve()
-        # Imported here, because a model without a cross-encoder is served without torch.
-        from ..retrieval.deployment import IndexSettings
-        from ..retrieval.retriever import load_retriever
-
         settings = IndexSettings.load(folder)
         concepts = ConceptTable.load(folder / "concepts")
         if verify:
@@ -206,6 +130,7 @@ class ConceptLinker:
         document: str | None = None,
         start: int | None = None,
         entity_type: str | Sequence[str] | None = None,
+        *,
         left: str = "",
         right: str = "",
     ) -> list[LinkedConcept]:
@@ -234,7 +159,10 @@ class ConceptLinker:
         >>> best.preferred_name, best.semantic_types, best.rank
         ('common cold', ('T047',), 1)
         """
-        return self.link_batch([mention], [document], [start], [entity_type], [left], [right])[0]
+        (linked,) = self.link_batch(
+            [mention], [document], [start], [entity_type], lefts=[left], rights=[right]
+        )
+        return linked
 
     def link_batch(
         self,
@@ -242,6 +170,7 @@ class ConceptLinker:
         documents: Sequence[str | None] | None = None,
         starts: Sequence[int | None] | None = None,
         entity_types: Sequence[str | Sequence[str] | None] | None = None,
+        *,
         lefts: Sequence[str] | None = None,
         rights: Sequence[str] | None = None,
     ) -> list[list[LinkedConcept]]:
@@ -262,8 +191,10 @@ class ConceptLinker:
             TypeError: as for `link`.
             ValueError: as for `link`, or the arguments have different lengths.
         """
-        table = self.read(mentions, documents, starts, lefts, rights, entity_types)
-        table = self.with_candidates(table)
+        queries = self.read(
+            mentions, documents, starts, entity_types=entity_types, lefts=lefts, rights=rights
+        )
+        table = self.with_candidates(queries)
         lists = self.reranker.read_table(table)
         decisions = self.reranker.decide(lists)
         items = one_chunk(table[CANDIDATES]).flatten().to_pylist()
@@ -274,9 +205,10 @@ class ConceptLinker:
         mentions: Sequence[str],
         documents: Sequence[str | None] | None = None,
         starts: Sequence[int | None] | None = None,
+        *,
+        entity_types: Sequence[str | Sequence[str] | None] | None = None,
         lefts: Sequence[str] | None = None,
         rights: Sequence[str] | None = None,
-        entity_types: Sequence[str | Sequence[str] | None] | None = None,
     ) -> pa.Table:
         """Find the context of n mentions and the long forms of abbreviations.
 
@@ -288,34 +220,23 @@ class ConceptLinker:
             mentions: as for `link_batch`.
             documents: as for `link_batch`.
             starts: as for `link_batch`.
+            entity_types: as for `link_batch`.
             lefts: as for `link_batch`.
             rights: as for `link_batch`.
-            entity_types: as for `link_batch`.
 
         Raises:
             TypeError: a mention, a document or a type is not text, or a start is not an integer.
             ValueError: a mention is blank, too long, or not in its document.
         """
-        require_lists(
-            mentions=mentions,
-            documents=documents,
-            starts=starts,
+        return mention_table(
+            mentions,
+            documents,
+            starts,
+            entity_types=entity_types,
             lefts=lefts,
             rights=rights,
-            entity_types=entity_types,
+            expands_abbreviations=self.expands_abbreviations,
         )
-        checker = ColumnChecker(len(mentions))
-        texts = checker.mention_texts("mention", checker.converted("mention", mentions, TEXT))
-        lefts = _sides(checker, "left", lefts)
-        rights = _sides(checker, "right", rights)
-        if documents is not None:
-            _read_documents(
-                checker, documents, starts, texts, lefts, rights, self.expands_abbreviations
-            )
-        columns = {"entity": pa.array(texts), "left": pa.array(lefts), "right": pa.array(rights)}
-        if entity_types is not None:
-            columns["entity_type"] = checker.converted("entity_type", entity_types, TYPES)
-        return pa.table(columns)
 
     def candidates(self, table: pa.Table) -> pa.ListArray:
         """Retrieve the candidate concepts of n mentions, with the scores of all retrievers.
@@ -327,35 +248,7 @@ class ConceptLinker:
         Args:
             table: what `read` returns.
         """
-        reads_context = self.retriever.reads_context
-        keys: Sequence[Any] = table["entity"].to_pylist()
-        if reads_context:
-            sides = (table[side].to_pylist() for side in ("left", "right"))
-            keys = list(zip(keys, *sides, strict=True))
-        distinct, query_of = number_distinct(keys)
-        with self._lock:
-            if reads_context:
-                texts = [key[0] for key in distinct]
-                contexts = ([key[1] for key in distinct], [key[2] for key in distinct])
-                hits = self.retriever.search(texts, self.candidates_per_mention, contexts)
-            else:
-                hits = self._strings.search(distinct)
-        hits = hits.take(query_of)
-        is_candidate = hits.rows >= 0
-        rows, concept_of = np.unique(hits.rows[is_candidate], return_inverse=True)
-        about = {
-            "cui": self.concepts.cuis_of(rows),
-            "preferred_name": self.concepts.column("name", rows),
-            "definition": self.concepts.column("definition", rows),
-            "semantic_types": self.concepts.column("semantic_types", rows),
-        }
-        fields = {key: column.take(pa.array(concept_of)) for key, column in about.items()}
-        fields["name"] = self.retriever.name_array(hits.name_ids[is_candidate])
-        for name, scores in self.retriever.scores_of(hits).items():
-            fields[f"{name}_score"] = pa.array(scores[is_candidate])
-        offsets = list_offsets(is_candidate.sum(axis=1))
-        items = pa.StructArray.from_arrays(list(fields.values()), list(fields))
-        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items)
+        return self._candidates.lists(table)
 
     def with_candidates(self, table: pa.Table) -> pa.Table:
         """The table with the `candidates` of its mentions, which `UMLSReranker.read_table` reads.
@@ -385,7 +278,8 @@ class ConceptLinker:
     @property
     def is_calibrated(self) -> bool:
         """Whether the model was calibrated on lists of this index; otherwise no tier is given."""
-        return self.reranker.calibration.source.index_key == self.retriever.index_key != ""
+        index_key = self.retriever.index_key
+        return index_key != "" and self.reranker.calibration.source.index_key == index_key
 
     def described(self, ranked: Sequence[Sequence[RankedCandidate]]) -> list[list[LinkedConcept]]:
         """Convert ranked candidates of `candidates` to concepts."""
@@ -402,58 +296,3 @@ class ConceptLinker:
         offsets = list_offsets(ranked.value_lengths().to_numpy())
         concepts = pa.StructArray.from_arrays(list(fields.values()), list(fields))
         return pa.ListArray.from_arrays(offsets.astype(np.int32), concepts)
-
-
-def _sides(checker: ColumnChecker, key: str, texts: Sequence[str | None] | None) -> list[str]:
-    """What is read of the texts on one side of the mentions, "" where there is none."""
-    if texts is None:
-        return [""] * checker.mentions
-    sides = []
-    for text in checker.converted(key, texts, TEXT).to_pylist():
-        text = text or ""
-        if key == "left":
-            side, _ = text_around(text, len(text), len(text))
-        else:
-            _, side = text_around(text, 0, 0)
-        sides.append(side)
-    return sides
-
-
-def _read_documents(
-    checker: ColumnChecker,
-    documents: Sequence[str | None],
-    starts: Sequence[int | None] | None,
-    texts: list[str],
-    lefts: list[str],
-    rights: list[str],
-    expands_abbreviations: bool,
-) -> None:
-    """Put the context and the long forms of mentions with a document in place of others."""
-    long_forms: dict[str, dict[str, str]] = {}
-    # Columns of a data frame are numbered by its index.
-    starts = [None] * len(texts) if starts is None else [*starts]
-    for row, document in enumerate(documents):
-        if document is None:
-            continue
-        # A column would hold the document of each mention.
-        if not isinstance(document, str) or document not in long_forms:
-            checker.require("document", row, document, TEXT)
-            long_forms[document] = find_abbreviations(document) if expands_abbreviations else {}
-        mention = texts[row]
-        first = _first_character(checker, row, mention, document, starts[row])
-        lefts[row], rights[row] = text_around(document, first, first + len(mention))
-        texts[row] = long_forms[document].get(mention, mention)
-
-
-def _first_character(
-    checker: ColumnChecker, row: int, mention: str, document: str, start: int | None
-) -> int:
-    """Offset of the mention of a row in its document."""
-    if not isinstance(start, int | np.integer | None):
-        kind = type(start).__name__
-        checker.refuse("start", row, f"must be an int (a character offset) or None, not {kind}")
-    first = document.find(mention) if start is None else start
-    if first < 0 or document[first : first + len(mention)] != mention:
-        where = "" if start is None else f" at character {start}"
-        checker.refuse(f"the mention {mention!r}", row, f"is not in its document{where}")
-    return int(first)

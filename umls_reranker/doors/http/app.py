@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     # A service that does not link needs neither indexes nor an encoder.
-    from ...linking.linker import ConceptLinker, LinkedConcept
+    from ...linking.linked_concept import LinkedConcept
+    from ...linking.linker import ConceptLinker
 
 Row = TypeVar("Row", bound=MentionRow)
 
@@ -257,8 +258,8 @@ class Service:
             [one.mention for one in mentions],
             [document] * len(mentions),
             [one.start for one in mentions],
-            [one.left for one in mentions],
-            [one.right for one in mentions],
+            lefts=[one.left for one in mentions],
+            rights=[one.right for one in mentions],
         )
         return table, await run_in_threadpool(lambda: linker.candidates(table).to_pylist())
 

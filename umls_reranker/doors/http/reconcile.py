@@ -40,7 +40,8 @@ from .requests import (
 )
 
 if TYPE_CHECKING:
-    from ...linking.linker import ConceptLinker, LinkedConcept
+    from ...linking.linked_concept import LinkedConcept
+    from ...linking.linker import ConceptLinker
 
 PATH = "/reconcile"
 SEMANTIC_NETWORK = "https://uts.nlm.nih.gov/uts/umls/semantic-network/"
