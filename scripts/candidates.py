@@ -24,9 +24,9 @@ from umls_reranker.pipeline.file_jobs import (
     add_file_options,
     add_omop_option,
     add_sheet_options,
-    add_study_options,
     write_candidates,
 )
+from umls_reranker.pipeline.study_options import add_study_options
 
 
 def main() -> int:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from umls_reranker.core.files import require_another
 from umls_reranker.pipeline.command import EACH_ROW_IS_A_DOCUMENT, CommandParser, number_in
-from umls_reranker.pipeline.file_jobs import add_sheet_options, add_study_options, study_settings
+from umls_reranker.pipeline.file_jobs import add_sheet_options
+from umls_reranker.pipeline.study_options import add_study_options, study_settings
 
 
 def main() -> None:

@@ -3,12 +3,15 @@
 ``--help`` imports no more than the options need.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.errors import UserError
 from ..core.files import require_another
@@ -20,12 +23,17 @@ from ..models.arguments import BUILT_IN
 from ..serving.formats import OmopVocabulary
 from ..serving.outputs import OUTPUT_FORMATS
 from ..serving.rows import FormatSettings
-from ..serving.study_files import Sample, StudySettings
 from ..vocab.codes import ConceptCodes
 from .command import CommandParser, number_in
 from .options import add_options, load_serving_recipe
 from .recipe import KEYS, Recipe
+from .study_options import drawn_sample, study_settings
 from .typed import link_typed
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+    from ..serving.file_jobs import FileJob
 
 CODES_HELP = (
     "vocabularies (SAB), such as SNOMEDCT_US ICD10CM RXNORM MSH: adds the codes of each answer's "
@@ -76,7 +84,7 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output_options(parser: argparse.ArgumentParser, codes_from: str) -> None:
-    """Add the options to a command.
+    """Add the options of the output to a command.
 
     Args:
         parser: its command line.
@@ -102,9 +110,9 @@ def add_output_options(parser: argparse.ArgumentParser, codes_from: str) -> None
     add_omop_option(parser)
 
 
-def add_sheet_options(parser: argparse.ArgumentParser, top: str) -> None:
-    """Add the options of tables that people read; `top` is the help of one."""
-    parser.add_argument("--top", type=number_in(int, 1), help=top)
+def add_sheet_options(parser: argparse.ArgumentParser, top_help: str) -> None:
+    """Add the options of tables that people read, with the help text of ``--top``."""
+    parser.add_argument("--top", type=number_in(int, 1), help=top_help)
     parser.add_argument(
         "--for_spreadsheet",
         action="store_true",
@@ -142,7 +150,7 @@ def format_settings(
         UserError: there are no such codes, or a file cannot be read.
     """
     codes = ConceptCodes(options.codes or ())
-    # Without --codes, all that are known can be mapped.
+    # OMOP maps codes of any vocabulary, so all are loaded where --codes names none.
     if options.codes or options.omop_concepts:
         if index is not None:
             codes = codes_of_index(index, options.codes)
@@ -160,7 +168,8 @@ def format_settings(
 
 def usagi_sheets(options: argparse.Namespace, reviewed: Sequence[Path] = ()) -> UsagiSheets:
     """How sheets of Usagi are read, with the codes of the index."""
-    if not any(map(UsagiSheets.recognizes, (options.input, *reviewed))):
+    files = [options.input, *reviewed]
+    if not any(UsagiSheets.recognizes(file) for file in files):
         return UsagiSheets()
     vocabulary = OmopVocabulary(*options.omop_concepts) if options.omop_concepts else None
     return UsagiSheets(codes_of_index(options.index), vocabulary)
@@ -191,7 +200,8 @@ def rerank_file(options: argparse.Namespace) -> int:
         format_name=options.format,
         format_settings=format_settings(options, model, dictionary=options.dictionary),
     )
-    return run_job(job, UMLSReranker, settings | {"exhaustive": options.exhaustive}, model)
+    settings["exhaustive"] = options.exhaustive
+    return run_job(job, partial(UMLSReranker.from_pretrained, model), settings, [model])
 
 
 def link_file(options: argparse.Namespace) -> int:
@@ -199,9 +209,9 @@ def link_file(options: argparse.Namespace) -> int:
     from ..linking.link_files import LinkJob
     from ..linking.linker import ConceptLinker
 
-    of_run = options.index / "model"
-    default = str(of_run) if of_run.is_dir() else BUILT_IN
-    recipe = load_serving_recipe(options.model or default)
+    model_of_run = options.index / "model"
+    default_model = str(model_of_run) if model_of_run.is_dir() else BUILT_IN
+    recipe = load_serving_recipe(options.model or default_model)
     settings = model_settings(recipe, options)
     model = str(recipe.serving.served_model)
     if options.output == STDIN:
@@ -218,7 +228,9 @@ def link_file(options: argparse.Namespace) -> int:
         format_settings=format_settings(options, model, index=options.index),
         sheets=sheets,
     )
-    return run_job(job, ConceptLinker, settings | {"verify": options.verify}, model, options.index)
+    settings["verify"] = options.verify
+    load_linker = partial(ConceptLinker.from_pretrained, model, options.index)
+    return run_job(job, load_linker, settings, [model, options.index])
 
 
 def _link_typed(options: argparse.Namespace, model: str, settings: dict[str, Any]) -> int:
@@ -239,8 +251,9 @@ def write_candidates(options: argparse.Namespace) -> int:
     from ..linking.link_files import CandidatesJob
     from ..linking.linker import ConceptLinker
 
-    sample, output = _sampled(options)
-    settings = FormatSettings(
+    sample = drawn_sample(options)
+    output = options.output if sample is None else sample.named(options.output)
+    sheet_settings = FormatSettings(
         codes_of_index(options.index), top=options.top, for_spreadsheet=options.for_spreadsheet
     )
     job = CandidatesJob(
@@ -251,80 +264,48 @@ def write_candidates(options: argparse.Namespace) -> int:
         study=study_settings(options),
         overwrite=options.overwrite,
         sheets=usagi_sheets(options),
-        format_settings=settings,
+        format_settings=sheet_settings,
         each_row_is_a_document=options.each_row_is_a_document,
     )
-    # A model is calibrated on these lists.
-    opening = {"device": options.device or "auto", "verify": True}
-    return run_job(job, ConceptLinker, opening, BUILT_IN, options.index)
+    # The index is verified, because a model is calibrated on these lists.
+    settings = {"device": options.device or "auto", "verify": True}
+    load_linker = partial(ConceptLinker.from_pretrained, BUILT_IN, options.index)
+    return run_job(job, load_linker, settings, [BUILT_IN, options.index])
 
 
-def _sampled(options: argparse.Namespace) -> tuple[Sample | None, Path]:
-    """The sample that is drawn, if any, and the output, with the sample in its name."""
-    if options.sample is None:
-        if options.looks is not None:
-            raise UserError("--looks is about a study, which --sample N writes; give both")
-        return None, options.output
-    try:
-        sample = Sample.parse(options.sample, options.seed)
-    except ValueError:
-        raise UserError(
-            f"--sample: {options.sample!r} is neither a number of documents, such as 200, nor "
-            "those that follow, such as 201-400"
-        ) from None
-    return sample, sample.named(options.output)
+class Worker(Protocol):
+    """What ranks or searches for the rows of a file: a `UMLSReranker` or a `ConceptLinker`."""
+
+    def advice(self, dtype: str | None, in_batches: bool) -> str | None:
+        """A line about a faster dtype than this one, or None."""
 
 
-def add_study_options(parser: argparse.ArgumentParser) -> None:
-    """Add what a study is for to a command that writes one beside a sheet."""
-    group = parser.add_argument_group("The study, which is written before the first label")
-    group.add_argument("--seed", type=int, default=13, help="seed of the draw (default: 13)")
-    group.add_argument(
-        "--looks",
-        type=number_in(int, 1),
-        metavar="N",
-        help="look once, at N documents and 5%% (default: four looks, at 95, 135, 180 and 360 "
-        "documents for a target of 0.95; more where they are of unequal size)",
-    )
-    group.add_argument(
-        "--target_precision",
-        type=number_in(float, 0.01, 0.999),
-        default=0.95,
-        help="precision to certify, as calibrate will be told (default: 0.95)",
-    )
-    group.add_argument(
-        "--confidence",
-        type=number_in(float, 0.01, 0.999),
-        default=0.95,
-        help="confidence of all looks together (default: 0.95)",
-    )
-
-
-def study_settings(options: argparse.Namespace) -> StudySettings:
-    """What a study is for, by the options of `add_study_options`."""
-    return StudySettings(options.target_precision, options.confidence, options.looks)
-
-
-def run_job(job: Any, kind: Any, settings: dict[str, Any], *names: Any) -> int:
+def run_job(
+    job: FileJob,
+    load_worker: Callable[..., Worker],
+    settings: Mapping[str, Any],
+    loaded: Sequence[str | Path],
+) -> int:
     """Run a job with the processes of a launch, or one; return its exit code.
 
     Args:
-        job: the `FileJob`.
-        kind: class of what ranks, which each process loads on its device by `from_pretrained`.
-        settings: options of `from_pretrained`.
-        names: what it loads; the output must not be a file of it.
+        job: reads the input and writes the output.
+        load_worker: takes the settings and loads the worker; each process calls it for its device.
+        settings: keyword arguments of `load_worker`, one of which is ``device``.
+        loaded: folders, files or Hub ids that it loads; the output must not be a file of one.
     """
     from ..serving.file_jobs import OneProcess
 
-    for name in names:
+    for name in loaded:
         require_another(job.target, Path(name).rglob("*"))
-    processes: Any = OneProcess()
+    processes: PartialState | OneProcess = OneProcess()
+    device = settings["device"]
     if started_processes() > 1:
         from ..core.devices import sharing_processes
 
-        processes = sharing_processes(settings["device"])
-        settings = settings | {"device": str(processes.device)}
-    worker = kind.from_pretrained(*names, **settings)
+        processes = sharing_processes(device)
+        device = str(processes.device)
+    worker = load_worker(**{**settings, "device": device})
     advice = worker.advice(settings.get("dtype"), in_batches=True)
     if advice and processes.is_main_process:
         print(advice, file=sys.stderr)
