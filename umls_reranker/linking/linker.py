@@ -23,7 +23,7 @@ from ..serving.rows import RANKED_FIELDS, RankedCandidate, ranked_candidates
 from ..vocab.concepts import ConceptTable
 from .index_candidates import IndexCandidates
 from .linked_concept import LinkedConcept
-from .mention_contexts import mention_table
+from .mention_contexts import table_with_contexts
 
 
 class ConceptLinker:
@@ -228,7 +228,7 @@ class ConceptLinker:
             TypeError: a mention, a document or a type is not text, or a start is not an integer.
             ValueError: a mention is blank, too long, or not in its document.
         """
-        return mention_table(
+        return table_with_contexts(
             mentions,
             documents,
             starts,

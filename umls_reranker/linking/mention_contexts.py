@@ -25,7 +25,7 @@ class _MentionInDocument(NamedTuple):
     right: str
 
 
-def mention_table(
+def table_with_contexts(
     mentions: Sequence[str],
     documents: Sequence[str | None] | None,
     starts: Sequence[int | None] | None,

@@ -94,13 +94,13 @@ class ListWarnings:
             warn_caller(f"{', '.join(names)}: candidates that lack it get the lowest of their list")
 
     def _range_of(self, name: str) -> str:
-        """The range of a score in calibration, as an addition to its name; "" of other inputs."""
-        ranges = {
-            f"{score}{SUFFIX}": each for score, each in self.calibration.source.score_ranges.items()
-        }
-        if name not in ranges:
+        """The range of a score in calibration, as an addition to its key; "" of other inputs."""
+        score_range = None
+        if name.endswith(SUFFIX):
+            score_range = self.calibration.source.score_ranges.get(name.removesuffix(SUFFIX))
+        if score_range is None:
             return ""
-        lowest, highest = ranges[name].bounds
+        lowest, highest = score_range.bounds
         return f" (from {lowest:.3g} to {highest:.3g})"
 
     def _quoted(self, texts: Sequence[str]) -> str:
