@@ -154,7 +154,7 @@ def fit_model(known, path: Path, encoder: Path | None, folder: Path) -> None:
     from umls_reranker.models.arguments import BUILT_IN
     from umls_reranker.models.cross_encoder import PairScorer
     from umls_reranker.models.model_files import MINILM, MINILM_REVISION
-    from umls_reranker.models.pairs import PairTemplate
+    from umls_reranker.models.pair_template import PairTemplate
     from umls_reranker.serving.calibrate import (
         calibrate_lists,
         calibration_summary,

@@ -70,7 +70,7 @@ def random_network(layers: int, width: int, heads: int, dtype: str):
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from umls_reranker.models.pretrained import PackedBert
+    from umls_reranker.models.torch_networks import PackedBert
 
     torch.manual_seed(13)
     config = BertConfig(
@@ -88,8 +88,8 @@ def random_network(layers: int, width: int, heads: int, dtype: str):
 
 def run(network, lists: int, seed: int) -> float:
     """Seconds to score so many lists, as `PairScorer` divides them."""
+    from umls_reranker.models.batches import PackedTexts, PairBatch, divide_by_length
     from umls_reranker.models.cross_encoder import LEAST_TOKENS
-    from umls_reranker.models.pairs import PackedTexts, PairBatch, divide_by_length
 
     generator = np.random.default_rng(seed)
     pairs = []

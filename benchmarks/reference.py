@@ -31,7 +31,7 @@ from umls_reranker.evaluation.comparison import figure_difference
 from umls_reranker.evaluation.formatting import interval, markdown_table, number, with_ends
 from umls_reranker.evaluation.metrics import FIGURES
 from umls_reranker.evaluation.outcomes import Outcomes
-from umls_reranker.models.pairs import PairTemplate
+from umls_reranker.models.pair_template import PairTemplate
 from umls_reranker.pipeline.options import load_recipe
 from umls_reranker.pipeline.recipe import Recipe
 from umls_reranker.pipeline.run_folder import RunFolder

@@ -100,7 +100,8 @@ def list_seconds(
     model: Path, rows: list[Row], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Seconds of all lists in float32 by `CrossEncoder.rank`, `rerank`, `rerank_batch`; results."""
-    from umls_reranker.models.cross_encoder import REMEMBERED_PAIRS, RememberedLogits
+    from umls_reranker.models.cross_encoder import REMEMBERED_PAIRS
+    from umls_reranker.models.remembered_logits import RememberedLogits
 
     ours = our_reranker(model, "float32")
     theirs = their_encoder(model, "float32")

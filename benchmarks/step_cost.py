@@ -33,7 +33,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from umls_reranker.core.devices import leave_process_group
 from umls_reranker.core.parallel import started_processes
-from umls_reranker.models.pairs import PairBatch
+from umls_reranker.models.batches import PairBatch
 from umls_reranker.training.pair_dataset import TokenizedPairs
 from umls_reranker.training.trainer import RerankerTrainer
 from umls_reranker.training.training_arguments import OneGpuArguments

@@ -44,7 +44,8 @@ from transformers import BertForSequenceClassification as Bert
 
 from umls_reranker.core.devices import resolve_device, resolve_dtype
 from umls_reranker.models.cross_encoder import PairScorer
-from umls_reranker.models.pairs import PairEncoder, PairTemplate
+from umls_reranker.models.pair_template import PairTemplate
+from umls_reranker.models.pairs import PairEncoder
 from umls_reranker.models.pretrained import load_pretrained
 from umls_reranker.training.pair_dataset import TokenizedPairs
 from umls_reranker.training.trainer import RerankerTrainer

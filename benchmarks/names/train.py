@@ -25,9 +25,9 @@ from transformers import AutoTokenizer
 from umls_reranker.core.devices import resolve_device, to_device
 from umls_reranker.core.files import partial_path, replace_folder, written
 from umls_reranker.core.parallel import progress
+from umls_reranker.models.batches import PackedTexts
 from umls_reranker.models.bi_encoder import BiEncoder, load_encoder_body, pooled
 from umls_reranker.models.model_files import MINILM, resolve_model
-from umls_reranker.models.pairs import PackedTexts
 from umls_reranker.training.trainer import set_dropout
 
 TEMPERATURE = 0.05

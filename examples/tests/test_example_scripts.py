@@ -16,7 +16,7 @@ from tiny_reranker import tiny_reranker, tiny_reranker_without_cross_encoder
 
 from umls_reranker import UMLSReranker
 from umls_reranker.models.cross_encoder import PairScorer
-from umls_reranker.models.pairs import PairTemplate
+from umls_reranker.models.pair_template import PairTemplate
 
 pytest_plugins = ["pipeline_fixtures"]
 

@@ -41,7 +41,7 @@ from umls_reranker.evaluation.systems import (
 )
 from umls_reranker.evaluation.tables import as_markdown, as_text, report_tables, systems_table
 from umls_reranker.models.cross_encoder import Scores
-from umls_reranker.models.pairs import PairTemplate
+from umls_reranker.models.pair_template import PairTemplate
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 

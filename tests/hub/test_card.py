@@ -13,7 +13,7 @@ from umls_reranker.hub.card import Card, folder_card
 from umls_reranker.hub.model_folder import changing
 from umls_reranker.models.arguments import BUILT_IN, BUILT_IN_FOLDERS
 from umls_reranker.models.model_files import MINILM, MINILM_REVISION
-from umls_reranker.models.pairs import PairTemplate
+from umls_reranker.models.pair_template import PairTemplate
 from umls_reranker.pipeline.recipe import Recipe
 
 pytest_plugins = ["pipeline_fixtures"]

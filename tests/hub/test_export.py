@@ -33,7 +33,7 @@ from umls_reranker.hub.model_folder import (
     verify_model,
 )
 from umls_reranker.models.cross_encoder import score_lists
-from umls_reranker.models.pairs import PairTemplate
+from umls_reranker.models.pair_template import PairTemplate
 
 TEMPLATE = PairTemplate(32, context_tokens=4, mention_types=True)
 

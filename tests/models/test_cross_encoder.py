@@ -28,14 +28,12 @@ from transformers import (
 from umls_reranker.core import devices
 from umls_reranker.core.errors import UserError
 from umls_reranker.models.bi_encoder import BiEncoder, PaddedLayers
-from umls_reranker.models.cross_encoder import PairScorer, RememberedLogits
-from umls_reranker.models.pairs import PairTemplate
-from umls_reranker.models.pretrained import (
-    COSINE_SCALE,
-    PackedBert,
-    PackedLayers,
-    load_base_model,
-)
+from umls_reranker.models.cross_encoder import PairScorer
+from umls_reranker.models.packed_bert import PackedLayers
+from umls_reranker.models.pair_template import PairTemplate
+from umls_reranker.models.pretrained import load_base_model
+from umls_reranker.models.remembered_logits import RememberedLogits
+from umls_reranker.models.torch_networks import COSINE_SCALE, PackedBert
 
 TEMPLATE = PairTemplate(max_length=32)
 

@@ -16,7 +16,9 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.table import mention_table
 from umls_reranker.models.arguments import BUILT_IN, BUILT_IN_FOLDERS
-from umls_reranker.models.pairs import MARKERS, PairEncoder, PairTemplate, divide_by_length
+from umls_reranker.models.batches import divide_by_length
+from umls_reranker.models.pair_template import MARKERS, PairTemplate
+from umls_reranker.models.pairs import PairEncoder
 
 SYLLABLES = ("a", "neuro", "itis", "X", "-", "12", " ", " ", "β", "é", "(", "osis", ",")
 

@@ -10,7 +10,7 @@ from tiny_models import tiny_encoder
 from umls_reranker import UMLSReranker
 from umls_reranker.core.json_files import read_json
 from umls_reranker.models.cross_encoder import PairScorer
-from umls_reranker.models.pairs import PairTemplate
+from umls_reranker.models.pair_template import PairTemplate
 
 pytest_plugins = ["pipeline_fixtures"]
 

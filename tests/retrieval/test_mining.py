@@ -17,7 +17,7 @@ from trigram_encoder import HIERARCHY, make_concepts
 
 from umls_reranker.core.arrow_files import open_arrow
 from umls_reranker.models.cross_encoder import Scores
-from umls_reranker.models.pairs import PairTemplate
+from umls_reranker.models.pair_template import PairTemplate
 from umls_reranker.retrieval.arguments import MiningArguments
 from umls_reranker.retrieval.mining import (
     FILTERS,

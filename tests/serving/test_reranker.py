@@ -38,7 +38,7 @@ from umls_reranker.linking.linked_concept import LinkedConcept
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.table import mention_table
 from umls_reranker.models.cross_encoder import Scores
-from umls_reranker.models.pairs import PairTemplate
+from umls_reranker.models.pair_template import PairTemplate
 from umls_reranker.serving.cluster_batches import RANKED_SCHEMA
 from umls_reranker.serving.rows import (
     RANKED_TYPE,

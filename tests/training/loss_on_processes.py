@@ -25,7 +25,8 @@ from transformers import (
 )
 
 from umls_reranker.core.devices import leave_process_group
-from umls_reranker.models.pairs import PairEncoder, PairTemplate
+from umls_reranker.models.pair_template import PairTemplate
+from umls_reranker.models.pairs import PairEncoder
 from umls_reranker.training.pair_dataset import TokenizedPairs
 from umls_reranker.training.trainer import RerankerTrainer
 

@@ -27,7 +27,7 @@ from umls_reranker.core.devices import resolve_dtype
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import RunArguments
 from umls_reranker.models.arguments import ModelArguments
-from umls_reranker.models.pairs import MARKERS, PairTemplate
+from umls_reranker.models.pair_template import MARKERS, PairTemplate
 from umls_reranker.models.pretrained import keep_layers, load_base_model
 from umls_reranker.pipeline.options import load_recipe
 from umls_reranker.pipeline.recipe import Recipe, typed_training

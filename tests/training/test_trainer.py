@@ -21,7 +21,9 @@ from transformers import AutoTokenizer, EvalPrediction
 from umls_reranker.calibration.reliability import ece
 from umls_reranker.core.arrays import list_offsets
 from umls_reranker.core.errors import UserError
-from umls_reranker.models.pairs import PairBatch, PairEncoder, PairTemplate
+from umls_reranker.models.batches import PairBatch
+from umls_reranker.models.pair_template import PairTemplate
+from umls_reranker.models.pairs import PairEncoder
 from umls_reranker.training.dev_metrics import RankingMetrics, dev_metrics
 from umls_reranker.training.pair_dataset import (
     GlobalBatches,

@@ -19,7 +19,7 @@ from ..core.arrays import best_candidates, lists_with_any
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.labels import are_repeated, best_of_each_concept
 from ..models.cross_encoder import PairScorer, Scores, score_lists
-from ..models.pairs import PairTemplate
+from ..models.pair_template import PairTemplate
 from .curves import BINS, histogram, reliability_points, risk_coverage
 from .intervals import Documents, Measure
 from .metrics import (

@@ -32,7 +32,7 @@ from ..evaluation.render import TEMPLATES, rendered
 from ..evaluation.tables import COMPARISON, TIERS, as_markdown, report_tables, title_of
 from ..models.arguments import BUILT_IN, BUILT_IN_FOLDERS, ENCODER
 from ..models.hub_calls import HUB_DATASET
-from ..models.pairs import PairTemplate
+from ..models.pair_template import PairTemplate
 from .model_folder import (
     CALIBRATOR,
     CARD,

@@ -12,7 +12,7 @@ import transformers
 from ..core.errors import UserError
 from ..lists.candidate_lists import CandidateLists
 from ..models.cross_encoder import PairScorer, score_lists
-from ..models.pairs import PairTemplate
+from ..models.pair_template import PairTemplate
 from ..models.pretrained import input_names, load_model, load_pretrained
 from .model_folder import ONNX, changing, has_cross_encoder, restored, verify_model
 

@@ -43,7 +43,7 @@ from ..core.locators import portable_locator
 from ..core.version import __version__
 from ..evaluation.outcomes import OUTCOMES_FILE
 from ..models.arguments import BACKENDS, BUILT_IN_FOLDERS, ENCODER
-from ..models.pairs import PairTemplate
+from ..models.pair_template import PairTemplate
 
 MANIFEST = "reranker.json"
 CARD = "README.md"

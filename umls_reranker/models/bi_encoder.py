@@ -29,16 +29,11 @@ from ..core.devices import (
 from ..core.errors import UserError
 from ..core.json_files import read_json
 from ..core.parallel import progress
+from .batches import PackedTexts, divide_by_length
 from .model_files import commit_of, resolve_model
-from .pairs import MARKERS, PackedTexts, divide_by_length
-from .pretrained import (
-    PackedLayers,
-    load_packed,
-    load_pretrained,
-    load_weights,
-    loading,
-    size_of,
-)
+from .packed_bert import PackedLayers, load_packed
+from .pair_template import MARKERS
+from .pretrained import load_pretrained, load_weights, loading, size_of
 
 # Tokens per forward pass: small batches fit a CPU's cache, a GPU needs many rows. Fixed, because
 # the last bits of an index depend on it.

@@ -1,17 +1,14 @@
-"""`PairScorer`: scores equal pairs once, in batches by length; results are in input order.
+"""`PairScorer` gives each pair of a mention and a name a logit; `score_lists` all candidates.
 
-Its networks are of two backends, PyTorch (`pretrained`) and ONNX Runtime.
+Equal pairs are scored once, in batches of similar length, and results are in input order. The
+networks are of two backends, PyTorch (`torch_networks`) and ONNX Runtime (`onnx_network`).
 """
 
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import blake2b
-from itertools import islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +16,22 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..core.json_files import read_json
-from ..core.parallel import openmp_threads, progress, usable_cores
-from .arguments import BACKENDS
-from .pairs import PackedTexts, PairBatch, PairEncoder, PairKey, PairTemplate, divide_by_length
+from ..core.parallel import progress
+from .batches import PackedTexts, PairBatch, divide_by_length
+from .onnx_network import OnnxNetwork, load_onnx
+from .pair_template import PairTemplate
+from .pairs import PairEncoder
+from .remembered_logits import RememberedLogits, hash_pair
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from ..lists.candidate_lists import CandidateLists
-    from .pretrained import TorchNetwork
+    from .torch_networks import TorchNetwork
 
 # For fewer tokens, the overhead of a forward pass on a CPU exceeds the gain of a second core.
 LEAST_TOKENS = 64
 # Pairs whose logits a reranker remembers, of some 150 bytes each.
 REMEMBERED_PAIRS = 100_000
+# What to install for a backend.
 INSTALLED_BY = {"torch": "umls_reranker again", "onnx": "the extra onnx"}
 
 
@@ -50,40 +49,6 @@ class Scores:
     logits: np.ndarray
     truncated: int
     computed: int = 0
-
-
-class RememberedLogits:
-    """Logits of pairs, from call to call; safe to use from several threads.
-
-    Before it remembers more than `most` pairs, it forgets all. It holds hashes: no text of a call
-    outlives it.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self._logits: dict[bytes, float] = {}
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._logits)
-
-    def recall(self, hashes: Sequence[bytes]) -> np.ndarray:
-        """(n,) float32, NaN for unknown pairs, which are given by `hash_pair`."""
-        # The table of this moment: another thread may begin a new one.
-        return np.fromiter(map(self._logits.get, hashes, repeat(np.nan)), np.float32, len(hashes))
-
-    def add(self, hashes: Sequence[bytes], logits: np.ndarray) -> None:
-        """Remember the (n,) logits of pairs, or of the first `most`."""
-        with self._lock:
-            if len(self._logits) + len(hashes) > self.most:
-                self._logits = {}
-            self._logits.update(islice(zip(hashes, logits.tolist(), strict=True), self.most))
-
-
-def hash_pair(key: PairKey) -> bytes:
-    """16 bytes that stand for a pair."""
-    first_length, ids = key
-    return blake2b(b"%d " % first_length + ids, digest_size=16).digest()
 
 
 class PairScorer:
@@ -112,15 +77,15 @@ class PairScorer:
         token_budget: int | None = None,
         remembered_pairs: int = 0,
     ) -> None:
-        # Pairs or their texts are its batches, by `reads_pairs`.
+        # `Any`: its batches are pairs or texts, depending on `reads_pairs`.
         self.network: Any = network
         self.dtype = network.dtype
         self.backend = network.backend
         self.encoder = encoder
         self.template = encoder.template
         # Contexts rarely recur.
-        most_remembered = 0 if self.template.context_tokens else remembered_pairs
-        self.remembered = RememberedLogits(most_remembered)
+        capacity = 0 if self.template.context_tokens else remembered_pairs
+        self.remembered = RememberedLogits(capacity)
         self.token_budget = network.token_budget if token_budget is None else token_budget
         if not isinstance(self.token_budget, int | np.integer) or self.token_budget < 1:
             raise UserError(
@@ -151,7 +116,7 @@ class PairScorer:
             if backend == "onnx":
                 network, tokenizer = load_onnx(Path(folder), device, dtype)
             else:
-                from .pretrained import load_network
+                from .torch_networks import load_network
 
                 network, tokenizer = load_network(Path(folder), device, dtype)
         except ModuleNotFoundError as error:
@@ -159,11 +124,12 @@ class PairScorer:
                 f"backend {backend} needs {error.name}, which is not installed: install "
                 f"{INSTALLED_BY[backend]}"
             ) from None
-        known = read_json(Path(folder) / "config.json").get("vocab_size", sys.maxsize)
-        if (last := max(tokenizer.get_vocab().values())) >= known:
+        vocabulary_size = read_json(Path(folder) / "config.json").get("vocab_size", sys.maxsize)
+        last_id = max(tokenizer.get_vocab().values())
+        if last_id >= vocabulary_size:
             raise UserError(
-                f"{folder}: tokenizer.json has the id {last}, but the model only {known:,} tokens; "
-                "download both again"
+                f"{folder}: tokenizer.json has the id {last_id}, but the model only "
+                f"{vocabulary_size:,} tokens; download both again"
             )
         return cls(network, PairEncoder(tokenizer, template), token_budget, remembered_pairs)
 
@@ -199,14 +165,17 @@ class PairScorer:
             chunk_pairs: number of pairs that are encoded together. Of a call with more than these,
                 nothing is remembered.
         """
-        remembers = self.remembered.most > 0 and len(mentions) <= chunk_pairs
+        remembers = self.remembered.capacity > 0 and len(mentions) <= chunk_pairs
+        # Distinct pairs of all chunks are numbered one after the other.
+        distinct_count = 0
+        distinct_of = np.empty(len(mentions), np.int64)
         hashes: list[bytes] = []
-        pair_of = np.empty(len(mentions), np.int64)
-        truncated = 0
-        count = 0
+        # By chunk: the remembered logit of each distinct pair, NaN for those to compute.
         recalled = [np.empty(0, np.float32)]
+        # By batch: the distinct pairs that the network gets, and its output for them.
         batches = [np.empty(0, np.int64)]
         outputs = []
+        truncated = 0
         title = desc if isinstance(desc, str) else None
         with progress(total=len(mentions), desc=title, unit=" pairs") as bar:
             report = desc if callable(desc) else bar.update
@@ -218,36 +187,40 @@ class PairScorer:
                 )
                 truncated += int(is_truncated.sum())
                 pairs, numbers, keys = encoded.distinct()
-                pair_of[chunk] = count + numbers
-                known = np.full(len(pairs), np.nan, np.float32)
+                distinct_of[chunk] = distinct_count + numbers
+                remembered = np.full(len(pairs), np.nan, np.float32)
                 if remembers:
-                    hashes = [*map(hash_pair, keys)]
-                    known = self.remembered.recall(hashes)
-                recalled.append(known)
-                new = np.flatnonzero(np.isnan(known))
+                    hashes = [hash_pair(key) for key in keys]
+                    remembered = self.remembered.recall(hashes)
+                recalled.append(remembered)
+                new = np.flatnonzero(np.isnan(remembered))
                 repeats = np.bincount(numbers, minlength=len(pairs))
                 report(len(numbers) - int(repeats[new].sum()))
                 for batch, output in self._run(pairs.take(new)):
-                    batches.append(count + new[batch])
+                    batches.append(distinct_count + new[batch])
                     outputs.append(output)
                     report(int(repeats[new[batch]].sum()))
-                count += len(pairs)
-        logits_of_pairs = np.concatenate(recalled)
+                distinct_count += len(pairs)
+        distinct_logits = np.concatenate(recalled)
         computed = np.concatenate(batches)
         if len(computed):
             # Synchronize with the GPU only after everything was sent to it.
-            logits_of_pairs[computed] = self.network.collect(outputs)
-        logits = logits_of_pairs[pair_of]
+            distinct_logits[computed] = self.network.collect(outputs)
+        logits = distinct_logits[distinct_of]
         if not np.isfinite(logits).all():
             raise UserError(
                 "the model gave non-finite scores; its weights are damaged or overflow float16"
             )
         if remembers:
-            self.remembered.add([hashes[row] for row in computed], logits_of_pairs[computed])
+            # There was one chunk, so the numbers of `computed` are those of `hashes`.
+            self.remembered.add([hashes[number] for number in computed], distinct_logits[computed])
         return Scores(logits, truncated, len(computed))
 
     def _run(self, pairs: PairBatch) -> Iterator[tuple[np.ndarray, Any]]:
-        """Yield row numbers and logits of each batch of distinct pairs."""
+        """Yield row numbers and logits of each batch of distinct pairs.
+
+        An encoder computes a vector of each distinct text first, then the logits of all pairs.
+        """
         if self.network.reads_pairs:
             yield from self._computed(pairs)
         elif len(pairs):
@@ -260,9 +233,9 @@ class PairScorer:
         """Yield row numbers and the network's output of each batch of pairs, or of texts."""
         budget = self.token_budget
         if self.network.threads > 1:
-            # A few pairs are divided among the cores.
-            share = -(-int(texts.lengths.sum()) // self.network.threads)
-            budget = min(budget, max(share, LEAST_TOKENS))
+            # A few pairs are divided among the cores: the tokens of each are rounded up.
+            tokens_per_core = -(-int(texts.lengths.sum()) // self.network.threads)
+            budget = min(budget, max(tokens_per_core, LEAST_TOKENS))
         batches = divide_by_length(texts.lengths, budget, self.network.padded)
 
         def forward(batch: np.ndarray) -> Any:
@@ -322,79 +295,3 @@ def legible_pairs(
         lists.names[rows].to_list(),
     )
     return is_legible
-
-
-class OnnxNetwork:
-    """The exported cross-encoder in ONNX Runtime, on the CPU, without importing PyTorch.
-
-    It is like `TorchNetwork`, in float32. One thread computes each batch, so batches share the
-    cores.
-
-    Args:
-        session: session of the graph, which names its inputs.
-        pad_id: id of the padding token.
-    """
-
-    backend = "onnx"
-    dtype = "float32"
-    padded = True
-    reads_pairs = True
-    token_budget = 1_024
-
-    def __init__(self, session: Any, pad_id: int) -> None:
-        self._session = session
-        self._inputs = [node.name for node in session.get_inputs()]
-        self._pad_id = pad_id
-        self.threads = openmp_threads() or usable_cores()
-
-    def __call__(self, batch: PairBatch) -> np.ndarray:
-        arrays = batch.padded(self._pad_id)
-        return self._session.run(["logits"], {name: arrays[name] for name in self._inputs})[
-            0
-        ].reshape(-1)
-
-    def map(
-        self, forward: Callable[[np.ndarray], np.ndarray], batches: Sequence[np.ndarray]
-    ) -> Iterator[np.ndarray]:
-        # Threads of one call: a forked process would not have those of its parent.
-        with ThreadPoolExecutor(self.threads) as pool:
-            yield from pool.map(forward, batches)
-
-    def collect(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
-        return np.concatenate(outputs)
-
-
-def load_onnx(folder: Path, device: str | None, dtype: str | None) -> tuple[OnnxNetwork, Tokenizer]:
-    """Load the cross-encoder that ``umls-reranker export`` wrote, and its tokenizer.
-
-    Raises:
-        UserError: the cross-encoder is missing or damaged, or a GPU or another dtype is requested.
-    """
-    import onnxruntime
-    from tokenizers import Tokenizer
-
-    if device not in (None, "auto", "cpu"):
-        raise UserError(
-            f"backend onnx runs on the CPU; remove device={device!r} or use backend torch"
-        )
-    if dtype not in (None, "auto", "float32"):
-        raise UserError(f"backend onnx runs in float32, not in {dtype}; use backend torch")
-    file = folder / BACKENDS["onnx"]
-    if not file.is_file():
-        raise UserError(f"{file} is missing; umls-reranker export RECIPE writes it")
-    pad_id = read_json(folder / "config.json").get("pad_token_id") or 0
-    # Its builds for Windows send telemetry.
-    onnxruntime.disable_telemetry_events()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    try:
-        session = onnxruntime.InferenceSession(
-            str(file), options, providers=["CPUExecutionProvider"]
-        )
-        return OnnxNetwork(session, pad_id), Tokenizer.from_file(str(folder / "tokenizer.json"))
-    # Both libraries raise exceptions of their own for unreadable files.
-    except Exception as error:
-        raise UserError(
-            f"{file} or tokenizer.json cannot be read: {' '.join(str(error).split())}"
-        ) from None

@@ -39,7 +39,7 @@ from ..lists.duplicates import with_joined_documents
 from ..lists.labels import read_labelled_lists
 from ..models.arguments import RUN_ENCODER
 from ..models.cross_encoder import PairScorer
-from ..models.pairs import PairTemplate
+from ..models.pair_template import PairTemplate
 from ..retrieval.deployment import IndexSettings
 from ..serving.calibrate import (
     CalibrateOptions,

@@ -20,7 +20,7 @@ from ..core.json_files import write_json
 from ..core.stage import Stage
 from ..lists.read import read_rows
 from ..models.cross_encoder import PairScorer
-from ..models.pairs import TEMPLATE_FILE, PairTemplate
+from ..models.pair_template import TEMPLATE_FILE, PairTemplate
 from ..retrieval.mining import PairMiner
 from ..serving.model_source import ModelSource
 from ..training.encoder_training import train_encoder

@@ -23,7 +23,8 @@ from ..lists.columns import as_arrow, encoded_texts
 from ..lists.index_scores import TEACHER
 from ..lists.run_lists import write_list_rows
 from ..models.cross_encoder import PairScorer, score_lists
-from ..models.pairs import PairTemplate, pair_rows
+from ..models.pair_rows import pair_rows
+from ..models.pair_template import PairTemplate
 from ..vocab.concepts import ConceptTable
 from ..vocab.normalization import normalize_name
 from ..vocab.rrf import RelationTable

@@ -27,7 +27,7 @@ from ..lists.candidate_lists import AnnotatedLists
 from ..models.arguments import BUILT_IN_FOLDERS
 from ..models.cross_encoder import PairScorer
 from ..models.model_files import MODEL_PATTERNS
-from ..models.pairs import TEMPLATE_FILE, PairTemplate
+from ..models.pair_template import TEMPLATE_FILE, PairTemplate
 from ..vocab.types import TypeHierarchy
 from .reranker import UMLSReranker
 

@@ -27,7 +27,7 @@ from ..hub.model_folder import (
 from ..lists.candidate_lists import CandidateLists
 from ..lists.table import mention_table, row_table
 from ..models.cross_encoder import REMEMBERED_PAIRS, PairScorer, score_lists
-from ..models.pairs import PairTemplate
+from ..models.pair_template import PairTemplate
 from .list_warnings import ListWarnings
 from .rows import RankedCandidate, ranked_candidates
 from .statistics import Statistics

@@ -15,8 +15,8 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from ..core.errors import UserError
+from ..models.batches import PackedTexts
 from ..models.bi_encoder import QueryTokenizer
-from ..models.pairs import PackedTexts
 from ..vocab.concepts import ConceptTable
 
 # Kinds of queries.

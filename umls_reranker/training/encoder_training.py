@@ -29,7 +29,7 @@ from ..models.bi_encoder import (
     require_length,
 )
 from ..models.model_files import resolve_model
-from ..models.pairs import MARKERS
+from ..models.pair_template import MARKERS
 from ..models.pretrained import load_pretrained, loading
 from ..retrieval.arguments import EncoderArguments, IndexArguments
 from ..vocab.concepts import ConceptTable

@@ -19,7 +19,8 @@ from torch.utils.data import Sampler
 from ..core.arrays import expand_ranges, list_offsets
 from ..core.errors import UserError
 from ..lists.index_scores import TEACHER
-from ..models.pairs import PairBatch, PairEncoder
+from ..models.batches import PairBatch
+from ..models.pairs import PairEncoder
 from .losses import GOLD_LABEL
 
 if TYPE_CHECKING:

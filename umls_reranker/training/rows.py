@@ -12,7 +12,8 @@ from ..lists.candidate_lists import AnnotatedLists
 from ..lists.index_scores import TEACHER
 from ..lists.labels import best_of_each_concept, labelled_lists
 from ..lists.read import Rows
-from ..models.pairs import PairTemplate, pair_rows
+from ..models.pair_rows import pair_rows
+from ..models.pair_template import PairTemplate
 from ..vocab.types import TypeHierarchy
 
 

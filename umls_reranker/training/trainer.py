@@ -29,8 +29,10 @@ from ..core.json_files import read_json, write_json
 from ..core.keys import RunArguments
 from ..models.arguments import ModelArguments
 from ..models.model_files import commit_of
-from ..models.pairs import PairEncoder, PairTemplate
-from ..models.pretrained import PackedBert, load_base_model
+from ..models.pair_template import PairTemplate
+from ..models.pairs import PairEncoder
+from ..models.pretrained import load_base_model
+from ..models.torch_networks import PackedBert
 from .losses import LOSSES, Loss, bce
 from .pair_dataset import (
     LABEL_NAMES,
