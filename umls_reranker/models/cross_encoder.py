@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,25 @@ class Scores:
     logits: np.ndarray
     truncated: int
     computed: int = 0
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Pairs that are encoded together: n, of which d are distinct.
+
+    Attributes:
+        distinct_of: (n,) int64, the number of each pair among the distinct ones.
+        hashes: of the d distinct pairs; empty if none is to be remembered.
+        logits: (d,) float32; NaN where the network has yet to compute them.
+        batches: for each batch, the numbers of the distinct pairs that the network got.
+        outputs: for each batch, what the network gave; on a GPU it may be still computing.
+    """
+
+    distinct_of: np.ndarray
+    hashes: list[bytes]
+    logits: np.ndarray
+    batches: list[np.ndarray] = field(default_factory=list)
+    outputs: list[Any] = field(default_factory=list)
 
 
 class PairScorer:
@@ -166,55 +185,64 @@ class PairScorer:
                 nothing is remembered.
         """
         remembers = self.remembered.capacity > 0 and len(mentions) <= chunk_pairs
-        # Distinct pairs of all chunks are numbered one after the other.
-        distinct_count = 0
-        distinct_of = np.empty(len(mentions), np.int64)
-        hashes: list[bytes] = []
-        # By chunk: the remembered logit of each distinct pair, NaN for those to compute.
-        recalled = [np.empty(0, np.float32)]
-        # By batch: the distinct pairs that the network gets, and its output for them.
-        batches = [np.empty(0, np.int64)]
-        outputs = []
+        chunks = []
         truncated = 0
         title = desc if isinstance(desc, str) else None
         with progress(total=len(mentions), desc=title, unit=" pairs") as bar:
             report = desc if callable(desc) else bar.update
             for start in range(0, len(mentions), chunk_pairs):
-                chunk = slice(start, start + chunk_pairs)
-                contexts = (lefts and lefts[chunk], rights and rights[chunk])
-                encoded, is_truncated = self.encoder.encode(
-                    mentions[chunk], names[chunk], *contexts
-                )
+                rows = slice(start, start + chunk_pairs)
+                contexts = (lefts and lefts[rows], rights and rights[rows])
+                encoded, is_truncated = self.encoder.encode(mentions[rows], names[rows], *contexts)
                 truncated += int(is_truncated.sum())
-                pairs, numbers, keys = encoded.distinct()
-                distinct_of[chunk] = distinct_count + numbers
-                remembered = np.full(len(pairs), np.nan, np.float32)
-                if remembers:
-                    hashes = [hash_pair(key) for key in keys]
-                    remembered = self.remembered.recall(hashes)
-                recalled.append(remembered)
-                new = np.flatnonzero(np.isnan(remembered))
-                repeats = np.bincount(numbers, minlength=len(pairs))
-                report(len(numbers) - int(repeats[new].sum()))
+                pairs, distinct_of, keys = encoded.distinct()
+                hashes = [hash_pair(key) for key in keys] if remembers else []
+                chunk = _Chunk(distinct_of, hashes, self._remembered(hashes, len(pairs)))
+                chunks.append(chunk)
+                new = np.flatnonzero(np.isnan(chunk.logits))
+                repeats = np.bincount(distinct_of, minlength=len(pairs))
+                report(len(distinct_of) - int(repeats[new].sum()))
                 for batch, output in self._run(pairs.take(new)):
-                    batches.append(distinct_count + new[batch])
-                    outputs.append(output)
+                    chunk.batches.append(new[batch])
+                    chunk.outputs.append(output)
                     report(int(repeats[new[batch]].sum()))
-                distinct_count += len(pairs)
-        distinct_logits = np.concatenate(recalled)
-        computed = np.concatenate(batches)
-        if len(computed):
-            # Synchronize with the GPU only after everything was sent to it.
-            distinct_logits[computed] = self.network.collect(outputs)
-        logits = distinct_logits[distinct_of]
-        if not np.isfinite(logits).all():
+        logits = np.empty(len(mentions), np.float32)
+        computed_count = 0
+        # A GPU computes all the while; only now is it waited for.
+        for number, chunk in enumerate(chunks):
+            computed_count += self._complete(chunk)
+            start = number * chunk_pairs
+            logits[start : start + chunk_pairs] = chunk.logits[chunk.distinct_of]
+        return Scores(logits, truncated, computed_count)
+
+    def _remembered(self, hashes: Sequence[bytes], count: int) -> np.ndarray:
+        """The remembered logits of `count` pairs, (count,) float32; NaN for those to compute."""
+        if not hashes:
+            return np.full(count, np.nan, np.float32)
+        return self.remembered.recall(hashes)
+
+    def _complete(self, chunk: _Chunk) -> int:
+        """Fill in the logits that the network computed, and remember them.
+
+        Returns:
+            Number of pairs that the network ran on.
+
+        Raises:
+            UserError: a logit is not finite.
+        """
+        if not chunk.batches:
+            return 0
+        computed = np.concatenate(chunk.batches)
+        chunk.logits[computed] = self.network.collect(chunk.outputs)
+        if not np.isfinite(chunk.logits).all():
             raise UserError(
                 "the model gave non-finite scores; its weights are damaged or overflow float16"
             )
-        if remembers:
-            # There was one chunk, so the numbers of `computed` are those of `hashes`.
-            self.remembered.add([hashes[number] for number in computed], distinct_logits[computed])
-        return Scores(logits, truncated, len(computed))
+        if chunk.hashes:
+            self.remembered.add(
+                [chunk.hashes[number] for number in computed], chunk.logits[computed]
+            )
+        return len(computed)
 
     def _run(self, pairs: PairBatch) -> Iterator[tuple[np.ndarray, Any]]:
         """Yield row numbers and logits of each batch of distinct pairs.
