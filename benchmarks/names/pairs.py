@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from umls_reranker.models.bi_encoder import BiEncoder, QueryTokenizer
+from umls_reranker.models.bi_encoder import BiEncoder
+from umls_reranker.models.query_tokenizer import QueryTokenizer
 from umls_reranker.vocab.normal_form import normal_forms
 
 SEED = 13

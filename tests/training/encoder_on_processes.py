@@ -18,7 +18,7 @@ from transformers import AutoModel, AutoTokenizer, TrainerCallback, TrainingArgu
 from trigram_encoder import make_concepts
 
 from umls_reranker.core.devices import leave_process_group
-from umls_reranker.models.bi_encoder import QueryTokenizer
+from umls_reranker.models.query_tokenizer import QueryTokenizer
 from umls_reranker.training.encoder_data import QueryCollator, QueryNamePairs
 from umls_reranker.training.encoder_training import EncoderTrainer, QueryNameVectors
 

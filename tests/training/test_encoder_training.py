@@ -18,7 +18,8 @@ from trigram_encoder import make_concepts
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import RunArguments
-from umls_reranker.models.bi_encoder import BiEncoder, QueryTokenizer
+from umls_reranker.models.bi_encoder import BiEncoder
+from umls_reranker.models.query_tokenizer import QueryTokenizer
 from umls_reranker.retrieval.arguments import EncoderArguments, IndexArguments
 from umls_reranker.training import encoder_training
 from umls_reranker.training.encoder_data import QueryCollator, QueryNamePairs

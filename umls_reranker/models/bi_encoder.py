@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from .model_files import commit_of, resolve_model
 from .packed_bert import PackedLayers, load_packed
 from .pair_template import MARKERS
 from .pretrained import load_pretrained, load_weights, loading, size_of
+from .query_tokenizer import QueryTokenizer
 
 # Tokens per forward pass: small batches fit a CPU's cache, a GPU needs many rows. Fixed, because
 # the last bits of an index depend on it.
@@ -42,66 +43,6 @@ TOKEN_BUDGET = {"cpu": 2_048, "cuda": 65_536}
 CHUNK = 16_384
 # Stored with an encoder that was trained on mentions in context.
 CONTEXT_FILE = "context.json"
-
-
-class QueryTokenizer:
-    """Token ids of names, mentions, and mentions in context.
-
-    Args:
-        tokenizer: tokenizer of the encoder.
-        max_length: maximum tokens of a text, special tokens included; context is added to it.
-        context_tokens: maximum tokens of text on each side of a mention in context.
-    """
-
-    def __init__(
-        self,
-        tokenizer: transformers.PreTrainedTokenizerBase,
-        max_length: int,
-        context_tokens: int = 0,
-    ) -> None:
-        self.tokenizer = tokenizer
-        self.max_length = max_length
-        self.context_tokens = context_tokens
-        self.pad_token_id: int = tokenizer.pad_token_id or 0
-        # A list of tokens gives a list of ids.
-        self._markers = cast("list[int]", tokenizer.convert_tokens_to_ids(list(MARKERS)))
-        word = tokenizer.encode("a", add_special_tokens=False)
-        whole = tokenizer.encode("a")
-        start = whole.index(word[0])
-        self._head = whole[:start]
-        self._tail = whole[start + len(word) :]
-
-    def plain(self, texts: Sequence[str]) -> list[list[int]]:
-        """One list of ids per text."""
-        return self._ids(texts, True, truncation=True, max_length=self.max_length)
-
-    def in_context(
-        self, texts: Sequence[str], lefts: Sequence[str], rights: Sequence[str]
-    ) -> list[list[int]]:
-        """One list of ids per mention with the text around it."""
-        start, end = self._markers
-        mention_tokens = self.max_length - len(self._head) - len(self._tail)
-        columns = (self._ids(column, False) for column in (texts, lefts, rights))
-        queries = []
-        for mention, left, right in zip(*columns, strict=True):
-            before = left[max(0, len(left) - self.context_tokens) :]
-            after = right[: self.context_tokens]
-            queries.append(
-                [*self._head, *before, start, *mention[:mention_tokens], end, *after, *self._tail]
-            )
-        return queries
-
-    def _ids(self, texts: Sequence[str], special: bool, **options: Any) -> list[list[int]]:
-        if not len(texts):
-            return []
-        return self.tokenizer(
-            list(texts),
-            add_special_tokens=special,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-            **options,
-        )["input_ids"]
 
 
 class BiEncoder:

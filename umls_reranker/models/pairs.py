@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,13 +16,12 @@ from ..core.arrays import expand_ranges, list_offsets, number_distinct
 from ..core.errors import UserError
 from .batches import ID_BYTES, PairBatch
 from .pair_template import MARKERS, PairTemplate
+from .special_ids import find_special_ids, find_unknown_id
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-# Usual names of the unknown token, for tokenizers that do not tell theirs.
-UNKNOWN = ("[UNK]", "<unk>")
 # Characters read of a text per token that can be kept of it: far more than a token has.
 CHARS_PER_TOKEN = 32
 # A pair is ten spans of ids: special tokens, left context, marker, mention, marker, right context,
@@ -54,13 +53,8 @@ class PairEncoder:
         # Without context there are no markers, so their spans are empty.
         markers: list[list[int]] = [[], []]
         if template.context_tokens:
-            marker_ids = [tokenizer.token_to_id(name) for name in MARKERS]
-            if None in marker_ids:
-                raise UserError(
-                    f"the tokenizer lacks a marker of the template: {' or '.join(MARKERS)}"
-                )
-            markers = [[marker_id] for marker_id in marker_ids]
-        special = _special_ids(tokenizer)
+            markers = [[_marker_id(tokenizer, name)] for name in MARKERS]
+        special = find_special_ids(tokenizer)
         # In the order of a pair.
         fixed_spans = [special.start, *markers, special.first_end, special.second_start]
         fixed_spans.append(special.end)
@@ -69,7 +63,7 @@ class PairEncoder:
         self._budget = template.max_length - sum(map(len, fixed_spans))
         # Do not tokenize many more characters than are needed for the retained ids.
         self._chars = template.max_length * CHARS_PER_TOKEN
-        self._unknown_id = _unknown_id(tokenizer)
+        self._unknown_id = find_unknown_id(tokenizer)
 
     def encode(
         self,
@@ -89,31 +83,18 @@ class PairEncoder:
         Returns:
             The pairs, and (n,) bool, whether mention or name lost tokens.
         """
-        n = len(mentions)
-        # `ids` gets the ids of each distinct text, and then those of the fixed spans.
-        texts, numbers = number_distinct([*mentions, *names])
-        ids = self._tokenize(texts)
-        # Without context, any text: none of its tokens is kept.
-        context_numbers = np.zeros(2 * n, np.int64)
-        if self.template.context_tokens:
-            # Contexts rarely recur. Of a very long text before a mention the end is read.
-            contexts = [
-                *(text[-self._chars :] for text in lefts or [""] * n),
-                *(rights or [""] * n),
-            ]
-            texts, number_of_context = number_distinct(contexts)
-            context_numbers = len(ids) + number_of_context
-            ids += self._tokenize(texts)
-        mention, name, left, right = np.append(numbers, context_numbers).reshape(4, n)
+        ids, (left, mention, right, name) = self._tokenize_pairs(mentions, names, lefts, rights)
+        # The fixed spans come after the texts, and each pair has the same: (n,) like the texts.
         fixed = np.arange(len(ids), len(ids) + len(self._fixed_spans))
         ids += self._fixed_spans
-        sizes = _token_counts(ids)
-        # Each of these is (n,), like the numbers of the texts.
-        head, start, end, ending, opening, tail = np.broadcast_to(fixed[:, None], (len(fixed), n))
+        head, start, end, ending, opening, tail = np.broadcast_to(
+            fixed[:, None], (len(fixed), len(mentions))
+        )
         # (n, 10): for each pair, the numbers in `ids` of its spans, in order.
         spans = np.stack(
             [head, left, start, mention, end, right, ending, opening, name, tail], axis=1
         )
+        sizes = _token_counts(ids)
         counts = sizes[spans]
         counts[:, TEXT_SPANS] = self._retained(*counts[:, TEXT_SPANS].T)
         # Where each span starts in all ids, one text after the other.
@@ -123,7 +104,37 @@ class PairEncoder:
         _, positions = expand_ranges(starts.ravel(), (starts + counts).ravel())
         tokens = np.frombuffer(b"".join(ids), np.int32)[positions]
         pairs = PairBatch(tokens, counts.sum(axis=1), counts[:, :FIRST_SEGMENT].sum(axis=1))
-        return pairs, sizes[mention] + sizes[name] > self._budget
+        is_truncated = sizes[mention] + sizes[name] > self._budget
+        return pairs, is_truncated
+
+    def _tokenize_pairs(
+        self,
+        mentions: Sequence[str],
+        names: Sequence[str],
+        lefts: Sequence[str] | None,
+        rights: Sequence[str] | None,
+    ) -> tuple[list[bytes], np.ndarray]:
+        """Tokenize each distinct text of n pairs once.
+
+        Returns:
+            The ids of the texts, and the numbers among them of each pair's left context, mention,
+            right context and name, (4, n) int64.
+        """
+        n = len(mentions)
+        texts, numbers = number_distinct([*mentions, *names])
+        mention, name = numbers.reshape(2, n)
+        ids = self._tokenize(texts)
+        if not self.template.context_tokens:
+            # Any text will do as context, because none of its tokens is kept.
+            no_context = np.zeros(n, np.int64)
+            return ids, np.stack([no_context, mention, no_context, name])
+        # Contexts rarely recur. Of a very long text before a mention the end is read.
+        ends_of_lefts = [text[-self._chars :] for text in lefts or [""] * n]
+        contexts, numbers = number_distinct([*ends_of_lefts, *(rights or [""] * n)])
+        context_numbers = len(ids) + numbers
+        left, right = context_numbers.reshape(2, n)
+        ids += self._tokenize(contexts)
+        return ids, np.stack([left, mention, right, name])
 
     def _retained(
         self, left: np.ndarray, mention: np.ndarray, right: np.ndarray, name: np.ndarray
@@ -175,6 +186,13 @@ class PairEncoder:
         return [_as_bytes(text.ids) for text in encoded]
 
 
+def _marker_id(tokenizer: Tokenizer, name: str) -> int:
+    marker_id = tokenizer.token_to_id(name)
+    if marker_id is None:
+        raise UserError(f"the tokenizer lacks a marker of the template: {' or '.join(MARKERS)}")
+    return marker_id
+
+
 def _as_bytes(ids: Sequence[int]) -> bytes:
     """Ids as bytes of int32, which are fast to join and to compare."""
     return array("i", ids).tobytes()
@@ -183,53 +201,6 @@ def _as_bytes(ids: Sequence[int]) -> bytes:
 def _token_counts(ids: Sequence[bytes]) -> np.ndarray:
     """The number of tokens of each text, (k,) int64."""
     return np.fromiter(map(len, ids), np.int64, len(ids)) // ID_BYTES
-
-
-def _unknown_id(tokenizer: Tokenizer) -> int:
-    """The id of what is not in the vocabulary; -1 of a tokenizer that has an id for every text."""
-    declared = getattr(tokenizer.model, "unk_token", None)
-    for token in (declared, *UNKNOWN):
-        token_id = tokenizer.token_to_id(token) if token else None
-        if token_id is not None:
-            return token_id
-    return -1
-
-
-class _SpecialIds(NamedTuple):
-    """Ids that a tokenizer puts around the two texts of a pair.
-
-    Attributes:
-        start: before the first text, such as [CLS].
-        first_end: after the first text, in the first segment, such as [SEP].
-        second_start: before the second text, in the second segment; BERT has none.
-        end: after the second text, such as [SEP].
-    """
-
-    start: list[int]
-    first_end: list[int]
-    second_start: list[int]
-    end: list[int]
-
-
-def _special_ids(tokenizer: Tokenizer) -> _SpecialIds:
-    """Find the special ids by looking for a short text in a pair of it with itself."""
-    probe = tokenizer.encode("a", add_special_tokens=False).ids
-    pair = tokenizer.encode("a", "a")
-    ids = pair.ids
-    size = len(probe)
-    starts = [i for i in range(len(ids) - size + 1) if ids[i : i + size] == probe]
-    if len(starts) != 2:
-        raise UserError("the tokenizer joins text pairs in an unsupported way")
-    first, second = starts
-    first_end = first + size
-    # Where the second segment begins: its tokens have type 1.
-    turn = first_end + pair.type_ids[first_end:second].count(0)
-    return _SpecialIds(
-        start=ids[:first],
-        first_end=ids[first_end:turn],
-        second_start=ids[turn:second],
-        end=ids[second + size :],
-    )
 
 
 def _longest_first(

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Sampler
 
 from ..core.errors import UserError
 from ..models.batches import PackedTexts
-from ..models.bi_encoder import QueryTokenizer
+from ..models.query_tokenizer import QueryTokenizer
 from ..vocab.concepts import ConceptTable
 
 # Kinds of queries.

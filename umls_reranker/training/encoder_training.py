@@ -21,16 +21,11 @@ from ..core.devices import in_threads, resolve_dtype
 from ..core.json_files import write_json
 from ..core.keys import RunArguments
 from ..lists.gold import trainable
-from ..models.bi_encoder import (
-    CONTEXT_FILE,
-    QueryTokenizer,
-    load_encoder_body,
-    pooled,
-    require_length,
-)
+from ..models.bi_encoder import CONTEXT_FILE, load_encoder_body, pooled, require_length
 from ..models.model_files import resolve_model
 from ..models.pair_template import MARKERS
 from ..models.pretrained import load_pretrained, loading
+from ..models.query_tokenizer import QueryTokenizer
 from ..retrieval.arguments import EncoderArguments, IndexArguments
 from ..vocab.concepts import ConceptTable
 from .encoder_data import QueryCollator, QueryNamePairs, SharesOfBatches
