@@ -20,11 +20,14 @@ from umls_reranker.core.arrays import best_candidates, list_offsets
 from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation import metrics
 from umls_reranker.evaluation.baselines import baselines, free_baselines
+from umls_reranker.evaluation.gain_verdict import best_row, verdict_on_gain
 from umls_reranker.evaluation.intervals import Documents
-from umls_reranker.evaluation.metrics import Figure, coverage_at_precision
+from umls_reranker.evaluation.metrics import Figure
+from umls_reranker.evaluation.model_report import measure_model
 from umls_reranker.evaluation.outcomes import SCHEMA, Outcomes, gold_ranks
 from umls_reranker.evaluation.render import card_charts, report_page
-from umls_reranker.evaluation.report import measure, measure_model
+from umls_reranker.evaluation.report import measure
+from umls_reranker.evaluation.score_figures import coverage_at_precision
 from umls_reranker.evaluation.slices import (
     SMALLEST_SLICE,
     WITHOUT_TYPE,
@@ -32,13 +35,7 @@ from umls_reranker.evaluation.slices import (
     mention_slices,
     worst_groups,
 )
-from umls_reranker.evaluation.systems import (
-    System,
-    at_same_coverage,
-    best_row,
-    compare_systems,
-    verdict_on_gain,
-)
+from umls_reranker.evaluation.systems import System, at_same_coverage, compare_systems
 from umls_reranker.evaluation.tables import as_markdown, as_text, report_tables, systems_table
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pair_template import PairTemplate

@@ -14,8 +14,9 @@ from ..calibration.decisions import TIERS
 from ..core.parallel import progress
 from ..vocab.normalization import normalize_name
 from ..vocab.types import TypeHierarchy
+from .calibration_figures import top_calibration
 from .intervals import Documents, Measure
-from .metrics import SMALL_SUPPORT, measure_figures, top_calibration
+from .metrics import SMALL_SUPPORT, measure_figures
 from .outcomes import Outcomes
 
 # With fewer mentions, a type is not listed, and a slice has no calibration error.

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .formatting import Cell, cell, is_there, markdown_table, with_ends
-from .metrics import COVERAGE_PRECISIONS, FIGURES
+from .metrics import FIGURES
+from .score_figures import COVERAGE_PRECISIONS
 
 TERMINAL_WIDTH = 100
 # Titles of figures that are not a `Figure`, and of systems.

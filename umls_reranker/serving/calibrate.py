@@ -37,11 +37,12 @@ from ..core.json_files import write_json
 from ..core.locators import portable_locator
 from ..evaluation.baselines import free_baselines
 from ..evaluation.formatting import cell, percent
+from ..evaluation.gain_verdict import best_row, verdict_on_gain
 from ..evaluation.intervals import Documents
 from ..evaluation.outcomes import Outcomes
 from ..evaluation.render import card_charts
 from ..evaluation.report import measure
-from ..evaluation.systems import System, at_same_coverage, best_row, verdict_on_gain
+from ..evaluation.systems import System, at_same_coverage
 from ..evaluation.tables import systems_text, title_of
 from ..hub.card import folder_card
 from ..hub.model_folder import (

@@ -8,11 +8,11 @@ from ..calibration.arguments import CalibrationArguments
 from ..calibration.features import refuse_feature_names
 from ..evaluation.baselines import baselines
 from ..evaluation.formatting import percent
+from ..evaluation.gain_verdict import best_row, verdict_on_gain
 from ..evaluation.intervals import Documents
+from ..evaluation.model_report import measure_model
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from ..evaluation.render import report_page
-from ..evaluation.report import measure_model
-from ..evaluation.systems import best_row, verdict_on_gain
 from ..evaluation.tables import systems_text
 from ..lists.candidate_lists import AnnotatedLists
 from ..lists.dictionary import Dictionary

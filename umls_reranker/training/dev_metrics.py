@@ -12,7 +12,7 @@ from transformers import EvalPrediction
 
 from ..calibration.logistic import sigmoid
 from ..calibration.reliability import brier, ece
-from ..evaluation.metrics import roc_auc
+from ..evaluation.score_figures import roc_auc
 from .pair_dataset import LABEL_NAMES
 
 
