@@ -305,7 +305,7 @@ def drawn_mentions(mentions: list, rng: np.random.Generator) -> list:
 def index_rows(index: Path, mentions: list) -> Iterator[dict]:
     """Rows with the candidates that an index finds, best first, and their scores."""
     from umls_reranker.retrieval.retriever import load_retriever
-    from umls_reranker.vocab.concepts import ConceptTable
+    from umls_reranker.vocab.concept_table import ConceptTable
 
     concepts = ConceptTable.load(index / "concepts")
     retriever = load_retriever(index, "auto")

@@ -16,7 +16,7 @@ import numpy as np
 from umls_reranker.corpora.concept_ids import map_ids
 from umls_reranker.corpora.formats import read_corpus
 from umls_reranker.retrieval.lexical_index import LexicalIndex
-from umls_reranker.vocab.concepts import ConceptTable
+from umls_reranker.vocab.concept_table import ConceptTable
 
 
 def main() -> None:

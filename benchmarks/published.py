@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from umls_reranker.calibration.reliability import ece
 from umls_reranker.corpora.formats import read_documents
 from umls_reranker.pipeline.run_folder import RunFolder
-from umls_reranker.vocab.concepts import read_name_lists
+from umls_reranker.vocab.name_files import read_name_lists
 
 FILES = {
     "ncbi-disease": [f"NCBI{split}set_corpus.txt.gz" for split in ("train", "develop", "test")],

@@ -38,7 +38,7 @@ from umls_reranker.pipeline.run_folder import RunFolder
 from umls_reranker.retrieval.mining import PairMiner
 from umls_reranker.training.rows import dev_rows
 from umls_reranker.training.trainer import RerankerTrainer
-from umls_reranker.vocab.concepts import ConceptTable
+from umls_reranker.vocab.concept_table import ConceptTable
 from umls_reranker.vocab.rrf import RelationTable
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"

@@ -64,7 +64,7 @@ def write_lists(run: Path, splits: list[str], index: Path, path: Path, most: int
 
     from umls_reranker.pipeline.run_folder import RunFolder
     from umls_reranker.retrieval import retriever as candidates
-    from umls_reranker.vocab.concepts import ConceptTable
+    from umls_reranker.vocab.concept_table import ConceptTable
 
     known = RunFolder(run).splits("mentions")
     mentions = concatenate_datasets([known[split] for split in splits])

@@ -12,7 +12,9 @@ import numpy as np
 from umls_reranker.models.bi_encoder import CHUNK
 from umls_reranker.retrieval.name_index import NameIndex
 from umls_reranker.retrieval.name_vectors import NameVectors
-from umls_reranker.vocab.concepts import Concept, ConceptTable, concept_table, write_concepts
+from umls_reranker.vocab.concept_folder import write_concepts
+from umls_reranker.vocab.concept_table import ConceptTable
+from umls_reranker.vocab.concepts import Concept, concept_table
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 

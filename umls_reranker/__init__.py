@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .serving.rows import RankedCandidate
     from .training.rows import training_rows
     from .training.trainer import RerankerTrainer
-    from .vocab.concepts import ConceptTable
+    from .vocab.concept_table import ConceptTable
 
 __all__ = [
     "Certificate",
@@ -53,7 +53,7 @@ __all__ = [
 _HOMES = {
     "Certificate": ".calibration.certificate",
     "ConceptLinker": ".linking.linker",
-    "ConceptTable": ".vocab.concepts",
+    "ConceptTable": ".vocab.concept_table",
     "Dictionary": ".lists.dictionary",
     "LinkedConcept": ".linking.linked_concept",
     "RankedCandidate": ".serving.rows",

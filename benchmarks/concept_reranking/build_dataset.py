@@ -25,7 +25,7 @@ from umls_reranker.core.files import written
 from umls_reranker.core.json_files import read_json
 from umls_reranker.core.stage import read_manifest
 from umls_reranker.pipeline.run_folder import RunFolder
-from umls_reranker.vocab.concepts import ConceptTable
+from umls_reranker.vocab.concept_table import ConceptTable
 
 HERE = Path(__file__).resolve().parent
 SPLITS = ("train", "calibration", "test")

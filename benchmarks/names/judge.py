@@ -35,7 +35,7 @@ from umls_reranker.models.bi_encoder import BiEncoder
 from umls_reranker.models.model_files import MINILM
 from umls_reranker.retrieval.retriever import load_retriever
 from umls_reranker.retrieval.retrievers import Queries
-from umls_reranker.vocab.concepts import ConceptTable
+from umls_reranker.vocab.concept_table import ConceptTable
 from umls_reranker.vocab.normalization import normalize_texts
 from umls_reranker.vocab.trigrams import shared_trigrams
 

@@ -40,7 +40,7 @@ def export(run: Path, folder: Path, umls_dir: Path | None, corpus: list[Path]) -
     from umls_reranker.corpora.formats import reader_of
     from umls_reranker.lists.gold import trainable
     from umls_reranker.pipeline.run_folder import RunFolder
-    from umls_reranker.vocab.concepts import ConceptTable
+    from umls_reranker.vocab.concept_table import ConceptTable
 
     # What systems built, such as indexes and networks, was made of the former export.
     shutil.rmtree(folder / "scratch", ignore_errors=True)

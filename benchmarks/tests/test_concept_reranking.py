@@ -24,7 +24,8 @@ import score
 
 from umls_reranker.core.arrow_files import arrow_writer
 from umls_reranker.core.errors import UserError
-from umls_reranker.vocab.concepts import Concept, concept_table, write_concepts
+from umls_reranker.vocab.concept_folder import write_concepts
+from umls_reranker.vocab.concepts import Concept, concept_table
 from umls_reranker.vocab.types import TypeHierarchy
 
 HERE = Path(score.__file__).parent

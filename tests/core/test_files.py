@@ -22,7 +22,7 @@ from umls_reranker.core.hashes import file_sha256, fingerprint_path, remembered
 from umls_reranker.core.json_files import read_json, write_json
 from umls_reranker.core.parallel import progress
 from umls_reranker.core.text_files import LONGEST_LINE, bounded_lines, read_lines, read_whole
-from umls_reranker.vocab.concepts import read_name_rows
+from umls_reranker.vocab.name_rows import read_name_rows
 
 
 def listing(folder):

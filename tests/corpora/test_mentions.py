@@ -24,13 +24,9 @@ from umls_reranker.corpora.mention_files import (
     write_mentions,
 )
 from umls_reranker.pipeline.run_folder import RunFolder
-from umls_reranker.vocab.concepts import (
-    Concept,
-    ConceptTable,
-    concept_table,
-    iter_concepts,
-    write_concepts,
-)
+from umls_reranker.vocab.concept_folder import write_concepts
+from umls_reranker.vocab.concept_table import ConceptTable
+from umls_reranker.vocab.concepts import Concept, concept_table, iter_concepts
 from umls_reranker.vocab.types import TypeHierarchy
 
 HEAD = "1|t|Cold heart\n1|a|The cold.\n"

@@ -23,7 +23,7 @@ from umls_reranker.retrieval.lexical_index import FormIndex
 from umls_reranker.retrieval.retriever import load_retriever
 from umls_reranker.serving.file_jobs import BulkJob
 from umls_reranker.vocab.codes import Code, ConceptCodes
-from umls_reranker.vocab.concepts import ConceptTable
+from umls_reranker.vocab.concept_table import ConceptTable
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "index.py"
 NAMES = "MESH:D1||renal tumour|kidney cancer\nMESH:D2|OMIM:2||heart attack\n"

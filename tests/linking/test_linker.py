@@ -23,7 +23,7 @@ from umls_reranker.linking.remembered_search import RememberedSearch
 from umls_reranker.lists.run_lists import read_run_lists
 from umls_reranker.retrieval.deployment import IndexSettings, export_index
 from umls_reranker.serving.arguments import ServingArguments
-from umls_reranker.vocab.concepts import ConceptTable
+from umls_reranker.vocab.concept_table import ConceptTable
 
 pytest_plugins = ["pipeline_fixtures"]
 

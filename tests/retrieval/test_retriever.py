@@ -21,7 +21,7 @@ from umls_reranker.retrieval.retriever import (
     write_lists,
 )
 from umls_reranker.retrieval.retrievers import Context, Dense, Forms, Lexical, NearestMentions
-from umls_reranker.vocab.concepts import ConceptTable
+from umls_reranker.vocab.concept_table import ConceptTable
 
 NAMES = {
     "C0000001": ("", ["common cold", "cold", "head cold"]),

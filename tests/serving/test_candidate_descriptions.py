@@ -4,7 +4,8 @@ import pytest
 
 from umls_reranker.serving.candidate_descriptions import describe_candidates
 from umls_reranker.vocab.codes import Code, ConceptCodes
-from umls_reranker.vocab.concepts import Concept, ConceptColumns, concept_table
+from umls_reranker.vocab.concept_columns import ConceptColumns
+from umls_reranker.vocab.concepts import Concept, concept_table
 
 
 class Codes(ConceptCodes):

@@ -25,7 +25,8 @@ from umls_reranker.serving.rows import (
     RankedRows,
 )
 from umls_reranker.vocab.codes import ConceptCodes
-from umls_reranker.vocab.concepts import Concept, ConceptColumns, concept_table
+from umls_reranker.vocab.concept_columns import ConceptColumns
+from umls_reranker.vocab.concepts import Concept, concept_table
 
 BEST = {"cui": "C1", "name": "colds", "score": 0.9, "tier": "high", "accepted": True}
 SAME = {"cui": "C1", "name": "cold", "score": 0.9}

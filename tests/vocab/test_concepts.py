@@ -18,16 +18,12 @@ from umls_reranker.core.arrow_files import arrow_writer, open_arrow
 from umls_reranker.core.errors import UserError
 from umls_reranker.vocab import normalization
 from umls_reranker.vocab.codes import CODES_FOLDER, Code, ConceptCodes, code_of, write_codes
-from umls_reranker.vocab.concepts import (
-    Concept,
-    ConceptTable,
-    concept_table,
-    iter_concepts,
-    join_concepts,
-    read_name_concepts,
-    read_name_rows,
-    write_concepts,
-)
+from umls_reranker.vocab.concept_folder import write_concepts
+from umls_reranker.vocab.concept_table import ConceptTable
+from umls_reranker.vocab.concepts import Concept, concept_table, iter_concepts
+from umls_reranker.vocab.joined_concepts import join_concepts
+from umls_reranker.vocab.name_files import read_name_concepts
+from umls_reranker.vocab.name_rows import read_name_rows
 from umls_reranker.vocab.normalization import normalize_name, normalize_names
 from umls_reranker.vocab.ontology import read_obo_concepts
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy

@@ -14,14 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..lists.gold import trainable
-from ..vocab.concepts import (
-    Concept,
-    ConceptTable,
-    StringRows,
-    concept_table,
-)
+from ..vocab.concept_table import ConceptTable
+from ..vocab.concepts import Concept, concept_table
 from ..vocab.normalization import normalize_name
 from ..vocab.rrf import read_table
+from ..vocab.string_rows import StringRows
 from .corpus import Mention
 from .mention_files import BATCH_ROWS
 

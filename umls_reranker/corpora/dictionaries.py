@@ -14,22 +14,17 @@ from pyarrow.csv import write_csv
 
 from ..core.errors import UserError
 from ..core.text_files import excerpt
-from ..vocab.concepts import (
-    Concept,
-    ConceptColumns,
-    StringRows,
-    concept_table,
-    count_typed,
-    join_concepts,
-    read_name_concepts,
-    read_name_rows,
-    rows_by_name,
-    write_concepts,
-)
+from ..vocab.concept_columns import ConceptColumns
+from ..vocab.concept_folder import rows_by_name, write_concepts
+from ..vocab.concepts import Concept, concept_table, count_typed
+from ..vocab.joined_concepts import join_concepts
+from ..vocab.name_files import read_name_concepts
+from ..vocab.name_rows import read_name_rows
 from ..vocab.normal_form import normal_forms
 from ..vocab.normalization import normalize_names, visible
 from ..vocab.ontology import read_obo_concepts
 from ..vocab.rrf import read_relations, read_release, read_rrf_concepts
+from ..vocab.string_rows import StringRows
 from ..vocab.types import GROUP_PREFIX, TypeHierarchy
 from .arguments import ConceptArguments
 

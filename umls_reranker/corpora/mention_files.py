@@ -14,10 +14,8 @@ from datasets import Features, List, Value
 
 from ..core.arrow_files import arrow_writer, open_arrow
 from ..core.errors import UserError
-from ..vocab.concepts import (
-    Concept,
-    ConceptTable,
-)
+from ..vocab.concept_table import ConceptTable
+from ..vocab.concepts import Concept
 from ..vocab.normalization import normalize_name
 from .corpus import Mention
 

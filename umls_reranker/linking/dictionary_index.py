@@ -26,7 +26,7 @@ from ..retrieval.build import (
 )
 from ..retrieval.deployment import IndexSettings, export_index
 from ..vocab.codes import CODES_FOLDER, write_codes
-from ..vocab.concepts import ConceptTable
+from ..vocab.concept_table import ConceptTable
 
 CONCEPTS = "concepts"
 LOCK = ".lock"

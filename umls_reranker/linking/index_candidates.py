@@ -8,7 +8,7 @@ import pyarrow as pa
 from ..core.arrays import list_offsets, number_distinct
 from ..retrieval.concept_index import Candidates
 from ..retrieval.retriever import Retriever
-from ..vocab.concepts import ConceptTable
+from ..vocab.concept_table import ConceptTable
 from .remembered_search import RememberedSearch
 
 

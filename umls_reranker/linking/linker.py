@@ -20,7 +20,7 @@ from ..retrieval.deployment import IndexSettings
 from ..retrieval.retriever import Retriever, load_retriever
 from ..serving.reranker import UMLSReranker
 from ..serving.rows import RANKED_FIELDS, RankedCandidate, ranked_candidates
-from ..vocab.concepts import ConceptTable
+from ..vocab.concept_table import ConceptTable
 from .index_candidates import IndexCandidates
 from .linked_concept import LinkedConcept
 from .mention_contexts import table_with_contexts

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..vocab.concepts import ConceptTable
+    from ..vocab.concept_table import ConceptTable
     from .linker import ConceptLinker
 
 

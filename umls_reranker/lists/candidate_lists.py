@@ -48,7 +48,7 @@ from .table import CANDIDATES, ERROR, mappings_of, row_table
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ..vocab.concepts import ConceptTable
+    from ..vocab.concept_table import ConceptTable
     from .dictionary import Dictionary
 
 # The columns of a table that are read.

@@ -12,15 +12,11 @@ import pyarrow.compute as pc
 
 from ..core.arrays import expand_ranges, number_distinct
 from ..core.errors import UserError
-from ..vocab.concepts import (
-    CONCEPTS,
-    ConceptColumns,
-    ConceptTable,
-    NameLists,
-    is_index,
-    read_name_lists,
-    table_of_lists,
-)
+from ..vocab.concept_columns import ConceptColumns
+from ..vocab.concept_folder import CONCEPTS_FOLDER, is_index
+from ..vocab.concept_table import ConceptTable
+from ..vocab.concepts import NameLists, table_of_lists
+from ..vocab.name_files import read_name_lists
 from ..vocab.normal_form import normal_forms
 from ..vocab.normalization import normalize_texts
 from ..vocab.rrf import read_names, read_types, release_files
@@ -77,7 +73,7 @@ class Dictionary:
     @classmethod
     def _of_index(cls, folder: Path) -> Dictionary:
         """The concepts of an index, of which nothing is read before it is used."""
-        concepts = ConceptTable.load(folder / CONCEPTS)
+        concepts = ConceptTable.load(folder / CONCEPTS_FOLDER)
         columns = {"names": "name"}
         types = concepts.column("semantic_types", np.arange(len(concepts)))
         if len(types.flatten()):

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, number_distinct
 from ..core.errors import UserError
-from ..vocab.concepts import ConceptTable
+from ..vocab.concept_table import ConceptTable
 from ..vocab.types import TypeHierarchy
 from .answers import Answers, answered
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists, row_errors

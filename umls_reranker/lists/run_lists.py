@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.arrow_files import arrow_writer
-from ..vocab.concepts import ConceptTable
+from ..vocab.concept_table import ConceptTable
 from .candidate_lists import AnnotatedLists
 from .labels import read_labelled_lists
 

@@ -18,7 +18,8 @@ from ..corpora.dictionaries import ConceptSource, read_concepts
 from ..corpora.formats import read_corpus
 from ..corpora.mention_files import hold_out_synonyms, known_mentions, write_mentions
 from ..corpora.reading_report import reading_table
-from ..vocab.concepts import ConceptTable, concept_table, iter_concepts
+from ..vocab.concept_table import ConceptTable
+from ..vocab.concepts import concept_table, iter_concepts
 from ..vocab.rrf import write_relations
 from .recipe import Recipe
 from .run_folder import MENTION_FILES, RunFolder, planned_stages, should_run

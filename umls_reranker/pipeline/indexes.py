@@ -14,7 +14,7 @@ from ..retrieval.build import build_indexes, save_settings
 from ..retrieval.deployment import IndexSettings
 from ..retrieval.retriever import load_retriever
 from ..retrieval.retrievers import needs_encoder
-from ..vocab.concepts import ConceptTable
+from ..vocab.concept_table import ConceptTable
 from .recipe import Recipe
 from .run_folder import RunFolder, planned_stages, should_run, tell_other_settings
 from .stages import stage_table

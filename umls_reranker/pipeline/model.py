@@ -57,7 +57,7 @@ from ..serving.look_plan import LookOptions
 from ..serving.model_source import ModelSource
 from ..serving.reranker import UMLSReranker
 from ..serving.study_files import study_beside
-from ..vocab.concepts import ConceptTable
+from ..vocab.concept_table import ConceptTable
 from .command import MISSED_TARGET, run_script, would_make
 from .options import parse_recipe
 from .recipe import Recipe

@@ -251,7 +251,7 @@ class RunFolder:
             UserError: the file is not as the stage wrote it.
         """
         from ..lists.run_lists import read_run_lists
-        from ..vocab.concepts import ConceptTable
+        from ..vocab.concept_table import ConceptTable
 
         path = self.path / "lists" / f"{split}.arrow"
         written = read_manifest(self.path / "lists")["summary"].get("sha256", {})

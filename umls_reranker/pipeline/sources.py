@@ -12,7 +12,7 @@ from ..corpora.arguments import ConceptArguments, MentionArguments
 from ..corpora.formats import corpus_files, read_documents, reader_of
 from ..corpora.mention_files import assign_split
 from ..linking.dictionary_index import DictionarySource
-from ..vocab.concepts import read_name_lists
+from ..vocab.name_files import read_name_lists
 from ..vocab.ontology import read_ontology
 from ..vocab.rrf import REQUIRED_TABLES, release_files
 from .downloads import fetch

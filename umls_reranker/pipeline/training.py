@@ -28,7 +28,7 @@ from ..training.pair_dataset import values_of_pairs
 from ..training.rows import dev_rows, training_rows
 from ..training.trainer import fine_tune, training_arguments
 from ..training.training_arguments import RerankerTrainingArguments
-from ..vocab.concepts import ConceptTable
+from ..vocab.concept_table import ConceptTable
 from ..vocab.rrf import RelationTable
 from .command import would_make
 from .recipe import Recipe, typed_training

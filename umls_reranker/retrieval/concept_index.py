@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..models.bi_encoder import BiEncoder
-    from ..vocab.concepts import ConceptTable
+    from ..vocab.concept_table import ConceptTable
 
 # Names retrieved per concept: several names of a concept tend to be near a query.
 NAMES_PER_CONCEPT = 4

@@ -34,7 +34,7 @@ from .concept_index import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ..vocab.concepts import ConceptTable
+    from ..vocab.concept_table import ConceptTable
 
 TRIGRAMS_FILE = "trigrams.arrow"
 # Files of a sparse matrix: values, columns, and where each row starts.

@@ -14,7 +14,7 @@ from ..core.devices import batch_mapper
 from ..core.errors import UserError
 from ..lists.gold import trainable
 from ..models.bi_encoder import BiEncoder
-from ..vocab.concepts import ConceptTable
+from ..vocab.concept_table import ConceptTable
 from .concept_index import (
     Candidates,
     ConceptIndex,

@@ -25,7 +25,7 @@ from ..lists.run_lists import write_list_rows
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pair_rows import pair_rows
 from ..models.pair_template import PairTemplate
-from ..vocab.concepts import ConceptTable
+from ..vocab.concept_table import ConceptTable
 from ..vocab.normalization import normalize_name
 from ..vocab.rrf import RelationTable
 from .arguments import MiningArguments

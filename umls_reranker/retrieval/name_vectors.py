@@ -15,7 +15,7 @@ from ..core.errors import UserError
 from ..core.json_files import read_json, write_json
 from ..core.parallel import progress
 from ..models.bi_encoder import CHUNK, BiEncoder
-from ..vocab.concepts import ConceptTable
+from ..vocab.concept_table import ConceptTable
 from .concept_index import (
     NAMES_FILE,
     write_names,

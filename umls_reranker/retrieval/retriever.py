@@ -14,7 +14,7 @@ from ..core.arrays import list_offsets, number_distinct
 from ..core.parallel import progress
 from ..lists.gold import trainable
 from ..lists.run_lists import list_rows, write_list_rows
-from ..vocab.concepts import ConceptTable
+from ..vocab.concept_table import ConceptTable
 from .concept_index import Candidates, DictionaryNames, distinct_queries, query_blocks
 from .deployment import IndexSettings
 from .retrievers import (

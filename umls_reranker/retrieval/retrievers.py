@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
     from ..models.bi_encoder import BiEncoder
-    from ..vocab.concepts import ConceptTable
+    from ..vocab.concept_table import ConceptTable
     from .concept_index import ConceptIndex
     from .deployment import IndexSettings
     from .lexical_index import LexicalIndex
@@ -77,7 +77,7 @@ class IndexSources:
     @cached_property
     def concepts(self) -> ConceptTable:
         """The dictionary."""
-        from ..vocab.concepts import ConceptTable
+        from ..vocab.concept_table import ConceptTable
 
         return ConceptTable.load(self.folder / "concepts")
 

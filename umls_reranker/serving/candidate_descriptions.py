@@ -8,7 +8,7 @@ from typing import Any
 
 from ..lists.candidates import concept_id
 from ..vocab.codes import ConceptCodes
-from ..vocab.concepts import ConceptColumns
+from ..vocab.concept_columns import ConceptColumns
 from ..vocab.normalization import normalize_name
 from ..vocab.types import TypeHierarchy
 

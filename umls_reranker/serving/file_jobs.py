@@ -32,7 +32,7 @@ from ..lists.dictionary import Dictionary
 from ..lists.labels import candidate_cuis, gold_ids
 from ..lists.read import STDIN, Rows, mention_files, naming, read_rows
 from ..lists.table import first_values, mappings_of, rows_at, table_of_mappings
-from ..vocab.concepts import CONCEPTS, is_index
+from ..vocab.concept_folder import CONCEPTS_FOLDER, is_index
 from ..vocab.rrf import release_files
 from .counts import counts_of, said_of_counts
 from .list_warnings import NO_TIERS
@@ -298,7 +298,7 @@ class BulkJob(FileJob):
         if path is None or not path.is_dir():
             return () if path is None else (path,)
         if is_index(path):
-            return sorted((path / CONCEPTS).iterdir())
+            return sorted((path / CONCEPTS_FOLDER).iterdir())
         tables = release_files(path, required=())
         return [tables[name] for name in ("MRCONSO", "MRSTY") if name in tables]
 

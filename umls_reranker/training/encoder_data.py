@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, Sampler
 from ..core.errors import UserError
 from ..models.batches import PackedTexts
 from ..models.query_tokenizer import QueryTokenizer
-from ..vocab.concepts import ConceptTable
+from ..vocab.concept_table import ConceptTable
 
 # Kinds of queries.
 CONTEXT = 0

@@ -27,7 +27,7 @@ from ..models.pair_template import MARKERS
 from ..models.pretrained import load_pretrained, loading
 from ..models.query_tokenizer import QueryTokenizer
 from ..retrieval.arguments import EncoderArguments, IndexArguments
-from ..vocab.concepts import ConceptTable
+from ..vocab.concept_table import ConceptTable
 from .encoder_data import QueryCollator, QueryNamePairs, SharesOfBatches
 from .trainer import last_complete_checkpoint, set_dropout, training_device
 from .training_arguments import OneGpuArguments

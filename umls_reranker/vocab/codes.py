@@ -18,16 +18,12 @@ import pyarrow.compute as pc
 
 from ..core.arrow_files import arrow_writer, one_chunk, open_arrow
 from ..core.errors import UserError
-from .concepts import (
-    CONCEPT_SCHEMA,
-    ConceptColumns,
-    ConceptTable,
-    NameLists,
-    distinct_lists,
-    is_index,
-    read_name_lists,
-    table_of_lists,
-)
+from .concept_columns import ConceptColumns
+from .concept_folder import is_index
+from .concept_table import ConceptTable
+from .concepts import CONCEPT_SCHEMA, NameLists, table_of_lists
+from .distinct_lists import distinct_lists
+from .name_files import read_name_lists
 from .ontology import cuis_of, read_ontology
 from .rrf import CODE_PREFERENCES, by_cui, filtered_lines, release_files
 

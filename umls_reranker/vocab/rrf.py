@@ -21,7 +21,8 @@ from ..core.arrow_files import arrow_writer, open_arrow
 from ..core.errors import Malformed, UserError
 from ..core.parallel import progress
 from ..core.text_files import MOST_LINES, decode, open_binary, read_lines
-from .concepts import NameLists, distinct_lists, table_of_lists
+from .concepts import NameLists, table_of_lists
+from .distinct_lists import distinct_lists
 
 # The last pipe closes the line, so a CSV reader finds one more column.
 CLOSING = "closing"

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ...vocab.codes import ConceptCodes, code_of, system_of
 
 if TYPE_CHECKING:
-    from ...vocab.concepts import ConceptTable
+    from ...vocab.concept_table import ConceptTable
 
 # Of names that people read.
 MOST_NAMES = 30
