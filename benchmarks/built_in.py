@@ -149,7 +149,7 @@ def fit_model(known, path: Path, encoder: Path | None, folder: Path) -> None:
     from umls_reranker.calibration.features import CROSS_ENCODER
     from umls_reranker.calibration.fitting import CrossEncoderLogits
     from umls_reranker.hub.card import A_FOLDER
-    from umls_reranker.hub.model_folder import Origin
+    from umls_reranker.hub.new_model import Origin
     from umls_reranker.lists.labels import read_labelled_lists
     from umls_reranker.models.arguments import BUILT_IN
     from umls_reranker.models.cross_encoder import PairScorer

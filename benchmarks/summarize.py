@@ -15,7 +15,7 @@ from umls_reranker.core.json_files import read_json
 from umls_reranker.evaluation.metrics import read_metrics
 from umls_reranker.evaluation.tables import as_text, report_tables
 from umls_reranker.evaluation.targets import verdict_on_targets
-from umls_reranker.hub.model_folder import METRICS
+from umls_reranker.hub.file_names import METRICS_FILE
 from umls_reranker.pipeline.run_folder import RunFolder
 from umls_reranker.serving.rows import ranked_column
 
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a finished run")
     run = RunFolder(parser.parse_args().run)
     print_examples(run)
-    for table in report_tables(read_metrics(run.path / "report" / METRICS))[:TABLES]:
+    for table in report_tables(read_metrics(run.path / "report" / METRICS_FILE))[:TABLES]:
         print(f"\n{table.title}\n\n{as_text(table)}")
     print(f"\nTargets: {verdict_on_targets(read_json(run.path / 'checklist.json')['checks'])}")
 

@@ -53,7 +53,7 @@ def main() -> None:
     )
     if not options.repo_id:
         raise UserError("--repo_id is required: the Hub repo, NAMESPACE/NAME")
-    from umls_reranker.hub.model_folder import local_folder
+    from umls_reranker.hub.model_download import local_folder
     from umls_reranker.hub.publish import publish
     from umls_reranker.models.hub_calls import SIGN_IN
 

@@ -42,7 +42,7 @@ from tiny_models import tiny_cross_encoder, tiny_encoder
 from umls_reranker.__main__ import main
 from umls_reranker.core.arrow_files import open_arrow
 from umls_reranker.core.json_files import read_json
-from umls_reranker.hub.model_folder import MANIFEST
+from umls_reranker.hub.file_names import MANIFEST
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGE_SCRIPTS = ("prepare_data", "build_index", "mine_negatives", "train", "calibrate", "evaluate")

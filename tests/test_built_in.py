@@ -13,7 +13,7 @@ from processes import python
 from umls_reranker import UMLSReranker
 from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.core.errors import UserError
-from umls_reranker.hub.model_folder import model_files, verify_model
+from umls_reranker.hub.manifest import model_files, verify_model
 from umls_reranker.lists.labels import read_labelled_lists
 from umls_reranker.models.arguments import BUILT_IN, BUILT_IN_FOLDERS
 from umls_reranker.models.bi_encoder import BiEncoder

@@ -14,7 +14,8 @@ from trigram_encoder import PlainEncoder, build_index, make_concepts
 from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation.metrics import read_metrics
 from umls_reranker.evaluation.outcomes import Outcomes
-from umls_reranker.hub.model_folder import SCHEMA_VERSIONS, changing
+from umls_reranker.hub.file_names import SCHEMA_VERSIONS
+from umls_reranker.hub.model_folder import changing
 from umls_reranker.retrieval.deployment import IndexSettings
 from umls_reranker.retrieval.lexical_index import LexicalIndex
 from umls_reranker.retrieval.mention_index import MentionIndex

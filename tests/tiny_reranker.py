@@ -19,7 +19,7 @@ from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.list_source import ListSource
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core.errors import UserError
-from umls_reranker.hub.model_folder import Origin, copy_cross_encoder, write_model_files
+from umls_reranker.hub.new_model import Origin, copy_cross_encoder, write_model_files
 from umls_reranker.models.pair_template import PairTemplate
 from umls_reranker.models.pretrained import load_base_model
 from umls_reranker.pipeline.recipe import Recipe

@@ -25,13 +25,9 @@ from umls_reranker.core.json_files import read_json, write_json
 from umls_reranker.hub import export
 from umls_reranker.hub.card import TABLES, folder_card
 from umls_reranker.hub.export import export_onnx
-from umls_reranker.hub.model_folder import (
-    ONNX,
-    SENTENCE_CONFIG,
-    WEIGHTS,
-    changing,
-    verify_model,
-)
+from umls_reranker.hub.file_names import ONNX, SENTENCE_CONFIG, WEIGHTS
+from umls_reranker.hub.manifest import verify_model
+from umls_reranker.hub.model_folder import changing
 from umls_reranker.models.cross_encoder import score_lists
 from umls_reranker.models.pair_template import PairTemplate
 

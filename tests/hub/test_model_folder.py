@@ -11,15 +11,9 @@ import pytest
 from tiny_reranker import refused, tiny_reranker
 
 from umls_reranker import UMLSReranker
-from umls_reranker.hub.model_folder import (
-    CARD,
-    MANIFEST,
-    changing,
-    model_files,
-    restored,
-    save_copy,
-    verify_model,
-)
+from umls_reranker.hub.file_names import CARD, MANIFEST
+from umls_reranker.hub.manifest import model_files, verify_model
+from umls_reranker.hub.model_folder import changing, restored, save_copy
 
 
 @pytest.fixture(scope="module")

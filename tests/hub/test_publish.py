@@ -21,13 +21,10 @@ from umls_reranker import UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.hub import publish as publishing
 from umls_reranker.hub.card import EVAL_RESULTS
-from umls_reranker.hub.model_folder import (
-    MANIFEST,
-    changing,
-    download,
-    model_files,
-    verify_model,
-)
+from umls_reranker.hub.file_names import MANIFEST
+from umls_reranker.hub.manifest import model_files, verify_model
+from umls_reranker.hub.model_download import download
+from umls_reranker.hub.model_folder import changing
 from umls_reranker.hub.publish import operations, publish, version_contents
 from umls_reranker.hub.versions import find_outcomes
 from umls_reranker.pipeline.options import load_recipe

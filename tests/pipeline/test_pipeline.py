@@ -27,7 +27,7 @@ from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.calibration.features import FEATURES, STAND_INS
 from umls_reranker.core.hashes import file_sha256
 from umls_reranker.core.json_files import read_json
-from umls_reranker.hub.model_folder import verify_model
+from umls_reranker.hub.manifest import verify_model
 from umls_reranker.lists.read import read_rows
 from umls_reranker.lists.run_lists import read_run_lists
 from umls_reranker.pipeline import model as model_stages

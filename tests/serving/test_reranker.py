@@ -33,7 +33,8 @@ from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.list_source import ListSource
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core.json_files import read_json
-from umls_reranker.hub.model_folder import MANIFEST, model_files
+from umls_reranker.hub.file_names import MANIFEST
+from umls_reranker.hub.manifest import model_files
 from umls_reranker.linking.linked_concept import LinkedConcept
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.table import mention_table

@@ -10,13 +10,9 @@ from processes import absent, python
 from tiny_reranker import refused, tiny_reranker, tiny_reranker_without_cross_encoder
 
 from umls_reranker import UMLSReranker
-from umls_reranker.hub.model_folder import (
-    CROSS_ENCODER_FILES,
-    ONNX,
-    changing,
-    model_files,
-    verify_model,
-)
+from umls_reranker.hub.file_names import CROSS_ENCODER_FILES, ONNX
+from umls_reranker.hub.manifest import model_files, verify_model
+from umls_reranker.hub.model_folder import changing
 from umls_reranker.models.arguments import BUILT_IN, BUILT_IN_FOLDERS
 
 REPO = "org/tiny-lists"

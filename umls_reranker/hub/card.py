@@ -33,17 +33,17 @@ from ..evaluation.tables import COMPARISON, TIERS, as_markdown, report_tables, t
 from ..models.arguments import BUILT_IN, BUILT_IN_FOLDERS, ENCODER
 from ..models.hub_calls import HUB_DATASET
 from ..models.pair_template import PairTemplate
-from .model_folder import (
+from .file_names import (
     CALIBRATOR,
     CARD,
     MANIFEST,
-    METRICS,
+    METRICS_FILE,
     RECIPE,
     RELIABILITY,
-    REPO_ID,
     RISK_COVERAGE,
     THRESHOLDS,
 )
+from .model_download import REPO_ID
 
 EVAL_RESULTS = ".eval_results/umls_reranker.yaml"
 # Of tags, languages (LAT of MRCONSO, as the Hub writes them), figures in the metadata (with task
@@ -310,7 +310,7 @@ def folder_card(
     info = read_json(folder / MANIFEST)
     calibrator = read_json(folder / CALIBRATOR)
     return Card(
-        metrics=read_metrics(evaluated / METRICS),
+        metrics=read_metrics(evaluated / METRICS_FILE),
         recipe=yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")),
         info=with_known_base(info),
         thresholds=read_json(folder / THRESHOLDS),

@@ -14,14 +14,17 @@ from ..lists.candidate_lists import CandidateLists
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pair_template import PairTemplate
 from ..models.pretrained import input_names, load_model, load_pretrained
-from .model_folder import ONNX, changing, has_cross_encoder, restored, verify_model
+from .file_names import ONNX
+from .manifest import has_cross_encoder, verify_model
+from .model_folder import changing, restored
 
 # Calibrator, thresholds and certificate hold for both backends if logits differ by rounding only.
-MOST_APART = 1e-4
+LARGEST_DIFFERENCE = 1e-4
 # Number of mentions whose candidates are compared.
 EXAMPLES = 100
+# Version of the ONNX operators.
 OPSET = 18
-LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
+EXPORT_LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
 
 
 def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
@@ -38,7 +41,7 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
         UserWarning: the calibrator was fitted on logits of another dtype than float32.
 
     Raises:
-        UserError: the model has no cross-encoder, logits differ by more than `MOST_APART`, or a
+        UserError: the model has no cross-encoder, logits differ by more than `LARGEST_DIFFERENCE`, or a
             library that exports is not installed.
     """
     info = verify_model(restored(folder))
@@ -46,7 +49,7 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
         raise UserError(
             f"{folder} has no cross-encoder to export; it is already served without PyTorch"
         )
-    missing = [name for name in LIBRARIES if find_spec(name) is None]
+    missing = [name for name in EXPORT_LIBRARIES if find_spec(name) is None]
     if missing:
         raise UserError(f"export needs {' and '.join(missing)}: install the extra export")
     if info["dtype"] != "float32":
@@ -56,7 +59,9 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
             stacklevel=2,
         )
     template = PairTemplate.from_dict(info["template"])
-    examples = lists.take(np.unique(np.linspace(0, len(lists) - 1, EXAMPLES).astype(int)))
+    # Mentions spread over all lists.
+    positions = np.linspace(0, len(lists) - 1, EXAMPLES).astype(int)
+    examples = lists.take(np.unique(positions))
     reference = PairScorer.from_folder(folder, template, "cpu", "float32")
     with changing(folder) as new:
         for name in ("config.json", "tokenizer.json"):
@@ -67,16 +72,24 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
         expected = score_lists(reference, examples, desc="scoring in torch").logits
         logits = score_lists(exported, examples, desc="scoring in onnx").logits
         # Both lack the logits of pairs that the tokenizer cannot tell apart.
-        apart = float(np.nan_to_num(np.abs(expected - logits)).max(initial=0.0))
-        if apart > MOST_APART:
+        differences = np.nan_to_num(np.abs(expected - logits))
+        difference = float(differences.max(initial=0.0))
+        if difference > LARGEST_DIFFERENCE:
             raise UserError(
-                f"ONNX and PyTorch logits differ by up to {apart:.1e} on {len(logits):,} pairs, "
-                f"more than rounding ({MOST_APART:.0e}); serve this model with backend torch"
+                f"ONNX and PyTorch logits differ by up to {difference:.1e} on {len(logits):,} "
+                f"pairs, more than rounding ({LARGEST_DIFFERENCE:.0e}); serve this model with backend torch"
             )
-    return len(logits), apart
+    return len(logits), difference
 
 
 def _write_onnx(folder: Path, file: Path, max_length: int) -> None:
+    """Write the cross-encoder of a model folder as a graph for any number of pairs.
+
+    Args:
+        folder: the model folder.
+        file: the file to make.
+        max_length: most tokens of a pair.
+    """
     model = load_model(folder)
     names = input_names(model, load_pretrained(transformers.AutoTokenizer, folder))
     # Two rows and several columns: a dimension of one would be treated as a constant.

@@ -15,17 +15,10 @@ from ..core.errors import UserError
 from ..core.locators import portable_locator
 from ..models.hub_calls import SIGN_IN, hub_api, hub_calls, signed_in
 from .card import EVAL_RESULTS, folder_card, with_former
-from .model_folder import (
-    CARD,
-    MANIFEST,
-    METRICS,
-    MODEL_FILES,
-    ONNX,
-    REPO_ID,
-    published_files,
-    verify_files,
-    verify_model,
-)
+from .file_names import CARD, MANIFEST, METRICS_FILE, MODEL_FILES, ONNX
+from .manifest import verify_files, verify_model
+from .model_download import REPO_ID
+from .published_files import published_files
 
 Operation = CommitOperationAdd | CommitOperationDelete
 
@@ -137,7 +130,10 @@ def version_contents(folder: Path, repo_id: str, tag: str | None) -> dict[str, P
     """
     _check_names(repo_id, tag)
     # Files that the manifest lists but torch does not load may be missing.
-    verify_files(folder, {METRICS, ONNX} & {METRICS, *verify_model(folder)["sha256"]})
+    needed = [METRICS_FILE]
+    if ONNX in verify_model(folder)["sha256"]:
+        needed.append(ONNX)
+    verify_files(folder, needed)
     card = folder_card(folder, repo_id, tag)
     contents = published_files(folder) | {CARD: card.text().encode()}
     if results := card.eval_results():

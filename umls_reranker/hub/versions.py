@@ -7,7 +7,9 @@ from ..core.errors import UserError
 from ..core.keys import NON_INFERIORITY_MARGIN
 from ..evaluation.comparison import Comparison, compare
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
-from .model_folder import MANIFEST, snapshot, verify_files
+from .file_names import MANIFEST
+from .manifest import verify_files
+from .model_download import snapshot
 
 
 def compare_versions(

@@ -30,7 +30,10 @@ from ..evaluation.targets import (
     verdict_on_targets,
 )
 from ..hub.card import folder_card
-from ..hub.model_folder import CARD, EVALUATED, METRICS, REFERENCE, Origin, changing, verify_files
+from ..hub.file_names import CARD, EVALUATED, METRICS_FILE, REFERENCE
+from ..hub.manifest import verify_files
+from ..hub.model_folder import changing
+from ..hub.new_model import Origin
 from ..hub.versions import compare_versions
 from ..linking.mentions import read_answers
 from ..lists.answers import Answers
@@ -288,8 +291,8 @@ def validate(
     tell_other_settings(recipe, run, ["report"])
     targets = parse_targets(recipe.evaluation.targets)
     # A new model has none until it is evaluated; until then the report is that of the previous one.
-    verify_files(run.path / "model", [METRICS])
-    checks = check_targets(targets, read_metrics(run.path / "report" / METRICS)["figures"])
+    verify_files(run.path / "model", [METRICS_FILE])
+    checks = check_targets(targets, read_metrics(run.path / "report" / METRICS_FILE)["figures"])
     comparison = None
     if against:
         comparison = compare_versions(run.path / "report", against, margin)

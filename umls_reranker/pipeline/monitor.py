@@ -10,7 +10,9 @@ import numpy as np
 from ..calibration.study import StudyHistory
 from ..core.errors import UserError
 from ..core.json_files import read_json
-from ..hub.model_folder import CALIBRATOR, MANIFEST, REFERENCE, download, verify_files
+from ..hub.file_names import CALIBRATOR, MANIFEST, REFERENCE
+from ..hub.manifest import verify_files
+from ..hub.model_download import download
 from ..serving.drift import FALLBACK_CELL, FEWEST_DOCUMENTS, SMALLEST_PSI, Histogram, read_reference
 from ..serving.ranked_rows import read_ranked, tops_of_rows
 from ..serving.statistics import Statistics

@@ -19,7 +19,7 @@ from ..core.parallel import SECONDS_BETWEEN_LINES
 from ..evaluation.metrics import read_metrics
 from ..evaluation.tables import systems_text
 from ..evaluation.targets import verdict_on_targets
-from ..hub.model_folder import METRICS
+from ..hub.file_names import METRICS_FILE
 from .command import MISSED_TARGET
 from .recipe import Recipe
 from .run_folder import planned_stages, should_run
@@ -113,7 +113,7 @@ def show_plan(recipe: Recipe) -> None:
 
 def show_results(folder: Path) -> None:
     """Print how the systems compare, the targets, and where model and report are."""
-    metrics = read_metrics(folder / "report" / METRICS)
+    metrics = read_metrics(folder / "report" / METRICS_FILE)
     checks = read_json(folder / "checklist.json")["checks"]
     print(
         f"\n{systems_text(metrics['figures'])}\n\n{metrics['verdict']}\n"

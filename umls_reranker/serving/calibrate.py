@@ -45,15 +45,8 @@ from ..evaluation.report import measure
 from ..evaluation.systems import System, at_same_coverage
 from ..evaluation.tables import systems_text, title_of
 from ..hub.card import folder_card
-from ..hub.model_folder import (
-    CARD,
-    METRICS,
-    REFERENCE,
-    RELIABILITY,
-    RISK_COVERAGE,
-    copy_cross_encoder,
-    write_model_files,
-)
+from ..hub.file_names import CARD, METRICS_FILE, REFERENCE, RELIABILITY, RISK_COVERAGE
+from ..hub.new_model import copy_cross_encoder, write_model_files
 from ..lists.candidate_lists import AnnotatedLists, CandidateLists
 from ..lists.columns import FOUND
 from ..lists.dictionary import Dictionary
@@ -612,7 +605,7 @@ def save_calibrated(source: ModelSource, new: Calibrated, folder: Path) -> None:
 def write_figures(metrics: Mapping[str, Any], target_precision: float, folder: Path) -> None:
     """Write ``metrics.json`` and its charts into a folder."""
     reliability, risk_coverage = card_charts(metrics, target_precision)
-    write_json(folder / METRICS, metrics)
+    write_json(folder / METRICS_FILE, metrics)
     (folder / RELIABILITY).write_text(reliability, encoding="utf-8")
     (folder / RISK_COVERAGE).write_text(risk_coverage, encoding="utf-8")
 

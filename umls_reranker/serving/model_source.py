@@ -14,15 +14,9 @@ from ..calibration.study import NO_HISTORY, StudyHistory
 from ..core.errors import UserError
 from ..core.hashes import file_sha256, json_sha256
 from ..core.json_files import read_json
-from ..hub.model_folder import (
-    CALIBRATOR,
-    MANIFEST,
-    RECIPE,
-    WEIGHTS,
-    Origin,
-    download,
-    loaded_files,
-)
+from ..hub.file_names import CALIBRATOR, MANIFEST, RECIPE, WEIGHTS, loaded_files
+from ..hub.model_download import download
+from ..hub.new_model import Origin
 from ..lists.candidate_lists import AnnotatedLists
 from ..models.arguments import BUILT_IN_FOLDERS
 from ..models.cross_encoder import PairScorer

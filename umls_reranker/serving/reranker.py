@@ -16,14 +16,10 @@ from ..calibration.decisions import ACCEPT_TIERS, TIERS, Decisions
 from ..calibration.ranking import rank
 from ..core.errors import UserError, warn_caller
 from ..core.json_files import read_json
-from ..hub.model_folder import (
-    CALIBRATOR,
-    THRESHOLDS,
-    download,
-    has_cross_encoder,
-    save_copy,
-    verify_model,
-)
+from ..hub.file_names import CALIBRATOR, THRESHOLDS
+from ..hub.manifest import has_cross_encoder, verify_model
+from ..hub.model_download import download
+from ..hub.model_folder import save_copy
 from ..lists.candidate_lists import CandidateLists
 from ..lists.table import mention_table, row_table
 from ..models.cross_encoder import REMEMBERED_PAIRS, PairScorer, score_lists

@@ -56,8 +56,8 @@ class NameLists(NamedTuple):
 
     ids: pa.StringArray
     names: pa.ListArray
-    types: pa.ListArray | None = None
-    alternates: pa.ListArray | None = None
+    types: pa.ListArray = None
+    alternates: pa.ListArray = None
 
 
 def concept_table(concepts: Iterable[Concept]) -> pa.Table:

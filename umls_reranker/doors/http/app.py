@@ -28,7 +28,8 @@ from starlette.routing import Route
 
 from ...core.errors import UserError
 from ...core.version import __version__
-from ...hub.model_folder import MANIFEST, WEIGHTS, version_digits
+from ...hub.file_names import MANIFEST, WEIGHTS
+from ...hub.manifest import version_digits
 from ...lists.columns import MAX_MENTION_CHARS, InvalidRow, length_fault
 from ...serving.arguments import ServingArguments
 from ...serving.reranker import UMLSReranker
