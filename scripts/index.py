@@ -97,7 +97,7 @@ def main() -> None:
         expand_abbreviations=True,
     )
     if options.encoder:
-        from umls_reranker.pipeline.preflight import model_config
+        from umls_reranker.pipeline.model_configs import model_config
 
         model_config(
             "encoder",

@@ -43,9 +43,10 @@ def main() -> None:
     if on_lists:
         if len(files.lists) != 2 or not files.output:
             raise UserError("give --lists TRAIN DEV and --output FOLDER")
-        from umls_reranker.pipeline.training import train_on_lists
+        from umls_reranker.pipeline.list_training import train_on_lists
 
-        return train_on_lists(recipe, files.lists, Path(files.output))
+        train_lists, dev_lists = files.lists
+        return train_on_lists(recipe, train_lists, dev_lists, Path(files.output))
     run = RunFolder(recipe.run.run_dir)
     stage = make_stage("checkpoints", recipe, run)
     tell_other_settings(recipe, run, stage_table(recipe)["checkpoints"].needs)

@@ -19,9 +19,10 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.models import model_files
 from umls_reranker.models.hub_calls import hub_calls
 from umls_reranker.models.model_files import commit_of, resolve_model
-from umls_reranker.pipeline import preflight as preflight_module
+from umls_reranker.pipeline import estimate
 from umls_reranker.pipeline.downloads import fetch
-from umls_reranker.pipeline.preflight import minutes_here, preflight
+from umls_reranker.pipeline.hardware import batch_advice, devices_line, idle_gpus
+from umls_reranker.pipeline.preflight import preflight
 from umls_reranker.pipeline.recipe import Recipe
 from umls_reranker.pipeline.sources import CONTENT_CHECKS
 
@@ -306,12 +307,12 @@ def arguments_of(**fields):
 
 def test_the_gpus_that_are_used_are_told_with_those_that_are_seen(recipe, gpus, monkeypatch):
     gpus((7, 0))
-    line = preflight_module.devices_line(recipe(device="auto"), arguments_of(fp16=True))
+    line = devices_line(recipe(device="auto"), arguments_of(fp16=True))
     assert "1 of 8 visible GPUs (Tesla V100); processes: 1; training in float16" in line
     assert "scoring in float16" in line
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     monkeypatch.setenv("WORLD_SIZE", "16")
-    line = preflight_module.devices_line(recipe(device="auto"), arguments_of(bf16=True))
+    line = devices_line(recipe(device="auto"), arguments_of(bf16=True))
     assert "8 of 8 visible GPUs (Tesla V100); processes: 16; training in bfloat16" in line
 
 
@@ -322,15 +323,15 @@ def test_gpus_that_would_be_idle_are_told_with_the_command_that_uses_them(
     gpus, monkeypatch, capability, config
 ):
     gpu = gpus(capability)
-    (line,) = preflight_module.idle_gpus(gpu, "umls-reranker run mine --seed 5")
+    (line,) = idle_gpus(gpu, "umls-reranker run mine --seed 5")
     command = f"umls-reranker run mine --seed 5 --accelerate_config {config} --num_processes 8"
     assert line.endswith(command) and "7 GPUs" in line
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert preflight_module.idle_gpus(gpu, "umls-reranker run mine") == []
+    assert idle_gpus(gpu, "umls-reranker run mine") == []
     monkeypatch.delenv("WORLD_SIZE")
-    assert preflight_module.idle_gpus(torch.device("cpu"), "umls-reranker run mine") == []
+    assert idle_gpus(torch.device("cpu"), "umls-reranker run mine") == []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert preflight_module.idle_gpus(gpu, "umls-reranker run mine") == []
+    assert idle_gpus(gpu, "umls-reranker run mine") == []
 
 
 @pytest.mark.parametrize(
@@ -348,7 +349,7 @@ def test_a_batch_that_divides_is_told_for_a_loss_of_lists(
 ):
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     arguments = arguments_of(loss=loss, global_batch_size=size)
-    lines = preflight_module.batch_advice(arguments, 10)
+    lines = batch_advice(arguments, 10)
     assert len(lines) == (dividing is not None)
     if dividing:
         assert f"global_batch_size {dividing}" in lines[0]
@@ -356,11 +357,11 @@ def test_a_batch_that_divides_is_told_for_a_loss_of_lists(
 
 def test_minutes_follow_from_a_probe_of_the_processor(monkeypatch):
     clock = SimpleNamespace(monotonic=iter([3.0, 4.0]).__next__)
-    monkeypatch.setattr(preflight_module, "time", clock)
+    monkeypatch.setattr(estimate, "time", clock)
     config = BertConfig(hidden_size=384, intermediate_size=1_536, num_hidden_layers=6)
     # A second for 200 products of 512 tokens; a layer takes as long as three of them.
     expected = 1.3 * 1e6 * 6 * 3 / (200 * 512) / 60
-    assert minutes_here(1e6, "float32", config) == pytest.approx(expected)
+    assert estimate.minutes_here(1e6, "float32", config) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import argparse
 import json
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import yaml
 
@@ -36,6 +36,13 @@ class EvaluationArguments:
         'metrics that umls-reranker validate checks, e.g. "acc@1 >= 0.75"; '
         "a missed target fails the run",
     )
+
+
+class BaseModel(NamedTuple):
+    """The model that a training starts from: a folder or Hub id, and a revision there."""
+
+    name: str
+    revision: str | None
 
 
 @dataclass
@@ -72,16 +79,21 @@ class Recipe:
             raise not_for_lists(method.name)
 
     @property
-    def base(self) -> tuple[str, str | None]:
-        """The model that the cross-encoder starts from, before any training, and its revision."""
+    def base(self) -> BaseModel:
+        """The model that the cross-encoder starts from, before any training."""
         if self.model.model == RUN_ENCODER:
-            return self.index.encoder, self.index.encoder_revision
-        return self.model.model, self.model.model_revision
+            return BaseModel(self.index.encoder, self.index.encoder_revision)
+        return BaseModel(self.model.model, self.model.model_revision)
 
     @property
     def starts_from_trained_encoder(self) -> bool:
         """Whether the cross-encoder starts from an encoder that the run fine-tunes."""
         return self.model.model == RUN_ENCODER and self.encoder.encoder_training_steps > 0
+
+    def starting_from(self, base: BaseModel) -> Recipe:
+        """This recipe with a cross-encoder that starts from another model."""
+        model = replace(self.model, model=base.name, model_revision=base.revision)
+        return replace(self, model=model)
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Recipe:

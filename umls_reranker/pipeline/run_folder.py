@@ -81,7 +81,8 @@ def settings_of(stage: StageInputs, recipe: Recipe) -> dict[str, Any]:
     keys = {*stage.keys} - {*PATHS}
     settings = {key: value for key, value in recipe.to_dict().items() if key in keys}
     if "model" in settings:
-        settings["model"], settings["model_revision"] = recipe.base
+        settings["model"] = recipe.base.name
+        settings["model_revision"] = recipe.base.revision
     cache = Path(recipe.run.cache_dir)
     for key in {"encoder", "model"} & settings.keys():
         settings[key] = model_identity(settings[key], cache)

@@ -1,0 +1,84 @@
+"""Training on user-provided lists, without a run: two files become a fine-tuned cross-encoder."""
+
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow as pa
+
+from ..core.errors import UserError
+from ..core.files import require_new
+from ..core.hashes import fingerprint_path
+from ..core.json_files import write_json
+from ..core.stage import Stage
+from ..lists.read import read_rows
+from ..models.pair_template import TEMPLATE_FILE, PairTemplate
+from ..training.pair_dataset import values_of_pairs
+from ..training.rows import training_rows
+from .command import would_make
+from .recipe import Recipe
+from .run_folder import RunFolder
+from .training import check_training, train_cross_encoder
+
+
+def train_on_lists(recipe: Recipe, train_lists: str, dev_lists: str, output: Path) -> None:
+    """Fine-tune a cross-encoder on user-provided lists; all processes of a launch take part.
+
+    Args:
+        recipe: the settings; those of mining give the negatives and the weights.
+        train_lists: path of the lists to train on.
+        dev_lists: path of the lists to compare checkpoints on.
+        output: folder to write, which `umls-reranker calibrate` takes as its model.
+
+    Raises:
+        UserError: the output exists, a row is invalid, or no list contains its gold concept.
+    """
+    require_new(output, makes_folders=True)
+    if recipe.starts_from_trained_encoder:
+        raise UserError(
+            "model: the encoder is fine-tuned by a run, and lists have none; add --model NAME"
+        )
+    recipe = recipe.starting_from(recipe.base)
+    train = rows_of_file(Path(train_lists), recipe)
+    dev = rows_of_file(Path(dev_lists), recipe)
+    run = RunFolder(output.with_name(f".{output.name}.training"))
+    hashes = {name: fingerprint_path(Path(name)) for name in (train_lists, dev_lists)}
+    stage = Stage(run.path / "checkpoints", recipe.to_dict(), hashes, resumes=True)
+    if recipe.run.dry_run:
+        check_training(recipe, output)
+        would_make("train", output)
+        return
+    is_owner = train_cross_encoder(recipe, run, stage, train, dev)
+    if is_owner:
+        best = stage.folder / "checkpoint-best"
+        write_json(best / TEMPLATE_FILE, asdict(PairTemplate.from_recipe(recipe.model)))
+        os.replace(best, output)
+        shutil.rmtree(run.path)
+        print(
+            f"{output}: next, umls-reranker calibrate {output} --lists OTHER_LISTS --output MODEL"
+        )
+
+
+def rows_of_file(path: Path, recipe: Recipe) -> pa.Table:
+    """The training rows of a file of lists; UserError: an invalid row, or no gold in any list."""
+    template = PairTemplate.from_recipe(recipe.model)
+    mining = recipe.mining
+    tables = []
+    for rows in read_rows(path):
+        dataset = training_rows(
+            rows,
+            template,
+            nearest_negatives=mining.nearest_negatives,
+            positive_weight=mining.positive_weight,
+            hard_negative_weight=mining.hard_negative_weight,
+        )
+        tables.append(dataset.data.table)
+    no_gold = UserError(f"{path}: no list contains its gold concept; cui is that of a candidate")
+    if not tables:
+        raise no_gold
+    # Of some batches, no candidate may have a teacher's score.
+    table = pa.concat_tables(tables, promote_options="default")
+    if not values_of_pairs(table, "labels").any():
+        raise no_gold
+    return table
