@@ -72,7 +72,7 @@ def main() -> None:
         "then half: after a change of index, features, settings or target",
     )
     given = parse_form(parser, ("run", "calibration"))
-    from umls_reranker.pipeline.model import calibrate_file, calibrate_run
+    from umls_reranker.pipeline.calibrating import calibrate_file, calibrate_run
 
     if isinstance(given, Recipe):
         calibrate_run(given)

@@ -21,7 +21,7 @@ from umls_reranker.pipeline.recipe import Recipe
 def main() -> None:
     parser = lists_parser(__doc__, (), help="folder or Hub id of a reranker")
     given = parse_form(parser, ("run", "evaluation"))
-    from umls_reranker.pipeline.model import evaluate_file, evaluate_run
+    from umls_reranker.pipeline.evaluating import evaluate_file, evaluate_run
 
     if isinstance(given, Recipe):
         evaluate_run(given)

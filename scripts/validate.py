@@ -40,6 +40,6 @@ def main() -> int:
         ("run_name", "output_dir", "device", "scoring_dtype", "dry_run", "targets"),
         ValidationOptions,
     )
-    from umls_reranker.pipeline.model import validate
+    from umls_reranker.pipeline.checklist import validate
 
     return 0 if validate(recipe, options.against, margin=options.margin) else 1
