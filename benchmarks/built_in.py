@@ -249,7 +249,7 @@ def known_names(data: Path):
 
 def write_lists(data: Path, encoder: str, work: Path, path: Path) -> None:
     """Write the lists of both halves, each from an index that knows the mentions of the other."""
-    from umls_reranker.corpora.corpus import read_pmids
+    from umls_reranker.corpora.document_ids import read_pmids
 
     corpus = data / "medmentions_st21pv"
     documents = list(read_pmids(corpus / "corpus_pubtator_pmids_trng.txt"))

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from umls_reranker.calibration.reliability import ece
-from umls_reranker.corpora.formats import read_documents
+from umls_reranker.corpora.formats import read_document_ids
 from umls_reranker.pipeline.run_folder import RunFolder
 from umls_reranker.vocab.name_files import read_name_lists
 
@@ -45,7 +45,7 @@ def arguments(recipe: str, medic: Path, dev_folder: Path | None = None) -> list[
         corpus = corpus[:2]
         documents["test"] = documents["dev"]
         dev_folder.mkdir(parents=True, exist_ok=True)
-        ids = read_documents(Path(corpus[0]))
+        ids = read_document_ids(Path(corpus[0]))
         subsets = {
             "train": [document for row, document in enumerate(ids) if row % 8],
             "dev": ids[::8],

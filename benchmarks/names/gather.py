@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from umls_reranker.core.json_files import write_json
-from umls_reranker.corpora.corpus import Mention
+from umls_reranker.corpora.annotated_text import Mention
 from umls_reranker.corpora.formats import read_corpus
 from umls_reranker.pipeline.options import load_recipe
 from umls_reranker.pipeline.sources import listed_documents

@@ -27,7 +27,7 @@ from gather import MEDMENTIONS, SEED, UMLS_OPEN, medmentions
 from pairs import MAX_TOKENS
 
 from umls_reranker.core.json_files import write_json
-from umls_reranker.corpora.corpus import Mention
+from umls_reranker.corpora.annotated_text import Mention
 from umls_reranker.corpora.formats import read_corpus
 from umls_reranker.evaluation.formatting import markdown_table
 from umls_reranker.evaluation.intervals import Documents

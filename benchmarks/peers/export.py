@@ -36,7 +36,7 @@ def export(run: Path, folder: Path, umls_dir: Path | None, corpus: list[Path]) -
     """Write the folder that `peer.Export` reads."""
     from peer import Concept, write_rows
 
-    from umls_reranker.corpora.corpus import Faults
+    from umls_reranker.corpora.faults import Faults
     from umls_reranker.corpora.formats import reader_of
     from umls_reranker.lists.gold import trainable
     from umls_reranker.pipeline.run_folder import RunFolder

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from umls_reranker.corpora.corpus import Mention
+from umls_reranker.corpora.annotated_text import Mention
 from umls_reranker.corpora.mention_files import SPLITS, write_mentions
 
 sys.path.append(str(Path(__file__).parents[1]))

@@ -38,8 +38,8 @@ from processes import Service
 import umls_reranker
 from umls_reranker import UMLSReranker
 from umls_reranker import __main__ as command
-from umls_reranker.corpora.corpus import Faults
-from umls_reranker.corpora.formats import PubTator
+from umls_reranker.corpora.faults import Faults
+from umls_reranker.corpora.pubtator import PubTator
 from umls_reranker.pipeline.command import CommandParser
 from umls_reranker.pipeline.shipped import find_recipe
 

@@ -19,7 +19,9 @@ from data_fixtures import write_pubtator
 
 from umls_reranker.core.errors import Malformed, UserError
 from umls_reranker.corpora import formats as corpus_formats
-from umls_reranker.corpora.corpus import Annotation, CorpusReader, Document, Mention, join_passages
+from umls_reranker.corpora.annotated_text import Annotation, Document, Mention
+from umls_reranker.corpora.annotation_fields import join_passages
+from umls_reranker.corpora.corpus import CorpusReader
 from umls_reranker.corpora.formats import corpus_files, read_corpus, register
 
 

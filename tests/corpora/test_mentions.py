@@ -1,6 +1,6 @@
 import gzip
 from collections import Counter
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 
 import pytest
 from data_fixtures import DEV_PMIDS, TRAIN_PMIDS, write_pubtator
@@ -8,21 +8,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.corpora.abbreviations import find_abbreviations
+from umls_reranker.corpora.annotated_text import Mention
 from umls_reranker.corpora.concept_ids import RetiredCuis, map_ids, with_concepts_of_mentions
-from umls_reranker.corpora.corpus import (
-    COUNTS,
-    Mention,
-    find_abbreviations,
-    read_pmids,
-    text_around,
-)
-from umls_reranker.corpora.formats import PubTator, corpus_files, read_corpus, read_documents
+from umls_reranker.corpora.corpus import CorpusCounts
+from umls_reranker.corpora.document_ids import read_pmids
+from umls_reranker.corpora.formats import corpus_files, read_corpus, read_document_ids
 from umls_reranker.corpora.mention_files import (
     MENTION_FEATURES,
     assign_split,
     hold_out_synonyms,
     write_mentions,
 )
+from umls_reranker.corpora.pubtator import PubTator
+from umls_reranker.corpora.surrounding_text import text_around
 from umls_reranker.pipeline.run_folder import RunFolder
 from umls_reranker.vocab.concept_folder import write_concepts
 from umls_reranker.vocab.concept_table import ConceptTable
@@ -61,7 +60,7 @@ def test_reads_the_whole_corpus_plain_and_gzip(tmp_path):
     plain = write_pubtator(tmp_path / "corpus.txt")
     mentions, report = read(plain)
     no_faults = {"format": "PubTator", "malformed": {}, "first_malformed": []}
-    assert report == dict.fromkeys(COUNTS, 0) | no_faults | {"documents": 20, "mentions": 60}
+    assert report == asdict(CorpusCounts()) | no_faults | {"documents": 20, "mentions": 60}
     packed = write(tmp_path / "corpus.txt.gz", gzip.compress(plain.read_bytes()))
     assert read(packed)[0] == mentions
     assert [m.semantic_types for m in mentions if m.text == "moon dust"] == [("UnknownType",)]
@@ -170,7 +169,7 @@ def test_ncbi_disease_and_bc5cdr_are_read_as_they_are_published(tmp_path):
         ["twins", "APC"],
         3,
     )
-    assert corpus_files(tmp_path) == (path,) and read_documents(path) == ["11"]
+    assert corpus_files(tmp_path) == (path,) and read_document_ids(path) == ["11"]
     with pytest.raises(UserError, match="Chemical"):
         read(path, types=["Chemical"])
 

@@ -19,7 +19,7 @@ from ..vocab.concepts import Concept, concept_table
 from ..vocab.normalization import normalize_name
 from ..vocab.rrf import read_table
 from ..vocab.string_rows import StringRows
-from .corpus import Mention
+from .annotated_text import Mention
 from .mention_files import BATCH_ROWS
 
 # What some corpora and dictionaries write before ids, and others do not.

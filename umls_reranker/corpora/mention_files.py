@@ -17,7 +17,7 @@ from ..core.errors import UserError
 from ..vocab.concept_table import ConceptTable
 from ..vocab.concepts import Concept
 from ..vocab.normalization import normalize_name
-from .corpus import Mention
+from .annotated_text import Mention
 
 SPLITS = ("train", "dev", "calibration", "test")
 BATCH_ROWS = 1_000

@@ -21,7 +21,7 @@ from spacy.tokens import Doc, Span
 from spacy.util import minibatch
 
 from ..core.errors import UserError, warn_caller
-from ..corpora.corpus import text_around
+from ..corpora.surrounding_text import text_around
 from ..linking.linker import ConceptLinker
 from ..lists.columns import MAX_MENTION_CHARS
 from ..serving.reranker import UMLSReranker

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ..corpora.corpus import find_abbreviations, text_around
+from ..corpora.abbreviations import find_abbreviations
+from ..corpora.surrounding_text import text_around
 from ..lists.columns import TEXT, TYPES, ColumnChecker
 from ..lists.table import require_lists
 

@@ -18,8 +18,11 @@ import numpy as np
 
 from ..core.errors import Malformed, UserError
 from ..core.text_files import start_of
-from ..corpora.corpus import Annotation, CorpusReader, Document, Faults, text_around
+from ..corpora.annotated_text import Annotation, Document
+from ..corpora.corpus import CorpusReader
+from ..corpora.faults import Faults
 from ..corpora.formats import corpus_files, reader_of
+from ..corpora.surrounding_text import text_around
 from ..lists.answers import Answer, read_sheet, term_of
 from ..lists.columns import length_fault
 from ..lists.gold import CUI_LESS

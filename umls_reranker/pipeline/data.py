@@ -11,9 +11,10 @@ from ..core.errors import UserError
 from ..core.hashes import file_sha256
 from ..core.json_files import read_json, write_json
 from ..core.stage import Stage
+from ..corpora.annotated_text import Mention
 from ..corpora.arguments import MentionArguments
 from ..corpora.concept_ids import RetiredCuis, map_ids, with_concepts_of_mentions
-from ..corpora.corpus import Mention, name_files
+from ..corpora.corpus import name_files
 from ..corpora.dictionaries import ConceptSource, read_concepts
 from ..corpora.formats import read_corpus
 from ..corpora.mention_files import hold_out_synonyms, known_mentions, write_mentions

@@ -9,7 +9,7 @@ from typing import Any
 from ..core.errors import CollectedErrors, UserError
 from ..core.hashes import fingerprint_path, remembered
 from ..corpora.arguments import ConceptArguments, MentionArguments
-from ..corpora.formats import corpus_files, read_documents, reader_of
+from ..corpora.formats import corpus_files, read_document_ids, reader_of
 from ..corpora.mention_files import assign_split
 from ..linking.dictionary_index import DictionarySource
 from ..vocab.name_files import read_name_lists
@@ -27,9 +27,9 @@ CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
     "names": read_name_lists,
     "add_names": read_name_lists,
     "corpus": lambda path: reader_of([path]),
-    "train_documents": read_documents,
-    "dev_documents": read_documents,
-    "test_documents": read_documents,
+    "train_documents": read_document_ids,
+    "dev_documents": read_document_ids,
+    "test_documents": read_document_ids,
 }
 
 
@@ -177,7 +177,7 @@ def listed_documents(mentions: MentionArguments, files: Files, seed: int) -> dic
     for name, shares in shares_of.items():
         if name not in files:
             continue
-        for doc_id in read_documents(files[name][0]):
+        for doc_id in read_document_ids(files[name][0]):
             if doc_id in split_of:
                 raise UserError(
                     f"document {doc_id} is in two document lists; splits must not share documents"
