@@ -218,8 +218,9 @@ def without_scores(lists):
 def ordered_model(source, logits, lists, name: str, features: tuple, missing: tuple):
     """A model that reads the order of lists; its accuracy on held-out documents is printed."""
     from umls_reranker.calibration.arguments import CalibrationArguments
-    from umls_reranker.calibration.features import inputs_of, without_inputs
+    from umls_reranker.calibration.features import inputs_of
     from umls_reranker.calibration.fitting import FitOptions, fit_calibration
+    from umls_reranker.calibration.missing_inputs import without_inputs
 
     read = [one for one in features if {*missing}.isdisjoint(inputs_of([one]))]
     known = without_inputs(lists, missing)

@@ -19,9 +19,11 @@ import numpy as np
 from built_in import FEATURES, OWN, SEED, known_names, without_scores
 
 from umls_reranker import UMLSReranker
-from umls_reranker.calibration.features import feature_table, inputs_of, without_inputs
+from umls_reranker.calibration.feature_table import feature_table
+from umls_reranker.calibration.features import inputs_of
 from umls_reranker.calibration.fitting import cross_counted_features
 from umls_reranker.calibration.fusion import FeatureFusion
+from umls_reranker.calibration.missing_inputs import without_inputs
 from umls_reranker.calibration.reliability import document_folds
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.labels import read_labelled_lists

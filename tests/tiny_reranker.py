@@ -14,9 +14,9 @@ from umls_reranker.calibration.calibrated_model import CalibratedModel
 from umls_reranker.calibration.calibration import Calibration
 from umls_reranker.calibration.calibrators import PlattCalibrator
 from umls_reranker.calibration.decisions import ThresholdTable
-from umls_reranker.calibration.features import ScoreRange
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.list_source import ListSource
+from umls_reranker.calibration.score_range import ScoreRange
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core.errors import UserError
 from umls_reranker.hub.new_model import Origin, copy_cross_encoder, write_model_files

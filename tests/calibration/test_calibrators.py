@@ -18,7 +18,7 @@ from umls_reranker.calibration.calibrators import (
     choose_calibrator,
     cross_validated_losses,
 )
-from umls_reranker.calibration.features import FeatureTable
+from umls_reranker.calibration.feature_table import FeatureTable
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.logistic import conditional_log_odds, fit_logistic, sigmoid
 from umls_reranker.calibration.reliability import log_loss

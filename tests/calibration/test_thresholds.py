@@ -26,11 +26,11 @@ from umls_reranker.calibration.decisions import (
     precision_threshold,
     thresholds_content,
 )
-from umls_reranker.calibration.features import ScoreRange
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.list_source import ListSource
 from umls_reranker.calibration.precision_test import PrecisionTest
 from umls_reranker.calibration.ranking import rank, rank_scored
+from umls_reranker.calibration.score_range import ScoreRange
 from umls_reranker.core.errors import UserError
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy, TypeSets, type_lists

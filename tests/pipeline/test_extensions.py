@@ -11,7 +11,8 @@ from pipeline_fixtures import ROOT, STAGE_SCRIPTS
 
 from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.calibration.calibrators import CALIBRATORS
-from umls_reranker.calibration.features import ALL_INPUTS, FEATURES, Feature, register_feature
+from umls_reranker.calibration.fallback_models import ALL_INPUTS
+from umls_reranker.calibration.features import FEATURES, Feature, register_feature
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.index_scores import INDEX_SCORES
 from umls_reranker.lists.read import read_rows

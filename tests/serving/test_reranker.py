@@ -28,9 +28,9 @@ from umls_reranker.calibration.decisions import (
     ThresholdTable,
     TypeThreshold,
 )
-from umls_reranker.calibration.features import ScoreRange
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.list_source import ListSource
+from umls_reranker.calibration.score_range import ScoreRange
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core.json_files import read_json
 from umls_reranker.hub.file_names import MANIFEST

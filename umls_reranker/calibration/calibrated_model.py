@@ -16,7 +16,9 @@ import numpy as np
 
 from .calibrators import Calibrator, IdentityCalibrator
 from .decisions import CandidateScores, ThresholdTable
-from .features import ALL_INPUTS, CROSS_ENCODER, FeatureTable, inputs_of
+from .fallback_models import ALL_INPUTS
+from .feature_table import FeatureTable
+from .features import CROSS_ENCODER, inputs_of
 from .fusion import FeatureFusion
 from .logistic import conditional_log_odds, sigmoid, top_candidates
 

@@ -26,7 +26,8 @@ from ..lists.candidate_lists import AnnotatedLists
 from .calibrated_model import CalibratedModel, with_lowest_logit
 from .calibrators import Calibrator, LabelledScores
 from .decisions import CandidateScores
-from .features import CROSS_ENCODER, FeatureTable
+from .feature_table import FeatureTable
+from .features import CROSS_ENCODER
 from .fusion import FeatureFusion
 from .logistic import log_sums
 from .reliability import document_index

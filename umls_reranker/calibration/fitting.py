@@ -21,25 +21,14 @@ from .calibration import Calibration
 from .calibrators import CALIBRATORS, Calibrator, choose_calibrator
 from .cross_fitting import CrossFits, FoldedLists, NestedFit
 from .decisions import TIERS, CandidateScores, Decisions, fit_thresholds
-from .features import (
-    ALL_INPUTS,
-    CROSS_ENCODER,
-    STAND_INS,
-    FeatureTable,
-    ScoreRange,
-    always_missing,
-    are_sentinels,
-    check_features,
-    default_features,
-    feature_table,
-    inputs_of,
-    is_missing,
-    missing_by_model,
-    without_inputs,
-)
+from .fallback_models import ALL_INPUTS, missing_by_model
+from .feature_table import FeatureTable, feature_table
+from .features import CROSS_ENCODER, STAND_INS, check_features, default_features, inputs_of
 from .fusion import reads_type
 from .list_source import ListSource
+from .missing_inputs import always_missing, is_missing, without_inputs
 from .reliability import document_folds
+from .score_range import ScoreRange, are_sentinels
 from .string_counts import StringCounts
 from .study import NO_HISTORY, StudyHistory
 

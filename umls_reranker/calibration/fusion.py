@@ -28,11 +28,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..core.errors import TooLittleData, UserError
-from .features import FEATURES, LIST_FEATURES, FeatureTable
+from .feature_table import LIST_FEATURES, SEEN_STRING, FeatureTable
+from .features import FEATURES
 from .logistic import fit_logistic, top_candidates
 
-# The feature of a list that says whether its string was seen in training.
-SEEN = "seen_string"
 # The standardized weights have this ridge, which keeps a constant feature at weight 0.
 RIDGE = 1e-5
 # The difference between the weights for seen strings and for others has this ridge.
@@ -322,7 +321,7 @@ def _in_units(
     # Shifting all candidates of a list by the same amount equals shifting NIL by the opposite.
     intercept = coefficients[-1] + weights @ candidates.center - nil_weights @ lists.center
     named_nil_weights = dict(zip(lists.names, nil_weights.tolist(), strict=True))
-    named_nil_weights[SEEN] += float((seen_weights - weights) @ candidates.center)
+    named_nil_weights[SEEN_STRING] += float((seen_weights - weights) @ candidates.center)
     return FeatureFusion(
         weights=dict(zip(candidates.names, weights.tolist(), strict=True)),
         nil_weights=named_nil_weights,
@@ -361,4 +360,4 @@ def _scaled(weights: Mapping[str, float], factor: float) -> dict[str, float]:
 
 def _is_seen(table: FeatureTable) -> np.ndarray:
     """Whether each list's string was seen in training, (n,) bool."""
-    return np.asarray(table.lists[SEEN]) > 0
+    return np.asarray(table.lists[SEEN_STRING]) > 0

@@ -12,7 +12,8 @@ from ..core.arrays import lists_with_any
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import FOUND, SUFFIX
 from ..lists.index_scores import INDEX_SCORES, TEACHER
-from .features import Lists, ScoreRange
+from .missing_inputs import Lists
+from .score_range import ScoreRange
 
 
 @dataclass(frozen=True)

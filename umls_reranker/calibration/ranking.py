@@ -13,7 +13,7 @@ from ..lists.candidate_lists import CandidateLists
 from .calibrated_model import CalibratedModel
 from .calibration import Calibration
 from .decisions import TIERS, CandidateScores, Decisions
-from .features import without_inputs
+from .missing_inputs import without_inputs
 
 if TYPE_CHECKING:
     from ..models.cross_encoder import Scores

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..calibration.features import are_sentinels
+from ..calibration.score_range import are_sentinels
 from ..lists.candidate_lists import AnnotatedLists, Annotations
 from ..lists.columns import FIELDS
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..calibration.decisions import TIERS, Tops
-from ..calibration.features import ALL_INPUTS
+from ..calibration.fallback_models import ALL_INPUTS
 from ..core.arrays import list_offsets, number_distinct
 from ..core.errors import UserError
 

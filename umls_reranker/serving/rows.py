@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..calibration.decisions import TIERS, Decisions
-from ..calibration.features import ALL_INPUTS
+from ..calibration.fallback_models import ALL_INPUTS
 from ..core.arrays import RepeatedTexts
 from ..core.arrow_files import arrow_writer, open_arrow
 from ..core.json_files import strict
