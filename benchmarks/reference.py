@@ -23,8 +23,8 @@ import numpy as np
 import yaml
 from transformers import TrainingArguments
 
-from umls_reranker.calibration.decisions import load_thresholds
 from umls_reranker.calibration.reliability import document_index, document_sums
+from umls_reranker.calibration.thresholds_file import load_thresholds
 from umls_reranker.core.arrow_files import open_arrow
 from umls_reranker.core.json_files import read_json
 from umls_reranker.evaluation.comparison import figure_difference

@@ -8,16 +8,16 @@ import pytest
 from list_fixtures import flat_lists
 from tiny_models import tiny_cross_encoder
 
-from umls_reranker.calibration import decisions
+from umls_reranker.calibration import threshold_fitting
 from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.calibrated_model import CalibratedModel
 from umls_reranker.calibration.calibration import Calibration
 from umls_reranker.calibration.calibrators import PlattCalibrator
-from umls_reranker.calibration.decisions import ThresholdTable
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.list_source import ListSource
 from umls_reranker.calibration.score_range import ScoreRange
 from umls_reranker.calibration.string_counts import StringCounts
+from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core.errors import UserError
 from umls_reranker.hub.new_model import Origin, copy_cross_encoder, write_model_files
 from umls_reranker.models.pair_template import PairTemplate
@@ -53,7 +53,9 @@ def fit_thresholds() -> ThresholdTable:
         p[rows] = np.column_stack([top, top * 0.2])
         labels[rows, 0] = rng.random(400) < 1 / (1 + np.exp(-15 * (top - bar)))
     lists = flat_lists(labels, ["T047"] * 400 + ["T121"] * 400, HIERARCHY, size=2)
-    return decisions.fit_thresholds(lists, p.ravel(), 2 * np.arange(800), CalibrationArguments())
+    return threshold_fitting.fit_thresholds(
+        lists, p.ravel(), 2 * np.arange(800), CalibrationArguments()
+    )
 
 
 def tiny_reranker(

@@ -12,7 +12,6 @@ from umls_reranker.calibration import calibrated_model
 from umls_reranker.calibration.calibrated_model import CalibratedModel
 from umls_reranker.calibration.calibration import Calibration
 from umls_reranker.calibration.calibrators import IdentityCalibrator, PlattCalibrator
-from umls_reranker.calibration.decisions import thresholds_content
 from umls_reranker.calibration.feature_table import feature_table
 from umls_reranker.calibration.features import default_features, inputs_of
 from umls_reranker.calibration.fusion import FeatureFusion
@@ -23,6 +22,7 @@ from umls_reranker.calibration.qualifiers import qualifier_agreement
 from umls_reranker.calibration.ranking import rank_scored
 from umls_reranker.calibration.score_range import ScoreRange
 from umls_reranker.calibration.string_counts import StringCounts
+from umls_reranker.calibration.thresholds_file import thresholds_content
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.models.cross_encoder import Scores

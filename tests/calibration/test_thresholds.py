@@ -8,29 +8,25 @@ from sklearn.metrics import f1_score
 from tiny_reranker import HIERARCHY as TINY_HIERARCHY
 from tiny_reranker import fit_thresholds as tiny_thresholds
 
-from umls_reranker.calibration import decisions
+from umls_reranker.calibration import threshold_fitting
 from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.calibrated_model import CalibratedModel
 from umls_reranker.calibration.calibration import Calibration
 from umls_reranker.calibration.certificate import Certificate, find_certificate
-from umls_reranker.calibration.decisions import (
-    DEFAULT,
-    TIERS,
-    ThresholdTable,
-    TypeThreshold,
-    f1_threshold,
-    fit_thresholds,
-    load_thresholds,
-    margins,
-    memberships,
-    precision_threshold,
-    thresholds_content,
-)
+from umls_reranker.calibration.decisions import margins
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.list_source import ListSource
 from umls_reranker.calibration.precision_test import PrecisionTest
 from umls_reranker.calibration.ranking import rank, rank_scored
 from umls_reranker.calibration.score_range import ScoreRange
+from umls_reranker.calibration.threshold_fitting import (
+    f1_threshold,
+    fit_thresholds,
+    precision_threshold,
+)
+from umls_reranker.calibration.thresholds import TIERS, ThresholdTable, TypeThreshold
+from umls_reranker.calibration.thresholds_file import load_thresholds, thresholds_content
+from umls_reranker.calibration.type_lineage import DEFAULT, memberships
 from umls_reranker.core.errors import UserError
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.vocab.types import SemanticType, TypeHierarchy, TypeSets, type_lists
@@ -126,7 +122,7 @@ def test_a_mention_counts_in_each_of_its_types():
 
 
 def test_fit_default_by_hand(monkeypatch):
-    monkeypatch.setattr(decisions, "MIN_POSITIVES", 2)
+    monkeypatch.setattr(threshold_fitting, "MIN_POSITIVES", 2)
     lists = make_lists(
         ["m"] * 4,
         [[{"name": "a"}, {"name": "b"}]] * 2 + [[{"name": "a"}], []],
@@ -147,7 +143,7 @@ def test_fit_default_by_hand(monkeypatch):
 
 
 def test_own_threshold_is_shrunk_by_support(monkeypatch):
-    monkeypatch.setattr(decisions, "SHRINKAGE", 100.0)
+    monkeypatch.setattr(threshold_fitting, "SHRINKAGE", 100.0)
     lists, p, top = drawn({"T047": 400, "T121": 400})
     p = np.where(lists.owner < 400, p, p**3)
     table = fit_thresholds(lists, p, top, CalibrationArguments())
@@ -249,7 +245,7 @@ def test_json_round_trip():
     table = fit_thresholds(*drawn({"T047": 500, "T191": 200, "T121": 40}), settings)
     other = ThresholdTable({"default": replace(ROW, high=None)}, table.hierarchy, 0.9)
     state = thresholds_content({"all": table, "no type": other})
-    assert state["schema_version"] == 8 and state["tiers"] == list(decisions.TIERS)
+    assert state["schema_version"] == 8 and state["tiers"] == list(TIERS)
     tables = load_thresholds(json.loads(json.dumps(state, allow_nan=False)))
     loaded = tables["all"]
     assert loaded.rows == table.rows and loaded.reads_types and tables["no type"].rows == other.rows

@@ -12,7 +12,8 @@ from tiny_reranker import HIERARCHY, fit_thresholds
 
 from umls_reranker.calibration.calibrated_model import CalibratedModel
 from umls_reranker.calibration.calibration import Calibration
-from umls_reranker.calibration.decisions import CandidateScores, Decisions
+from umls_reranker.calibration.candidate_scores import CandidateScores
+from umls_reranker.calibration.decisions import Decisions
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.ranking import rank_scored
 from umls_reranker.calibration.reliability import ece, ratio

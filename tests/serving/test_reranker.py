@@ -21,17 +21,14 @@ from umls_reranker import UMLSReranker, UserError
 from umls_reranker.calibration.calibrated_model import CalibratedModel
 from umls_reranker.calibration.calibration import Calibration
 from umls_reranker.calibration.calibrators import IdentityCalibrator
-from umls_reranker.calibration.decisions import (
-    DEFAULT,
-    CandidateScores,
-    Decisions,
-    ThresholdTable,
-    TypeThreshold,
-)
+from umls_reranker.calibration.candidate_scores import CandidateScores
+from umls_reranker.calibration.decisions import Decisions
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.list_source import ListSource
 from umls_reranker.calibration.score_range import ScoreRange
 from umls_reranker.calibration.string_counts import StringCounts
+from umls_reranker.calibration.thresholds import ThresholdTable, TypeThreshold
+from umls_reranker.calibration.type_lineage import DEFAULT
 from umls_reranker.core.json_files import read_json
 from umls_reranker.hub.file_names import MANIFEST
 from umls_reranker.hub.manifest import model_files

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from .calibrators import Calibrator, IdentityCalibrator
-from .decisions import CandidateScores, ThresholdTable
+from .candidate_scores import CandidateScores
 from .fallback_models import ALL_INPUTS
 from .feature_table import FeatureTable
 from .features import CROSS_ENCODER, inputs_of
 from .fusion import FeatureFusion
 from .logistic import conditional_log_odds, sigmoid, top_candidates
+from .thresholds import ThresholdTable
 
 # Candidates with a lower probability by the other features are not scored by the cross-encoder.
 PRUNING_THRESHOLD = 0.003

@@ -23,13 +23,14 @@ from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import FOUND, SUFFIX
 from ..lists.index_scores import INDEX_SCORES
 from .calibrated_model import CalibratedModel
-from .decisions import ThresholdTable, load_thresholds
 from .feature_table import FeatureTable, feature_table
 from .features import FEATURES, SCORED_POSITION, inputs_of
 from .list_source import ListSource
 from .missing_inputs import is_missing
 from .string_counts import COUNTS_FILE, StringCounts
 from .study import NO_HISTORY, StudyHistory
+from .thresholds import ThresholdTable
+from .thresholds_file import load_thresholds
 
 
 class ModelChoice(NamedTuple):

@@ -25,7 +25,7 @@ from ..core.parallel import map_in_order, progress
 from ..lists.candidate_lists import AnnotatedLists
 from .calibrated_model import CalibratedModel, with_lowest_logit
 from .calibrators import Calibrator, LabelledScores
-from .decisions import CandidateScores
+from .candidate_scores import CandidateScores
 from .feature_table import FeatureTable
 from .features import CROSS_ENCODER
 from .fusion import FeatureFusion

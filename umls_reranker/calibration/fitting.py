@@ -19,8 +19,9 @@ from ..models.cross_encoder import PairScorer, score_lists
 from .calibrated_model import CalibratedModel
 from .calibration import Calibration
 from .calibrators import CALIBRATORS, Calibrator, choose_calibrator
+from .candidate_scores import CandidateScores
 from .cross_fitting import CrossFits, FoldedLists, NestedFit
-from .decisions import TIERS, CandidateScores, Decisions, fit_thresholds
+from .decisions import Decisions
 from .fallback_models import ALL_INPUTS, missing_by_model
 from .feature_table import FeatureTable, feature_table
 from .features import CROSS_ENCODER, STAND_INS, check_features, default_features, inputs_of
@@ -31,6 +32,8 @@ from .reliability import document_folds
 from .score_range import ScoreRange, are_sentinels
 from .string_counts import StringCounts
 from .study import NO_HISTORY, StudyHistory
+from .threshold_fitting import fit_thresholds
+from .thresholds import TIERS
 
 if TYPE_CHECKING:
     from ..lists.candidate_lists import AnnotatedLists, CandidateLists

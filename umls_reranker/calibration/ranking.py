@@ -12,8 +12,10 @@ from ..core.arrays import lists_with_any
 from ..lists.candidate_lists import CandidateLists
 from .calibrated_model import CalibratedModel
 from .calibration import Calibration
-from .decisions import TIERS, CandidateScores, Decisions
+from .candidate_scores import CandidateScores
+from .decisions import Decisions
 from .missing_inputs import without_inputs
+from .thresholds import TIERS
 
 if TYPE_CHECKING:
     from ..models.cross_encoder import Scores

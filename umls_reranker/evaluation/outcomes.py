@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..calibration.decisions import TIERS, Decisions
+from ..calibration.decisions import Decisions
+from ..calibration.thresholds import TIERS
 from ..core.arrays import list_owner, ranking, values_at
 from ..core.errors import UserError
 from ..core.files import written

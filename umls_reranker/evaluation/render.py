@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from ..calibration.decisions import ThresholdTable
+from ..calibration.thresholds import ThresholdTable
 from .formatting import number
 from .tables import report_tables, title_of
 

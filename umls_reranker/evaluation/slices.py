@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..calibration.decisions import TIERS
+from ..calibration.thresholds import TIERS
 from ..core.parallel import progress
 from ..vocab.normalization import normalize_name
 from ..vocab.types import TypeHierarchy

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..calibration.calibration import Calibration
-from ..calibration.decisions import thresholds_content
 from ..calibration.string_counts import COUNTS_FILE
+from ..calibration.thresholds_file import thresholds_content
 from ..core.errors import UserError
 from ..core.json_files import read_json, write_json
 from ..core.version import __version__

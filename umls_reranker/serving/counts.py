@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from ..calibration.calibration import Calibration
-from ..calibration.decisions import TIERS, Decisions
+from ..calibration.decisions import Decisions
 from ..calibration.string_counts import StringCounts
+from ..calibration.thresholds import TIERS
 from ..core.arrays import values_at
 from ..lists.candidate_lists import CandidateLists
 from ..vocab.normalization import normalize_texts

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
-from ..calibration.decisions import TIERS
+from ..calibration.thresholds import TIERS
 from ..core.arrays import hash_texts
 from ..core.errors import UserError
 from ..core.parallel import progress

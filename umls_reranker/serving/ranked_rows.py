@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.decisions import TIERS, Tops
+from ..calibration.decisions import Tops
 from ..calibration.fallback_models import ALL_INPUTS
+from ..calibration.thresholds import TIERS
 from ..core.arrays import list_offsets, number_distinct
 from ..core.errors import UserError
 

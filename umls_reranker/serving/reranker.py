@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from ..calibration.calibration import Calibration
-from ..calibration.decisions import ACCEPT_TIERS, TIERS, Decisions
+from ..calibration.decisions import Decisions
 from ..calibration.ranking import rank
+from ..calibration.thresholds import ACCEPT_TIERS, TIERS
 from ..core.errors import UserError, warn_caller
 from ..core.json_files import read_json
 from ..hub.file_names import CALIBRATOR, THRESHOLDS

@@ -17,8 +17,9 @@ from typing import Any, ClassVar, NamedTuple, get_args, get_type_hints
 import numpy as np
 import pyarrow as pa
 
-from ..calibration.decisions import TIERS, Decisions
+from ..calibration.decisions import Decisions
 from ..calibration.fallback_models import ALL_INPUTS
+from ..calibration.thresholds import TIERS
 from ..core.arrays import RepeatedTexts
 from ..core.arrow_files import arrow_writer, open_arrow
 from ..core.json_files import strict

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..calibration.decisions import TIERS, Tops
+from ..calibration.decisions import Tops
+from ..calibration.thresholds import TIERS
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

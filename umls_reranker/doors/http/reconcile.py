@@ -22,7 +22,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from ...calibration.decisions import TIERS
+from ...calibration.thresholds import TIERS
 from ...linking.search import with_id_first
 from ...lists.columns import length_fault
 from ...serving.arguments import ServingArguments
