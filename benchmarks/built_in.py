@@ -146,8 +146,8 @@ def without_seen(lists: Path, seen: Path):
 def fit_model(known, path: Path, encoder: Path | None, folder: Path) -> None:
     """Fit all models, and write their folder with figures and card."""
     from umls_reranker.calibration.arguments import CalibrationArguments
+    from umls_reranker.calibration.cross_encoder_logits import CrossEncoderLogits
     from umls_reranker.calibration.features import CROSS_ENCODER
-    from umls_reranker.calibration.fitting import CrossEncoderLogits
     from umls_reranker.hub.card import A_FOLDER
     from umls_reranker.hub.new_model import Origin
     from umls_reranker.lists.labels import read_labelled_lists

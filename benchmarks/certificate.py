@@ -35,8 +35,9 @@ from scipy.stats import binom
 from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.certificate import find_certificate
 from umls_reranker.calibration.certify import certify
+from umls_reranker.calibration.cross_encoder_logits import CrossEncoderLogits
 from umls_reranker.calibration.features import CROSS_ENCODER
-from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
+from umls_reranker.calibration.fitting import FitOptions, fit_calibration
 from umls_reranker.calibration.precision_test import PrecisionTest
 from umls_reranker.calibration.ranking import rank_scored
 from umls_reranker.calibration.string_counts import StringCounts

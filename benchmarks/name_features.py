@@ -19,9 +19,9 @@ import numpy as np
 from built_in import FEATURES, OWN, SEED, known_names, without_scores
 
 from umls_reranker import UMLSReranker
+from umls_reranker.calibration.cross_counting import cross_counted_features
 from umls_reranker.calibration.feature_table import feature_table
 from umls_reranker.calibration.features import inputs_of
-from umls_reranker.calibration.fitting import cross_counted_features
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.missing_inputs import without_inputs
 from umls_reranker.calibration.reliability import document_folds

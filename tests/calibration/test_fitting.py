@@ -11,8 +11,9 @@ from sklearn.metrics import f1_score
 
 from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.calibration.calibrated_model import CalibratedModel
+from umls_reranker.calibration.cross_encoder_logits import CrossEncoderLogits
 from umls_reranker.calibration.cross_fitting import FoldedLists, NestedFit
-from umls_reranker.calibration.fitting import CrossEncoderLogits, FitOptions, fit_calibration
+from umls_reranker.calibration.fitting import FitOptions, fit_calibration
 from umls_reranker.calibration.list_source import ListSource
 from umls_reranker.calibration.missing_inputs import without_inputs
 from umls_reranker.calibration.ranking import rank_scored

@@ -18,8 +18,9 @@ import yaml
 
 from ..calibration.arguments import CalibrationArguments
 from ..calibration.calibration import Calibration
+from ..calibration.cross_encoder_logits import CrossEncoderLogits
 from ..calibration.features import CROSS_ENCODER, default_features, inputs_of, refuse_feature_names
-from ..calibration.fitting import CrossEncoderLogits, FitOptions, Fitted, fit_calibration
+from ..calibration.fitting import FitOptions, Fitted, fit_calibration
 from ..calibration.ledger import Ledger
 from ..calibration.missing_inputs import is_missing
 from ..calibration.reliability import document_folds
