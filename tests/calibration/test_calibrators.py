@@ -6,20 +6,19 @@ from scipy.optimize import minimize
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
+from umls_reranker.calibration.calibrator_choice import choose_calibrator, cross_validated_losses
 from umls_reranker.calibration.calibrators import (
     CALIBRATORS,
     MAX_STANDARD_SLOPE,
     BetaCalibrator,
     Calibrator,
     IsotonicCalibrator,
-    LabelledScores,
     PlattCalibrator,
     TemperatureCalibrator,
-    choose_calibrator,
-    cross_validated_losses,
 )
 from umls_reranker.calibration.feature_table import FeatureTable
 from umls_reranker.calibration.fusion import FeatureFusion
+from umls_reranker.calibration.labelled_scores import LabelledScores
 from umls_reranker.calibration.logistic import conditional_log_odds, fit_logistic, sigmoid
 from umls_reranker.calibration.reliability import log_loss
 from umls_reranker.core.errors import UserError

@@ -1,19 +1,17 @@
-"""Calibrators: increasing maps of log-odds to probabilities, and which of them fits best."""
+"""Calibrators: increasing maps of log-odds to probabilities, and the table of those that exist."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core.arrays import list_offsets
 from ..core.errors import TooLittleData, UserError
-from .logistic import fit_logistic, log_sums, sigmoid
-from .reliability import document_folds, log_loss
+from .labelled_scores import LabelledScores
+from .logistic import sigmoid
 
 # Slopes are bounded in units of the scores' standard deviation: perfectly separable data would
 # drive them to infinity.
@@ -21,77 +19,8 @@ MAX_STANDARD_SLOPE = 30.0
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 # Value of an infinite score: far beyond every logit, but small enough for products.
 LARGEST_SCORE = 1e9
-
-
-@dataclass(frozen=True)
-class LabelledScores:
-    """Scores with labels, to fit on.
-
-    Attributes:
-        scores: (n,) raw log-odds in the number format that serves; inside lists, against NIL.
-        labels: (n,) 0 or 1; inside lists at most one 1 in each.
-        offsets: (lists + 1,) where each list's rows start, or None for independent rows.
-    """
-
-    scores: np.ndarray
-    labels: np.ndarray
-    offsets: np.ndarray | None = None
-
-    def checked(self) -> LabelledScores:
-        """The same rows as float64.
-
-        Raises:
-            TooLittleData: fewer than two rows, scores that are all equal, or a single class.
-            UserError: a score is not finite.
-        """
-        scores = np.asarray(self.scores, dtype=np.float64)
-        labels = np.asarray(self.labels, dtype=np.float64)
-        if len(scores) < 2:
-            raise TooLittleData(
-                f"calibration needs at least 2 scored pairs, found {len(scores)}; enlarge the split"
-            )
-        bad = np.count_nonzero(~np.isfinite(scores))
-        if bad:
-            raise UserError(
-                f"{bad} of {len(scores)} logits are not finite; "
-                "score in float32 or check the checkpoint"
-            )
-        if scores.min() == scores.max():
-            raise TooLittleData(
-                "all logits of the calibration split are equal; the checkpoint has learned nothing"
-            )
-        for label, what in ((1, "correct"), (0, "incorrect")):
-            if not np.any(labels == label):
-                raise TooLittleData(
-                    f"the calibration pairs contain no {what} candidate; "
-                    "enlarge the calibration split"
-                )
-        return replace(self, scores=scores, labels=labels)
-
-    def take(self, inside: np.ndarray) -> LabelledScores:
-        """The rows where `inside` (n,) is true; whole lists only."""
-        offsets = self.offsets
-        if offsets is not None:
-            # Without lists that are left out, and empty lists, whose likelihood is 1 for any map.
-            offsets = np.unique(list_offsets(inside)[offsets])
-        return LabelledScores(self.scores[inside], self.labels[inside], offsets)
-
-    def maximize(
-        self,
-        features: np.ndarray,
-        lower: Sequence[float],
-        upper: Sequence[float],
-        start: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """(k,) coefficients of ``features`` (n, k) inside the box, by maximum likelihood."""
-        return fit_logistic(
-            features,
-            self.labels,
-            np.array(lower),
-            np.array(upper),
-            offsets=self.offsets,
-            start=start,
-        )
+# Scores at which a map that was read from a file must not decrease.
+PROBES = np.array([-1e3, -20.0, -1.0, 0.0, 1.0, 20.0, 1e3])
 
 
 @dataclass(eq=False)
@@ -138,8 +67,11 @@ class Calibrator(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """The form for JSON: ``{"method": ..., "parameters": {...}}``."""
-        values = {one.name: np.asarray(getattr(self, one.name)).tolist() for one in fields(self)}
-        return {"method": self.name, "parameters": values}
+        parameters = {
+            parameter.name: np.asarray(getattr(self, parameter.name)).tolist()
+            for parameter in fields(self)
+        }
+        return {"method": self.name, "parameters": parameters}
 
     @staticmethod
     def from_dict(state: dict[str, Any]) -> Calibrator:
@@ -158,7 +90,8 @@ class Calibrator(ABC):
         calibrator: Calibrator = CALIBRATORS[method]()
         try:
             for parameter in fields(calibrator):
-                setattr(calibrator, parameter.name, finite(state["parameters"][parameter.name]))
+                value = state["parameters"][parameter.name]
+                setattr(calibrator, parameter.name, finite(value))
             if not calibrator._rises():
                 raise ValueError("they do not define an increasing map")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -170,8 +103,8 @@ class Calibrator(ABC):
 
     def _rises(self) -> bool:
         """Whether the map never decreases with the current parameters."""
-        probe = self.log_odds(np.array([-1e3, -20.0, -1.0, 0.0, 1.0, 20.0, 1e3]))
-        return bool(np.all(np.diff(probe) >= 0))
+        mapped = self.log_odds(PROBES)
+        return bool(np.all(np.diff(mapped) >= 0))
 
     @abstractmethod
     def _fit(self, sample: LabelledScores) -> None:
@@ -302,6 +235,7 @@ class IsotonicCalibrator(Calibrator):
     help = "step function; without features only"
     fits_lists = False
 
+    # Scores of the knots, ascending, and their probabilities, (knots,) each.
     x: np.ndarray | Sequence[float] = (0.0,)
     y: np.ndarray | Sequence[float] = (0.5,)
 
@@ -325,9 +259,10 @@ class IsotonicCalibrator(Calibrator):
             return np.log(p) - np.log1p(-p)
 
     def _rises(self) -> bool:
-        knots = [np.atleast_1d(self.x), np.atleast_1d(self.y)]
-        rises = all(np.all(np.diff(values) >= 0) for values in knots)
-        return rises and len(knots[0]) == len(knots[1]) > 0
+        x = np.atleast_1d(self.x)
+        y = np.atleast_1d(self.y)
+        neither_falls = bool(np.all(np.diff(x) >= 0) and np.all(np.diff(y) >= 0))
+        return neither_falls and len(x) == len(y) > 0
 
 
 class AUTO:
@@ -366,14 +301,19 @@ def not_for_lists(name: str) -> UserError:
 
 
 def _wrong_order(reason: str) -> TooLittleData:
+    """The refusal of scores for which no increasing map fits."""
     return TooLittleData(
         f"the scores do not rank gold concepts above other candidates ({reason}); "
         "check that labels, scores and model belong together, and that higher scores are better"
     )
 
 
-def finite(value: Any) -> Any:
-    """A number as a float, numbers as an array; `ValueError` or `TypeError` for anything else."""
+def finite(value: Any) -> float | np.ndarray:
+    """A number as a float, numbers as an array.
+
+    Raises:
+        ValueError, TypeError: the value is anything else, or not finite.
+    """
     numbers = np.asarray(value, dtype=np.float64)
     if not np.isfinite(numbers).all():
         raise ValueError(f"{value} is not finite")
@@ -381,98 +321,13 @@ def finite(value: Any) -> Any:
 
 
 def bounded(scores: np.ndarray) -> np.ndarray:
-    """Scores as float64, infinite ones as +-1e9; NaN raises `UserError`."""
+    """Scores as float64, of the same shape; infinite ones as +-`LARGEST_SCORE`.
+
+    Raises:
+        UserError: a score is not a number.
+    """
     scores = np.asarray(scores, dtype=np.float64)
-    if np.isnan(scores).any():
-        raise UserError(
-            f"{np.count_nonzero(np.isnan(scores))} scores are not numbers; check the checkpoint"
-        )
+    not_numbers = np.count_nonzero(np.isnan(scores))
+    if not_numbers:
+        raise UserError(f"{not_numbers} scores are not numbers; check the checkpoint")
     return np.clip(scores, -LARGEST_SCORE, LARGEST_SCORE)
-
-
-def choose_calibrator(
-    method: str, sample: LabelledScores, groups: Sequence | np.ndarray, seed: int = 0
-) -> tuple[str, dict[str, float]]:
-    """The method, or for "auto" the one with the lowest cross-validated loss that fits all data.
-
-    Args:
-        method: a key of `CALIBRATORS`, or "auto".
-        sample: the rows to fit on.
-        groups: (n,) document of each row.
-        seed: seed of the folds.
-
-    Returns:
-        Its name, and with "auto" the cross-validated loss of each method.
-
-    Raises:
-        TooLittleData: no method can be fitted.
-    """
-    if method != "auto":
-        return method, {}
-    from threadpoolctl import threadpool_limits
-
-    # Threads of matrix products would only wait for each other: the problems are small.
-    with threadpool_limits(1, "blas"):
-        losses = cross_validated_losses(sample, groups, seed)
-    ascending = sorted(losses, key=losses.__getitem__)
-    # The best on every fold may not fit all data: slopes diverge if scores separate the labels.
-    for name in ascending:
-        if np.isfinite(losses[name]):
-            with suppress(TooLittleData):
-                CALIBRATORS[name]().fit(sample)
-                return name, losses
-    return ascending[0], losses
-
-
-def cross_validated_losses(
-    sample: LabelledScores, groups: Sequence | np.ndarray, seed: int = 0
-) -> dict[str, float]:
-    """Held-out loss of each method in nats per list, or per row without lists, by document.
-
-    Held-out probabilities of single rows are kept `1 / (2 n_fit)` away from 0 and 1, the most that
-    n_fit rows can support: a single surprise where isotonic regression says 0 would otherwise cost
-    it an infinite loss. A method that cannot be fitted on a fold has an infinite loss.
-
-    Args:
-        sample: the rows.
-        groups: (n,) document of each row.
-        seed: seed of the folds.
-
-    Raises:
-        TooLittleData: fewer than two documents, or no method that can be fitted on every fold.
-    """
-    if sample.offsets is None:
-        methods = [name for name, kind in CALIBRATORS.items() if kind.fits_logits]
-    else:
-        methods = [name for name, kind in CALIBRATORS.items() if kind.fits_lists]
-    losses = dict.fromkeys(methods, 0.0)
-    fold = document_folds(groups, seed)
-    if not fold.any():
-        raise TooLittleData(
-            "method 'auto' needs at least 2 documents in the calibration split; "
-            "choose a method instead"
-        )
-    failure = None
-    for number in range(fold.max() + 1):
-        rest = sample.take(fold != number)
-        held_out = sample.take(fold == number)
-        for method in losses:
-            try:
-                fitted = CALIBRATORS[method]().fit(rest)
-            except TooLittleData as error:
-                losses[method] = np.inf
-                failure = error
-            else:
-                losses[method] += _loss(fitted, held_out, 0.5 / len(rest.scores))
-    if failure is not None and np.isinf(list(losses.values())).all():
-        raise failure
-    number = len(sample.scores) if sample.offsets is None else len(sample.offsets) - 1
-    return {method: loss / number for method, loss in losses.items()}
-
-
-def _loss(calibrator: Calibrator, sample: LabelledScores, eps: float) -> float:
-    """Loss summed over a sample without empty lists."""
-    if sample.offsets is None:
-        return log_loss(calibrator(sample.scores), sample.labels, eps) * len(sample.scores)
-    utility = calibrator.log_odds(sample.scores)
-    return float(log_sums(utility, sample.offsets).sum() - sample.labels @ utility)

@@ -12,8 +12,9 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.hashes import json_sha256
 from ..core.text_files import is_finite
-from .calibrators import LabelledScores, PlattCalibrator
+from .calibrators import PlattCalibrator
 from .certificate import Certificate, find_certificate
+from .labelled_scores import LabelledScores
 from .precision_test import PrecisionTest, is_number
 from .reliability import document_folds
 from .study import LookResult, Study, document_hash

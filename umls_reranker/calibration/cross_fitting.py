@@ -24,11 +24,12 @@ from ..core.errors import TooLittleData
 from ..core.parallel import map_in_order, progress
 from ..lists.candidate_lists import AnnotatedLists
 from .calibrated_model import CalibratedModel, with_lowest_logit
-from .calibrators import Calibrator, LabelledScores
+from .calibrators import Calibrator
 from .candidate_scores import CandidateScores
 from .feature_table import FeatureTable
 from .features import CROSS_ENCODER
 from .fusion import FeatureFusion
+from .labelled_scores import LabelledScores
 from .logistic import log_sums
 from .reliability import document_index
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from .calibration import Calibration
 from .calibration_data import CalibrationData
-from .calibrators import CALIBRATORS, choose_calibrator
+from .calibrator_choice import choose_calibrator
+from .calibrators import CALIBRATORS
 from .candidate_scores import CandidateScores
 from .cross_counting import cross_counted_features
 from .cross_encoder_logits import CrossEncoderLogits
