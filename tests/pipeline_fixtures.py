@@ -72,7 +72,7 @@ PRELOADED = [
     "umls_reranker.serving.calibrate",
     "umls_reranker.serving.evaluate",
     "umls_reranker.training.dev_metrics",
-    "umls_reranker.training.trainer",
+    "umls_reranker.training.fine_tuning",
 ]
 
 

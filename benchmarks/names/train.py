@@ -28,7 +28,7 @@ from umls_reranker.core.parallel import progress
 from umls_reranker.models.batches import PackedTexts
 from umls_reranker.models.bi_encoder import BiEncoder, load_encoder_body, pooled
 from umls_reranker.models.model_files import MINILM, resolve_model
-from umls_reranker.training.trainer import set_dropout
+from umls_reranker.training.dropout import set_dropout
 
 TEMPERATURE = 0.05
 WARMUP_STEPS = 50

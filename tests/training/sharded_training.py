@@ -25,7 +25,7 @@ from test_fine_tuning import make_rows, training
 from umls_reranker.core.devices import leave_process_group
 from umls_reranker.core.keys import RunArguments
 from umls_reranker.models.arguments import ModelArguments
-from umls_reranker.training import trainer as fine_tuning
+from umls_reranker.training import fine_tuning, trainer
 
 start_process = PartialState.__init__
 
@@ -36,7 +36,7 @@ def start_as_gpu(self, *args, **options) -> None:
         self._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
-class EarlyStoppingCallback(fine_tuning.EarlyStoppingCallback):
+class EarlyStoppingCallback(trainer.EarlyStoppingCallback):
     """Stops after a checkpoint; of the same name, by which its state is restored."""
 
     def on_save(self, args, state, control, **kwargs) -> None:
@@ -64,12 +64,12 @@ if __name__ == "__main__":
     if main:
         save_file(gradients | {"losses": torch.tensor(losses)}, target / "step.safetensors")
     summaries = [fine_tune(model, target / "whole")]
-    plain = fine_tuning.EarlyStoppingCallback
-    fine_tuning.EarlyStoppingCallback = EarlyStoppingCallback
+    plain = trainer.EarlyStoppingCallback
+    trainer.EarlyStoppingCallback = EarlyStoppingCallback
     try:
         fine_tune(model, target / "stopped")
     except KeyboardInterrupt:
-        fine_tuning.EarlyStoppingCallback = plain
+        trainer.EarlyStoppingCallback = plain
     summaries.append(fine_tune(model, target / "stopped"))
     if main:
         (target / "summaries.json").write_text(json.dumps(summaries))

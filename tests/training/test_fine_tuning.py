@@ -32,15 +32,11 @@ from umls_reranker.models.pretrained import keep_layers, load_base_model
 from umls_reranker.pipeline.options import load_recipe
 from umls_reranker.pipeline.recipe import Recipe, typed_training
 from umls_reranker.retrieval.arguments import EncoderArguments
-from umls_reranker.training import encoder_training
-from umls_reranker.training import trainer as fine_tuning
-from umls_reranker.training.trainer import (
-    fine_tune,
-    last_complete_checkpoint,
-    set_dropout,
-    training_arguments,
-    training_device,
-)
+from umls_reranker.training import encoder_training, fine_tuning
+from umls_reranker.training.checkpoints import last_complete_checkpoint
+from umls_reranker.training.dropout import set_dropout
+from umls_reranker.training.fine_tuning import fine_tune
+from umls_reranker.training.recipe_arguments import training_arguments, training_device
 from umls_reranker.training.training_arguments import (
     OneGpuArguments,
     RerankerTrainingArguments,

@@ -25,13 +25,8 @@ from umls_reranker.models.batches import PairBatch
 from umls_reranker.models.pair_template import PairTemplate
 from umls_reranker.models.pairs import PairEncoder
 from umls_reranker.training.dev_metrics import RankingMetrics, dev_metrics
-from umls_reranker.training.pair_dataset import (
-    GlobalBatches,
-    PairCollator,
-    TokenizedPairs,
-    units_per_batch,
-    weight_scale,
-)
+from umls_reranker.training.global_batches import GlobalBatches, units_per_batch
+from umls_reranker.training.pair_dataset import PairCollator, TokenizedPairs, weight_scale
 from umls_reranker.training.rows import dev_rows, sample_by_document, training_rows
 from umls_reranker.training.trainer import RerankerTrainer
 

@@ -15,7 +15,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.core.keys import RunArguments
 from umls_reranker.pipeline.options import load_recipe, parse_recipe
 from umls_reranker.pipeline.recipe import KEYS
-from umls_reranker.training.trainer import training_arguments
+from umls_reranker.training.recipe_arguments import training_arguments
 from umls_reranker.training.trainer_keys import REFUSED
 from umls_reranker.training.training_arguments import OWN_FIELDS, RerankerTrainingArguments
 
@@ -27,6 +27,10 @@ CALLBACKS = "transformers.trainer_callback"
 ARGUMENTS = "transformers.training_args"
 LOGGERS = "transformers.integrations.integration_utils"
 OWN_TRAINER = "umls_reranker.training.trainer"
+PACKED = "umls_reranker.training.packed_training"
+LOADERS = "umls_reranker.training.loaders"
+BY_RECIPE = "umls_reranker.training.recipe_arguments"
+FINE_TUNING = "umls_reranker.training.fine_tuning"
 OWN_ARGUMENTS = "umls_reranker.training.training_arguments"
 STAGE = "umls_reranker.pipeline.training"
 # Field -> who reads it when a recipe is trained. A field of a new version of transformers belongs
@@ -47,33 +51,33 @@ READERS = {
     "adam_beta2": OPTIMIZER,
     "adam_epsilon": TRAINER,
     "max_grad_norm": TRAINER,
-    "neftune_noise_alpha": OWN_TRAINER,
+    "neftune_noise_alpha": PACKED,
     # Batches and data loading
     "per_device_train_batch_size": OWN_ARGUMENTS,
     "per_device_eval_batch_size": ARGUMENTS,
     "data_seed": OWN_TRAINER,
-    "dataloader_num_workers": OWN_TRAINER,
+    "dataloader_num_workers": LOADERS,
     "dataloader_pin_memory": OWN_TRAINER,
-    "dataloader_persistent_workers": OWN_TRAINER,
-    "dataloader_prefetch_factor": OWN_TRAINER,
-    "dataloader_multiprocessing_context": OWN_TRAINER,
-    "dataloader_in_order": OWN_TRAINER,
+    "dataloader_persistent_workers": LOADERS,
+    "dataloader_prefetch_factor": LOADERS,
+    "dataloader_multiprocessing_context": LOADERS,
+    "dataloader_in_order": LOADERS,
     # Precision, memory and speed
     "bf16": OWN_ARGUMENTS,
     "fp16": OWN_ARGUMENTS,
     "tf32": ARGUMENTS,
     "activation_checkpointing": TRAINER,
     "activation_checkpointing_kwargs": TRAINER,
-    "gradient_checkpointing": OWN_TRAINER,
+    "gradient_checkpointing": PACKED,
     "gradient_checkpointing_kwargs": ARGUMENTS,
-    "torch_compile": OWN_TRAINER,
+    "torch_compile": PACKED,
     "torch_compile_backend": TRAINER,
     "torch_compile_mode": TRAINER,
     "torch_empty_cache_steps": TRAINER,
     # Evaluations and checkpoints
-    "eval_steps": OWN_TRAINER,
+    "eval_steps": BY_RECIPE,
     "eval_delay": CALLBACKS,
-    "eval_on_start": OWN_TRAINER,
+    "eval_on_start": FINE_TUNING,
     "eval_use_gather_object": TRAINER,
     "eval_accumulation_steps": TRAINER,
     "metric_for_best_model": TRAINER,
@@ -84,7 +88,7 @@ READERS = {
     "full_determinism": TRAINER,
     # Logs
     "logging_strategy": CALLBACKS,
-    "logging_steps": OWN_TRAINER,
+    "logging_steps": BY_RECIPE,
     "logging_first_step": CALLBACKS,
     "log_on_each_node": ARGUMENTS,
     "logging_nan_inf_filter": TRAINER,
@@ -99,7 +103,7 @@ READERS = {
     "trackio_static_space_id": LOGGERS,
     # Of the Space of trackio.
     "hub_private_repo": LOGGERS,
-    "debug": OWN_TRAINER,
+    "debug": PACKED,
     "skip_memory_metrics": TRAINER,
     # Processes
     "ddp_find_unused_parameters": TRAINER,

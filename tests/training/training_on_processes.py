@@ -25,10 +25,10 @@ from test_fine_tuning import make_rows, training
 
 from umls_reranker.core.keys import RunArguments
 from umls_reranker.models.arguments import ModelArguments
-from umls_reranker.training import trainer as fine_tuning
+from umls_reranker.training import fine_tuning, trainer
 
 
-class KillingCallback(fine_tuning.EarlyStoppingCallback):
+class KillingCallback(trainer.EarlyStoppingCallback):
     """Ends the process in which it is after a step, before any checkpoint of that step."""
 
     step: int | None = None
@@ -81,7 +81,7 @@ def run(
                 os.environ |= {"WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank)}
             if rank == victim:
                 KillingCallback.step = step
-            fine_tuning.EarlyStoppingCallback = KillingCallback
+            trainer.EarlyStoppingCallback = KillingCallback
             summary = train(model, folder, options)
             if rank == 0:
                 print(json.dumps([folder.name, summary]), flush=True)

@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import faiss
 import torch
@@ -42,7 +42,8 @@ TIMES_THE_PRODUCTS = {"float32": 1.3, "bfloat16": 2.3}
 MINUTES_OF_THE_REST = 1
 
 
-class DiskNeeds(NamedTuple):
+@dataclass(frozen=True)
+class DiskNeeds:
     """Bytes of the large files of a run; at most, if its dictionary is filtered."""
 
     vectors: int
@@ -51,15 +52,19 @@ class DiskNeeds(NamedTuple):
     checkpoints: int
 
     @property
+    def disk(self) -> int:
+        """Bytes of all these files."""
+        return sum(asdict(self).values())
+
+    @property
     def memory(self) -> int:
         """Bytes of memory: of the index in one process, or of the pairs in each."""
         return max(self.index, self.pairs * started_processes("LOCAL_WORLD_SIZE"))
 
     def text(self) -> str:
         """What takes space, in GB."""
-        return ", ".join(
-            f"{name} {gigabytes(size)}" for name, size in self._asdict().items() if size
-        )
+        sizes = {name: size for name, size in asdict(self).items() if size}
+        return ", ".join(f"{name} {gigabytes(size)}" for name, size in sizes.items())
 
 
 def disk_needs(

@@ -20,7 +20,7 @@ from ..core.hashes import CHUNK_BYTES
 from ..core.text_files import open_binary
 from ..retrieval.faiss_indexes import new_index, training_size
 from ..training.losses import LOSSES
-from ..training.trainer import training_arguments
+from ..training.recipe_arguments import training_arguments
 from ..training.training_arguments import RerankerTrainingArguments
 from .command import run_script
 from .estimate import (
@@ -85,7 +85,7 @@ def preflight(recipe: Recipe) -> str:
     free_memory = psutil.virtual_memory().available
     estimate = (
         f"[estimate] {names:,} names, {figures}; "
-        f"disk {gigabytes(sum(needs))} of {gigabytes(free_disk)} free, "
+        f"disk {gigabytes(needs.disk)} of {gigabytes(free_disk)} free, "
         f"memory {gigabytes(needs.memory)} of {gigabytes(free_memory)} free"
     )
     advice = batch_advice(arguments, pairs_of_list(recipe))
@@ -164,7 +164,7 @@ def require_space(recipe: Recipe, needs: DiskNeeds) -> int:
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(nearest).free
     held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    needed = sum(needs)
+    needed = needs.disk
     certainly_needed = needed
     concepts = recipe.concepts
     # How much a filter of the dictionary leaves is not known.

@@ -13,7 +13,6 @@ from typing import Any
 import datasets
 import torch
 from accelerate import Accelerator
-from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
 
@@ -28,8 +27,11 @@ from ..models.pretrained import load_pretrained, loading
 from ..models.query_tokenizer import QueryTokenizer
 from ..retrieval.arguments import EncoderArguments, IndexArguments
 from ..vocab.concept_table import ConceptTable
+from .checkpoints import last_complete_checkpoint
+from .dropout import set_dropout
 from .encoder_data import QueryCollator, QueryNamePairs, SharesOfBatches
-from .trainer import last_complete_checkpoint, set_dropout, training_device
+from .loaders import loader_of_own_share
+from .recipe_arguments import training_device
 from .training_arguments import OneGpuArguments
 
 # Cosines are divided by it before the softmax.
@@ -97,19 +99,13 @@ class EncoderTrainer(Trainer):
         self.batch_size = batch_size
 
     def get_train_dataloader(self) -> DataLoader:
-        """Shares of consecutive pairs; Accelerate's division would repeat pairs at the end."""
+        """The share of this process of each batch of consecutive pairs."""
         args = self.args
         shares = SharesOfBatches(
             len(self.train_dataset), self.batch_size, args.process_index, args.world_size
         )
         loader = DataLoader(self.train_dataset, batch_sampler=shares, collate_fn=self.data_collator)
-        return prepare_data_loader(
-            loader,
-            self.accelerator.device,
-            num_processes=1,
-            process_index=0,
-            put_on_device=True,
-        )
+        return loader_of_own_share(loader, self.accelerator.device)
 
     def compute_loss(
         self,

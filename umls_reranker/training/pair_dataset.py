@@ -1,22 +1,19 @@
-"""Training rows as tokenized pairs, and batches of pairs or of whole lists.
+"""Training rows as tokenized pairs, and their collator.
 
-A training row is a mention with its positive and negatives (`models.pairs.pair_rows`). The order of
-an epoch depends only on seed and epoch. It is divided into global batches of similar length, and
-then each global batch is divided over processes and accumulated passes. So a run is one sequence of
-global batches for any number of processes, and a killed run resumes inside it.
+A training row is a mention with its positive and negatives (`models.pairs.pair_rows`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset
 
-from ..core.arrays import expand_ranges, list_offsets
+from ..core.arrays import list_offsets
 from ..core.errors import UserError
 from ..lists.index_scores import TEACHER
 from ..models.batches import PairBatch
@@ -29,11 +26,9 @@ if TYPE_CHECKING:
 LABEL_NAMES = ["labels", "weight", "row", "list"]
 # The Trainer does not count rows with this label.
 IGNORED_LABEL = -100.0
-# What this many batches hold is sorted by length together; more would cost randomness.
-SORTED_BATCHES = 100
 
 
-class TokenizedPairs(torch.utils.data.Dataset[tuple[PairBatch, dict[str, np.ndarray]]]):
+class TokenizedPairs(Dataset[tuple[PairBatch, dict[str, np.ndarray]]]):
     """The pairs of training rows, one list after the other, in memory; some 100 bytes per pair.
 
     Args:
@@ -80,14 +75,17 @@ class TokenizedPairs(torch.utils.data.Dataset[tuple[PairBatch, dict[str, np.ndar
     def __getitems__(self, numbers: Sequence[int]) -> tuple[PairBatch, dict[str, np.ndarray]]:
         """The pairs with these numbers; number ~n is pair n without label and weight."""
         signed = np.asarray(numbers, np.int64)
-        counts = signed >= 0
-        rows = np.where(counts, signed, ~signed)
-        labels = np.where(counts, self.labels[rows], np.float32(IGNORED_LABEL))
+        is_counted = signed >= 0
+        rows = np.where(is_counted, signed, ~signed)
+        labels = np.where(is_counted, self.labels[rows], np.float32(IGNORED_LABEL))
+        weights = np.where(is_counted, self.weights[rows], np.float32(0))
+        # The last list that begins at the pair or ahead of it.
+        lists = np.searchsorted(self.offsets, rows, side="right") - 1
         return self.pairs.take(rows), {
             "labels": labels,
-            "weight": np.where(counts, self.weights[rows], np.float32(0)),
+            "weight": weights,
             "row": rows,
-            "list": np.searchsorted(self.offsets, rows, side="right") - 1,
+            "list": lists,
         }
 
 
@@ -97,13 +95,15 @@ def values_of_pairs(rows: pa.Table, name: str) -> np.ndarray:
 
 
 def _encoded(rows: pa.Table, encoder: PairEncoder) -> PairBatch:
+    """The pairs of some training rows."""
     rows = rows.combine_chunks()
     names = rows["names"].combine_chunks()
     owner = np.repeat(np.arange(len(names)), names.value_lengths())
     mentions = rows.select(["entity", "left", "right"]).take(owner).to_pydict()
-    return encoder.encode(
+    pairs, _ = encoder.encode(
         mentions["entity"], names.flatten().to_pylist(), mentions["left"], mentions["right"]
-    )[0]
+    )
+    return pairs
 
 
 @dataclass
@@ -145,87 +145,13 @@ def weight_scale(rows: pa.Table, gold_pairs_only: bool) -> float:
         UserError: there are no pairs, or all weigh nothing.
     """
     weights = values_of_pairs(rows, "weights")
-    counts = values_of_pairs(rows, "labels") == GOLD_LABEL if gold_pairs_only else True
-    total = weights.sum(dtype=np.float64, where=counts)
+    has_loss = np.ones(len(weights), bool)
+    if gold_pairs_only:
+        has_loss = values_of_pairs(rows, "labels") == GOLD_LABEL
+    total = weights.sum(dtype=np.float64, where=has_loss)
     if not total > 0:
         raise UserError(
             "the training pairs weigh nothing: there are none, "
             "or the *_weight keys of the recipe are 0"
         )
     return len(weights) / total
-
-
-class GlobalBatches(Sampler[list[int]]):
-    """The pairs of one process's share of each global batch, pass by pass.
-
-    A global batch has single pairs, or whole lists where the loss compares the pairs of a list; in
-    both cases they are shuffled, by seed and epoch, and those of a batch have similar lengths.
-    Single pairs are shuffled without regard to their lists, so that a batch has pairs of as many
-    mentions as possible and its gradient varies least.
-
-    With n processes, each takes every n-th pair or list and divides its share into passes; all have
-    the same number of passes, so none waits. The last batch of an epoch holds what remains. An
-    empty share gets one pair that does not count.
-
-    Args:
-        pairs: the dataset.
-        size: pairs of a global batch. It has exactly this number, or the number of whole lists that
-            comes closest.
-        seed: seed of the run.
-        passes: forward passes of a process per global batch.
-        process: number of this process.
-        processes: number of processes.
-        whole_lists: whether lists are not divided.
-    """
-
-    def __init__(
-        self,
-        pairs: TokenizedPairs,
-        size: int,
-        seed: int,
-        passes: int = 1,
-        process: int = 0,
-        processes: int = 1,
-        *,
-        whole_lists: bool = True,
-    ) -> None:
-        # A unit is not divided: a list or a pair.
-        self.offsets = pairs.offsets if whole_lists else np.arange(pairs.offsets[-1] + 1)
-        self.lengths = np.maximum.reduceat(pairs.pairs.lengths, self.offsets[:-1])
-        self.units = units_per_batch(len(self.lengths), int(self.offsets[-1]), size)
-        self.seed = seed
-        self.passes = passes
-        self.process = process
-        self.processes = processes
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-len(self.lengths) // self.units) * self.passes
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in self.global_batches():
-            for units in np.array_split(batch[self.process :: self.processes], self.passes):
-                pairs = expand_ranges(self.offsets[units], self.offsets[units + 1])[1]
-                yield pairs.tolist() or [~int(self.offsets[batch[0]])]
-
-    def global_batches(self) -> Iterator[np.ndarray]:
-        """The units of the epoch's global batches, each sorted by length."""
-        random = np.random.default_rng((self.seed, self.epoch))
-        order = random.permutation(len(self.lengths))
-        complete = len(order) - len(order) % self.units
-        pool = SORTED_BATCHES * self.units
-        for start in range(0, complete, pool):
-            part = order[start : min(start + pool, complete)]
-            part[:] = part[np.argsort(self.lengths[part], kind="stable")]
-        yield from random.permutation(order[:complete].reshape(-1, self.units))
-        if complete < len(order):
-            rest = order[complete:]
-            yield rest[np.argsort(self.lengths[rest], kind="stable")]
-
-
-def units_per_batch(units: int, pairs: int, size: int) -> int:
-    """Number of units whose pairs come closest to `size`, if all units have as many of `pairs`."""
-    return max(1, round(size * units / max(1, pairs)))
