@@ -148,7 +148,7 @@ def fit_model(known, path: Path, encoder: Path | None, folder: Path) -> None:
     from umls_reranker.calibration.arguments import CalibrationArguments
     from umls_reranker.calibration.cross_encoder_logits import CrossEncoderLogits
     from umls_reranker.calibration.features import CROSS_ENCODER
-    from umls_reranker.hub.card import A_FOLDER
+    from umls_reranker.hub.card_facts import PLACEHOLDER_FOLDER
     from umls_reranker.hub.new_model import Origin
     from umls_reranker.lists.labels import read_labelled_lists
     from umls_reranker.models.arguments import BUILT_IN
@@ -190,7 +190,7 @@ def fit_model(known, path: Path, encoder: Path | None, folder: Path) -> None:
     sources = SOURCES_OF_CARD + LICENSES + (NAMES if encoder else "")
     text = card.read_text(encoding="utf-8").replace(CARD_ROW, "").replace(SOURCES_OF_CARD, sources)
     text = text.replace(NOTE, MADE_BY + NOTE)
-    text = text.replace(A_FOLDER, BUILT_IN if encoder else "built-in-fast")
+    text = text.replace(PLACEHOLDER_FOLDER, BUILT_IN if encoder else "built-in-fast")
     card.write_text(text.replace(DATA, KINDS + DATA), encoding="utf-8")
     print(calibration_summary(new))
 

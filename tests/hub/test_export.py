@@ -23,7 +23,8 @@ from umls_reranker import UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.json_files import read_json, write_json
 from umls_reranker.hub import export
-from umls_reranker.hub.card import TABLES, folder_card
+from umls_reranker.hub.card import folder_card
+from umls_reranker.hub.card_tables import CARD_TABLES
 from umls_reranker.hub.export import export_onnx
 from umls_reranker.hub.file_names import ONNX, SENTENCE_CONFIG, WEIGHTS
 from umls_reranker.hub.manifest import verify_model
@@ -219,17 +220,19 @@ def test_who_follows_the_card_gets_the_logit_of_the_reranker(tmp_path, template)
     # What the manifest says, filled in, is the pair of the card.
     shown = read_json(folder / "reranker.json")["input"]
     assert f"`{shown['text']}` and `{shown['text_pair']}`" in card
-    filled = TABLES["example"] | {"types": TABLES["example"]["types"][0]}
+    filled = CARD_TABLES["example"] | {"types": CARD_TABLES["example"]["types"][0]}
     assert pair == (shown["text"].format(**filled), shown["text_pair"].format(**filled))
 
     reranker = UMLSReranker.from_pretrained(folder, device="cpu", dtype="float32")
-    candidate = {key: TABLES["example"][key] for key in ("name", "preferred_name", "definition")}
+    candidate = {
+        key: CARD_TABLES["example"][key] for key in ("name", "preferred_name", "definition")
+    }
     expected = reranker.rerank(
-        TABLES["example"]["mention"],
+        CARD_TABLES["example"]["mention"],
         [candidate],
-        TABLES["example"]["types"],
-        TABLES["example"]["left"],
-        TABLES["example"]["right"],
+        CARD_TABLES["example"]["types"],
+        CARD_TABLES["example"]["left"],
+        CARD_TABLES["example"]["right"],
     )
     assert reranker.get_statistics()["truncated_pairs"] == 0
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()

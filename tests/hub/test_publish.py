@@ -20,7 +20,7 @@ from tiny_reranker import refused, tiny_reranker, tiny_reranker_without_cross_en
 from umls_reranker import UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.hub import publish as publishing
-from umls_reranker.hub.card import EVAL_RESULTS
+from umls_reranker.hub.card_metadata import EVAL_RESULTS
 from umls_reranker.hub.file_names import MANIFEST
 from umls_reranker.hub.manifest import model_files, verify_model
 from umls_reranker.hub.model_download import download

@@ -41,8 +41,8 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
         UserWarning: the calibrator was fitted on logits of another dtype than float32.
 
     Raises:
-        UserError: the model has no cross-encoder, logits differ by more than
-            `LARGEST_DIFFERENCE`, or a library that exports is not installed.
+        UserError: the model has no cross-encoder, logits differ by more than `LARGEST_DIFFERENCE`,
+            or a library that exports is not installed.
     """
     info = verify_model(restored(folder))
     if not has_cross_encoder(info):

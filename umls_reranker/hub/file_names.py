@@ -1,7 +1,7 @@
 """The files of a model folder: their names, who writes them, and their versions."""
 
-from ..calibration.decisions import SCHEMA_VERSION as THRESHOLDS_VERSION
 from ..calibration.string_counts import COUNTS_FILE
+from ..calibration.thresholds_file import THRESHOLDS_VERSION
 from ..core.errors import UserError
 from ..evaluation.outcomes import OUTCOMES_FILE
 from ..models.arguments import BACKENDS

@@ -14,8 +14,10 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from ..core.errors import UserError
 from ..core.locators import portable_locator
 from ..models.hub_calls import SIGN_IN, hub_api, hub_calls, signed_in
-from .card import EVAL_RESULTS, folder_card, with_former
+from .card import folder_card
+from .card_metadata import EVAL_RESULTS, official_results
 from .file_names import CARD, MANIFEST, METRICS_FILE, MODEL_FILES, ONNX
+from .former_card import with_former
 from .manifest import verify_files, verify_model
 from .model_download import REPO_ID
 from .published_files import published_files
@@ -136,7 +138,8 @@ def version_contents(folder: Path, repo_id: str, tag: str | None) -> dict[str, P
     verify_files(folder, needed)
     card = folder_card(folder, repo_id, tag)
     contents = published_files(folder) | {CARD: card.text().encode()}
-    if results := card.eval_results():
+    results = official_results(card)
+    if results is not None:
         contents[EVAL_RESULTS] = results.encode()
     return contents
 
