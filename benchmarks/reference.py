@@ -36,7 +36,7 @@ from umls_reranker.pipeline.options import load_recipe
 from umls_reranker.pipeline.recipe import Recipe
 from umls_reranker.pipeline.run_folder import RunFolder
 from umls_reranker.retrieval.mining import PairMiner
-from umls_reranker.training.rows import dev_rows
+from umls_reranker.training.dev_sample import dev_rows
 from umls_reranker.training.trainer import RerankerTrainer
 from umls_reranker.vocab.concept_table import ConceptTable
 from umls_reranker.vocab.rrf import RelationTable

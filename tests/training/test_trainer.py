@@ -25,9 +25,10 @@ from umls_reranker.models.batches import PairBatch
 from umls_reranker.models.pair_template import PairTemplate
 from umls_reranker.models.pairs import PairEncoder
 from umls_reranker.training.dev_metrics import RankingMetrics, dev_metrics
+from umls_reranker.training.dev_sample import dev_rows, sample_by_document
 from umls_reranker.training.global_batches import GlobalBatches, units_per_batch
 from umls_reranker.training.pair_dataset import PairCollator, TokenizedPairs, weight_scale
-from umls_reranker.training.rows import dev_rows, sample_by_document, training_rows
+from umls_reranker.training.rows import training_rows
 from umls_reranker.training.trainer import RerankerTrainer
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")

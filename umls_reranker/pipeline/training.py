@@ -18,10 +18,10 @@ from ..models.cross_encoder import PairScorer
 from ..models.pair_template import PairTemplate
 from ..retrieval.mining import PairMiner
 from ..serving.model_source import ModelSource
+from ..training.dev_sample import dev_rows
 from ..training.encoder_training import train_encoder
 from ..training.fine_tuning import fine_tune
 from ..training.recipe_arguments import training_arguments
-from ..training.rows import dev_rows
 from ..training.training_arguments import RerankerTrainingArguments
 from ..vocab.concept_table import ConceptTable
 from ..vocab.rrf import RelationTable

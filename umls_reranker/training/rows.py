@@ -1,14 +1,13 @@
-"""Training rows: of users' mentions with candidates, and of a sample of a run's dev lists."""
+"""The rows that a cross-encoder is trained on, made of users' mentions with their candidates."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
 
-from ..core.errors import UserError
-from ..lists.candidate_lists import AnnotatedLists
+from ..core.arrays import list_offsets, list_owner
 from ..lists.index_scores import TEACHER
 from ..lists.labels import best_of_each_concept, labelled_lists
 from ..lists.read import Rows
@@ -56,9 +55,8 @@ def training_rows(
     lists = lists.with_candidates((lists.labels == 1) | ~lists.correct)
     if nearest_negatives is not None:
         is_negative = lists.labels == 0
-        before = np.append(0, np.cumsum(is_negative))
-        before = before[:-1] - before[lists.offsets[:-1]][lists.owner]
-        lists = lists.with_candidates(~is_negative | (before < nearest_negatives))
+        is_near = _negatives_above(is_negative, lists.offsets) < nearest_negatives
+        lists = lists.with_candidates(~is_negative | is_near)
     weights = np.where(lists.labels == 1, positive_weight, hard_negative_weight)
     table = pair_rows(template or PairTemplate(), lists, weights.astype(np.float32))
     if TEACHER in lists.scores:
@@ -69,56 +67,13 @@ def training_rows(
     return datasets.Dataset(table)
 
 
-def dev_rows(lists: AnnotatedLists, template: PairTemplate, most: int, seed: int) -> pa.Table:
-    """Training rows of a sample of the dev lists, drawn by `sample_by_document`.
-
-    A mention whose gold concept is not in its list has only incorrect pairs.
+def _negatives_above(is_negative: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Number of negatives above each candidate in its list, (m,) int64.
 
     Args:
-        lists: lists of the dev split.
-        template: template of the model.
-        most: maximum number of pairs.
-        seed: seed of the sample.
-
-    Raises:
-        UserError: `most` is less than the length of the first list.
+        is_negative: (m,) bool.
+        offsets: (n + 1,) where each list starts.
     """
-    sizes = np.diff(lists.offsets)
-    drawn = lists.take(sample_by_document(lists.annotations.documents, sizes, most, seed))
-    return pair_rows(template, drawn, np.ones(len(drawn.names), np.float32))
-
-
-def sample_by_document(
-    documents: Sequence[str] | np.ndarray, sizes: np.ndarray, most: int, seed: int
-) -> np.ndarray:
-    """Draw mentions with up to `most` pairs, one from every document before a second one from any.
-
-    Answers within a document are correlated, so few documents tell little about a checkpoint.
-
-    Args:
-        documents: (n,) document of each mention.
-        sizes: (n,) int, number of pairs of each mention.
-        most: maximum number of pairs.
-        seed: seed of the sample.
-
-    Returns:
-        (m,) int64 numbers of the drawn mentions, ascending.
-
-    Raises:
-        UserError: `most` is less than the length of the first list.
-    """
-    drawn = np.random.default_rng(seed).permutation(len(documents))
-    _, document = np.unique(np.asarray(documents), return_inverse=True)
-    # Number of earlier draws from the document of each mention.
-    grouped = np.argsort(document[drawn], kind="stable")
-    starts = np.searchsorted(document[drawn][grouped], document[drawn][grouped])
-    before = np.empty(len(drawn), np.int64)
-    before[grouped] = np.arange(len(drawn)) - starts
-    drawn = drawn[np.argsort(before, kind="stable")]
-    count = int(np.searchsorted(np.cumsum(np.asarray(sizes)[drawn]), most, side="right"))
-    if not count:
-        raise UserError(
-            f"max_dev_pairs: {most} is smaller than one candidate list of the dev split; "
-            "increase it"
-        )
-    return np.sort(drawn[:count])
+    above_in_all_lists = list_offsets(is_negative)
+    in_former_lists = above_in_all_lists[offsets[:-1]]
+    return above_in_all_lists[:-1] - in_former_lists[list_owner(offsets)]
