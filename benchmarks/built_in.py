@@ -241,7 +241,8 @@ def known_names(data: Path):
     """Counts of no mentions, with the names of the vocabularies."""
     from umls_reranker.calibration.string_counts import StringCounts
     from umls_reranker.vocab.concepts import iter_concepts
-    from umls_reranker.vocab.rrf import read_rrf_concepts, release_files
+    from umls_reranker.vocab.release import release_files
+    from umls_reranker.vocab.rrf import read_rrf_concepts
 
     rows, _ = read_rrf_concepts(release_files(data / "umls_open" / "META"), sources=VOCABULARIES)
     named = [(one.cui, name) for one in iter_concepts(rows) for name in (one.name, *one.synonyms)]

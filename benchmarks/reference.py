@@ -39,7 +39,7 @@ from umls_reranker.retrieval.mining import PairMiner
 from umls_reranker.training.dev_sample import dev_rows
 from umls_reranker.training.trainer import RerankerTrainer
 from umls_reranker.vocab.concept_table import ConceptTable
-from umls_reranker.vocab.rrf import RelationTable
+from umls_reranker.vocab.relations import RelationTable
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 REFERENCE = "sapbert-medmentions"

@@ -29,7 +29,8 @@ def main() -> None:
     from umls_reranker.vocab.concepts import iter_concepts
     from umls_reranker.vocab.normal_form import singular_words
     from umls_reranker.vocab.normalization import normalize_name, normalize_texts
-    from umls_reranker.vocab.rrf import read_rrf_concepts, release_files
+    from umls_reranker.vocab.release import release_files
+    from umls_reranker.vocab.rrf import read_rrf_concepts
 
     table, _ = read_rrf_concepts(
         release_files(options.data / "umls_open" / "META"), sources=VOCABULARIES

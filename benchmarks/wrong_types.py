@@ -21,7 +21,7 @@ from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.lists.candidate_lists import AnnotatedLists
 from umls_reranker.lists.run_lists import read_run_lists
 from umls_reranker.vocab.concept_table import ConceptTable
-from umls_reranker.vocab.types import TypeSets, type_lists
+from umls_reranker.vocab.type_sets import TypeSets, type_lists
 
 SHARES = (0.0, 0.05, 0.1, 0.2)
 SEED = 13

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from umls_reranker.vocab.types import TypeSets, type_lists
+from umls_reranker.vocab.type_sets import TypeSets, type_lists
 
 CANDIDATES = 20
 

@@ -12,7 +12,8 @@ from pyarrow.feather import write_feather
 
 from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
 from umls_reranker.lists.table import mention_table
-from umls_reranker.vocab.types import TypeHierarchy, TypeSets, type_lists
+from umls_reranker.vocab.type_sets import TypeSets, type_lists
+from umls_reranker.vocab.types import TypeHierarchy
 
 
 def with_types(lists, types):

@@ -33,7 +33,7 @@ from umls_reranker.pipeline.sources import listed_documents
 from umls_reranker.retrieval.lexical_index import count_trigrams, weighted
 from umls_reranker.vocab.normal_form import normal_forms
 from umls_reranker.vocab.normalization import normalize_name
-from umls_reranker.vocab.rrf import read_table
+from umls_reranker.vocab.rrf_tables import read_rrf_table
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "minilm-medmentions-cpu" / "config.yaml"
 # All that is read of each file: others hold strings that models are measured on.
@@ -114,7 +114,7 @@ def source_names(data: Path, mentions: list[Mention]) -> Iterator[tuple[str, str
                 # Those of MEDQUAD are CUIs.
                 yield row["concept"].removeprefix("MEDQUAD:"), row["name"], row["source"]
     file = data / "umls_open" / "META" / "MRCONSO.RRF"
-    for block in read_table("MRCONSO", file, ["CUI", "STR", "SAB"]):
+    for block in read_rrf_table("MRCONSO", file, ["CUI", "STR", "SAB"]):
         for row in block.to_pylist():
             if row["SAB"] in UMLS_OPEN:
                 yield row["CUI"], row["STR"], row["SAB"]

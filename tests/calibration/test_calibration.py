@@ -27,7 +27,8 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.vocab.trigrams import PAIRS_AT_ONCE, TEXTS_AT_ONCE, shared_trigrams
-from umls_reranker.vocab.types import SemanticType, TypeHierarchy, TypeSets, type_lists
+from umls_reranker.vocab.type_sets import TypeSets, type_lists
+from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 TRAINING = [
     ("cold", "C1", ["T1"]),

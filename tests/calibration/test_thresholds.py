@@ -29,7 +29,8 @@ from umls_reranker.calibration.thresholds_file import load_thresholds, threshold
 from umls_reranker.calibration.type_lineage import DEFAULT, memberships
 from umls_reranker.core.errors import UserError
 from umls_reranker.models.cross_encoder import Scores
-from umls_reranker.vocab.types import SemanticType, TypeHierarchy, TypeSets, type_lists
+from umls_reranker.vocab.type_sets import TypeSets, type_lists
+from umls_reranker.vocab.types import SemanticType, TypeHierarchy
 
 HIERARCHY = TypeHierarchy(
     [

@@ -19,7 +19,7 @@ from umls_reranker.pipeline.run_folder import RunFolder
 from umls_reranker.pipeline.sources import input_files, listed_documents
 from umls_reranker.pipeline.stages import held_out_shares
 from umls_reranker.vocab.concept_table import ConceptTable
-from umls_reranker.vocab.rrf import RelationTable
+from umls_reranker.vocab.relations import RelationTable
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_data.py"
 

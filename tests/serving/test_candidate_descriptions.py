@@ -3,7 +3,8 @@
 import pytest
 
 from umls_reranker.serving.candidate_descriptions import describe_candidates
-from umls_reranker.vocab.codes import Code, ConceptCodes
+from umls_reranker.vocab.code_systems import Code
+from umls_reranker.vocab.concept_codes import ConceptCodes
 from umls_reranker.vocab.concept_columns import ConceptColumns
 from umls_reranker.vocab.concepts import Concept, concept_table
 

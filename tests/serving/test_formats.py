@@ -24,7 +24,7 @@ from umls_reranker.serving.rows import (
     LinesFormat,
     RankedRows,
 )
-from umls_reranker.vocab.codes import ConceptCodes
+from umls_reranker.vocab.concept_codes import ConceptCodes
 from umls_reranker.vocab.concept_columns import ConceptColumns
 from umls_reranker.vocab.concepts import Concept, concept_table
 

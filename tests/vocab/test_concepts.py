@@ -17,7 +17,9 @@ from pyarrow import parquet
 from umls_reranker.core.arrow_files import arrow_writer, open_arrow
 from umls_reranker.core.errors import UserError
 from umls_reranker.vocab import normalization
-from umls_reranker.vocab.codes import CODES_FOLDER, Code, ConceptCodes, code_of, write_codes
+from umls_reranker.vocab.code_systems import Code, code_of
+from umls_reranker.vocab.codes import CODES_FOLDER, write_codes
+from umls_reranker.vocab.concept_codes import ConceptCodes
 from umls_reranker.vocab.concept_folder import write_concepts
 from umls_reranker.vocab.concept_table import ConceptTable
 from umls_reranker.vocab.concepts import Concept, concept_table, iter_concepts

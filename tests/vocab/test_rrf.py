@@ -11,15 +11,10 @@ from hypothesis import strategies as st
 from umls_reranker.core.errors import UserError
 from umls_reranker.vocab.concepts import Concept, iter_concepts
 from umls_reranker.vocab.ontology import read_obo_concepts
-from umls_reranker.vocab.rrf import (
-    RelationTable,
-    read_relations,
-    read_release,
-    read_rrf_concepts,
-    read_table,
-    release_files,
-    write_relations,
-)
+from umls_reranker.vocab.relations import RelationTable, read_relations, write_relations
+from umls_reranker.vocab.release import read_release, release_files
+from umls_reranker.vocab.rrf import read_rrf_concepts
+from umls_reranker.vocab.rrf_tables import read_rrf_table
 
 
 def conso(cui, name, lat="ENG", ts="S", stt="PF", ispref="N", sab="MINI", suppress="N"):
@@ -156,7 +151,7 @@ def test_the_first_malformed_line_is_named(tmp_path, line, block_bytes):
     folder = release(tmp_path, [])
     (folder / "MRCONSO.RRF").write_bytes((GOOD + b"\n") * 20 + b"\n" + line + b"\n" + GOOD + b"\n")
     with pytest.raises(UserError, match="MRCONSO.RRF:22: "):
-        list(read_table("MRCONSO", folder / "MRCONSO.RRF", ["CUI"], block_bytes))
+        list(read_rrf_table("MRCONSO", folder / "MRCONSO.RRF", ["CUI"], block_bytes))
 
 
 def test_missing_and_broken_files_are_named(tmp_path):

@@ -16,7 +16,8 @@ from ..lists.gold import trainable
 from ..vocab.cui import CUI
 from ..vocab.normal_form import singular_words
 from ..vocab.normalization import normalize_name, normalize_texts
-from ..vocab.types import UNKNOWN_TYPE, TypeSets
+from ..vocab.type_sets import TypeSets
+from ..vocab.types import UNKNOWN_TYPE
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from ..vocab.types import TypeHierarchy, TypeSets
+from ..vocab.type_sets import TypeSets
+from ..vocab.types import TypeHierarchy
 from .certificate import Certificate
 from .type_lineage import DEFAULT, lineage
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..vocab.types import GROUP_PREFIX, TypeHierarchy, TypeSets
+from ..vocab.type_sets import TypeSets
+from ..vocab.types import GROUP_PREFIX, TypeHierarchy
 
 # The row of unknown types, and of no type.
 DEFAULT = "default"

@@ -17,7 +17,7 @@ from ..lists.gold import trainable
 from ..vocab.concept_table import ConceptTable
 from ..vocab.concepts import Concept, concept_table
 from ..vocab.normalization import normalize_name
-from ..vocab.rrf import read_table
+from ..vocab.rrf_tables import read_rrf_table
 from ..vocab.string_rows import StringRows
 from .annotated_text import Mention
 from .mention_files import BATCH_ROWS
@@ -48,7 +48,7 @@ class RetiredCuis:
         """
         mergers = [
             block.filter(pc.equal(block["REL"], "SY")).select(SCHEMA.names)
-            for block in read_table("MRCUI", path, ["CUI1", "REL", "CUI2"])
+            for block in read_rrf_table("MRCUI", path, ["CUI1", "REL", "CUI2"])
         ]
         return cls(pa.Table.from_batches(mergers, SCHEMA))
 

@@ -23,7 +23,9 @@ from ..vocab.name_rows import read_name_rows
 from ..vocab.normal_form import normal_forms
 from ..vocab.normalization import normalize_names, visible
 from ..vocab.ontology import read_obo_concepts
-from ..vocab.rrf import read_relations, read_release, read_rrf_concepts
+from ..vocab.relations import read_relations
+from ..vocab.release import read_release
+from ..vocab.rrf import read_rrf_concepts
 from ..vocab.string_rows import StringRows
 from ..vocab.types import GROUP_PREFIX, TypeHierarchy
 from .arguments import ConceptArguments
@@ -48,7 +50,7 @@ class ConceptSource(NamedTuple):
     Attributes:
         concepts: concepts for `concepts.write_concepts`.
         hierarchy: hierarchy of their semantic types.
-        relations: relations for `rrf.write_relations`; those of MRREL are read lazily.
+        relations: relations for `relations.write_relations`; those of MRREL are read lazily.
         report: the reader's counts, and the source: ``release``, or other files' ``vocabularies``.
         left_out: what `with_names` could not add, of `LEFT_OUT_SCHEMA`; None: nothing was to be.
     """

@@ -39,7 +39,7 @@ from ..lists.read import (
 )
 from ..lists.table import ERROR, SPAN_KEYS, TEXT_KEYS, first_values, table_of_mappings
 from ..serving.formats import APPROVED, OmopVocabulary
-from ..vocab.codes import ConceptCodes
+from ..vocab.concept_codes import ConceptCodes
 
 # The keys of a span that is a list.
 SPAN = ("start", "end", "entity_type")

@@ -26,7 +26,8 @@ from ..core.arrays import (
     values_at,
 )
 from ..core.arrow_files import one_chunk
-from ..vocab.types import TypeHierarchy, TypeSets
+from ..vocab.type_sets import TypeSets
+from ..vocab.types import TypeHierarchy
 from .candidates import are_structs, candidate_structs, fields_of, keys_found, refuse_name
 from .columns import (
     FIELDS,

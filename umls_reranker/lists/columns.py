@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts
-from ..vocab.types import TYPE_LISTS, type_lists
+from ..vocab.type_sets import TYPE_LISTS, type_lists
 
 # Fields of a candidate that a template may show in addition to its name.
 FIELDS = ("preferred_name", "definition")

@@ -19,7 +19,8 @@ from ..vocab.concepts import NameLists, table_of_lists
 from ..vocab.name_files import read_name_lists
 from ..vocab.normal_form import normal_forms
 from ..vocab.normalization import normalize_texts
-from ..vocab.rrf import read_names, read_types, release_files
+from ..vocab.release import release_files
+from ..vocab.rrf import read_names, read_types
 from ..vocab.trigrams import shared_trigrams
 from .candidates import concept_id, standard_candidate
 from .columns import SYNONYM_SCORE

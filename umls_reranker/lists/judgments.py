@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from ..core.errors import UserError
 from ..core.text_files import read_table
-from ..vocab.codes import LOCAL, code_of, system_of
+from ..vocab.code_systems import LOCAL, code_of, code_system_of
 from .answers import Answer, answer_of_cells
 from .choices import gold_of_line
 from .gold import CUI_LESS, gold_parts
@@ -193,7 +193,7 @@ def _forms(curie: str) -> tuple[str, ...]:
     prefix, mark, local = curie.partition(":")
     if not mark:
         return (curie,)
-    if prefix == system_of(LOCAL).prefix:
+    if prefix == code_system_of(LOCAL).prefix:
         return (curie, unquote(local))
     upper = curie.replace(prefix, prefix.upper(), 1)
     return tuple(dict.fromkeys((curie, upper, unquote(code_of(upper).code))))

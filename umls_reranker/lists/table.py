@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ..core.arrow_files import one_chunk
 from ..core.errors import UserError
-from ..vocab.types import type_lists
+from ..vocab.type_sets import type_lists
 from .candidates import candidate_structs
 from .columns import (
     JSON,

@@ -21,7 +21,7 @@ from ..corpora.mention_files import hold_out_synonyms, known_mentions, write_men
 from ..corpora.reading_report import reading_table
 from ..vocab.concept_table import ConceptTable
 from ..vocab.concepts import concept_table, iter_concepts
-from ..vocab.rrf import write_relations
+from ..vocab.relations import write_relations
 from .recipe import Recipe
 from .run_folder import MENTION_FILES, RunFolder, planned_stages, should_run
 from .sources import Files, check_documents, fingerprints, input_files, listed_documents

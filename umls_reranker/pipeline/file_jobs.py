@@ -23,7 +23,7 @@ from ..models.arguments import BUILT_IN
 from ..serving.formats import OmopVocabulary
 from ..serving.outputs import OUTPUT_FORMATS
 from ..serving.rows import FormatSettings
-from ..vocab.codes import ConceptCodes
+from ..vocab.concept_codes import ConceptCodes
 from .command import CommandParser, number_in
 from .options import add_options, load_serving_recipe
 from .recipe import KEYS, Recipe

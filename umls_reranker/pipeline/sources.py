@@ -13,8 +13,8 @@ from ..corpora.formats import corpus_files, read_document_ids, reader_of
 from ..corpora.mention_files import assign_split
 from ..linking.dictionary_index import DictionarySource
 from ..vocab.name_files import read_name_lists
-from ..vocab.ontology import read_ontology
-from ..vocab.rrf import REQUIRED_TABLES, release_files
+from ..vocab.obo_files import read_ontology
+from ..vocab.release import REQUIRED_TABLES, release_files
 from .downloads import fetch
 from .recipe import Recipe
 from .stages import held_out_shares

@@ -24,7 +24,7 @@ from ..training.fine_tuning import fine_tune
 from ..training.recipe_arguments import training_arguments
 from ..training.training_arguments import RerankerTrainingArguments
 from ..vocab.concept_table import ConceptTable
-from ..vocab.rrf import RelationTable
+from ..vocab.relations import RelationTable
 from .model_configs import model_config
 from .recipe import BaseModel, Recipe, typed_training
 from .run_folder import RunFolder

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import UserError, printable
 from ..models.arguments import BUILT_IN_FAST
-from ..vocab.codes import ConceptCodes
+from ..vocab.concept_codes import ConceptCodes
 
 if TYPE_CHECKING:
     from ..linking.linker import ConceptLinker

@@ -25,7 +25,7 @@ from ..core.locators import portable_locator
 from ..core.parallel import progress
 from ..core.stage import STAGE_MANIFEST
 from ..models.model_files import commit_of, content_files, resolve_model
-from ..vocab.rrf import RELATIONS_FILE
+from ..vocab.relations import RELATIONS_FILE
 from .arguments import ENCODER_FOLDER, IndexArguments
 
 if TYPE_CHECKING:

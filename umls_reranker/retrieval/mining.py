@@ -27,7 +27,7 @@ from ..models.pair_rows import pair_rows
 from ..models.pair_template import PairTemplate
 from ..vocab.concept_table import ConceptTable
 from ..vocab.normalization import normalize_name
-from ..vocab.rrf import RelationTable
+from ..vocab.relations import RelationTable
 from .arguments import MiningArguments
 from .retriever import drawn_rows
 from .retrievers import Dense

@@ -7,7 +7,7 @@ from textwrap import shorten
 from typing import Any
 
 from ..lists.candidates import concept_id
-from ..vocab.codes import ConceptCodes
+from ..vocab.concept_codes import ConceptCodes
 from ..vocab.concept_columns import ConceptColumns
 from ..vocab.normalization import normalize_name
 from ..vocab.types import TypeHierarchy

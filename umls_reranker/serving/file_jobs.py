@@ -33,7 +33,7 @@ from ..lists.labels import candidate_cuis, gold_ids
 from ..lists.read import STDIN, Rows, mention_files, naming, read_rows
 from ..lists.table import first_values, mappings_of, rows_at, table_of_mappings
 from ..vocab.concept_folder import CONCEPTS_FOLDER, is_index
-from ..vocab.rrf import release_files
+from ..vocab.release import release_files
 from .counts import counts_of, said_of_counts
 from .list_warnings import NO_TIERS
 from .outputs import OUTPUT_FORMATS, format_of

@@ -30,8 +30,8 @@ from ..core.text_files import open_binary, start_of
 from ..core.version import __version__
 from ..lists.answers import FREQUENCY, Term, first_of, term_of
 from ..lists.table import REVIEWED
-from ..vocab.codes import LOCAL, OWN_URN, SYSTEMS, Code, code_of, system_of
-from ..vocab.rrf import passing
+from ..vocab.code_systems import LOCAL, OWN_URN, SYSTEMS, Code, code_of, code_system_of
+from ..vocab.rrf_lines import passing_lines
 from .review_sheet import ReviewSheet
 from .rows import LinesFormat, OutputFormat, RankedRows, json_line
 
@@ -258,7 +258,7 @@ class Sssom(FormatByString):
                 for code in self.settings.codes.of(concept):
                     row = self._row(term, tally, concept, code)
                     lines.append(cells([row.get(column, "") for column in COLUMNS], "\t"))
-                    systems = (system_of(each.source) for each in (code, *source_of(term)))
+                    systems = (code_system_of(each.source) for each in (code, *source_of(term)))
                     namespaces |= {system.prefix: system.namespace for system in systems}
         description = f"Answers of the model {self.settings.model} for mentions in text"
         yield (
@@ -358,7 +358,7 @@ def _extension(name: str, kind: str, value: Any) -> dict[str, Any]:
 def _coding(code: Code, display: str) -> dict[str, str]:
     """A coding; the type code of FHIR has no other white space than single spaces."""
     coding = {
-        "system": system_of(code.source).fhir,
+        "system": code_system_of(code.source).fhir,
         "code": " ".join(_text(code.code).split()),
         "display": _text(display),
     }
@@ -406,7 +406,7 @@ class OmopVocabulary:
         Raises:
             UserError: a file is missing or cannot be read, or lacks a column.
         """
-        wanted = {f"{system_of(code.source).omop}\t{code.code}": code for code in codes}
+        wanted = {f"{code_system_of(code.source).omop}\t{code.code}": code for code in codes}
         concepts = self.concepts_of(
             wanted,
             lambda block: pc.binary_join_element_wise(
@@ -440,7 +440,9 @@ class OmopVocabulary:
         pairs: list[tuple[str, str]] = []
         columns = ["concept_id_1", "concept_id_2", "relationship_id", "invalid_reason"]
         for block in _read(self.relationships, columns):
-            block = passing(passing(block, "relationship_id", ["Maps to"]), "invalid_reason", [""])
+            block = passing_lines(
+                passing_lines(block, "relationship_id", ["Maps to"]), "invalid_reason", [""]
+            )
             block = block.filter(pc.is_in(block[column], pa.array([*ids], pa.string())))
             pairs += zip(
                 block["concept_id_1"].to_pylist(), block["concept_id_2"].to_pylist(), strict=True
@@ -530,7 +532,7 @@ class Omop(FormatByString):
         codes_of = {}
         for best in {tally.best for tally in self.strings.values()}:
             codes = self.settings.codes.of(best)
-            codes_of[best] = [code for code in codes if system_of(code.source).omop]
+            codes_of[best] = [code for code in codes if code_system_of(code.source).omop]
         targets = self.vocabulary.targets(chain.from_iterable(codes_of.values()))
         reviewed = [tally.reviewed.get("reviewed_targets", ()) for tally in self.strings.values()]
         known = self.vocabulary.concepts_of({*chain.from_iterable(reviewed)})

@@ -39,7 +39,7 @@ from ..lists.table import (
     mappings_of,
     table_of_mappings,
 )
-from ..vocab.codes import ConceptCodes
+from ..vocab.concept_codes import ConceptCodes
 from ..vocab.concept_columns import ConceptColumns
 
 # The key of a row, and the column of a table, with the ranked candidates.

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from .concepts import NameLists, table_of_lists
 from .distinct_lists import distinct_lists
 from .name_rows import ALTERNATE_SEPARATOR, read_name_rows
-from .types import TypeHierarchy, TypeSets
+from .type_sets import TypeSets
+from .types import TypeHierarchy
 
 # What the column ``preferred`` says of a preferred name, in lower case.
 TRUE_TEXTS = pa.array(["1", "1.0", "true", "yes"])

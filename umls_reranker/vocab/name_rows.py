@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from ..core.errors import UserError
 from ..core.text_files import open_binary, read_lines, read_table, start_of
 from .concepts import ROWS_PER_BATCH
-from .types import SEPARATOR
+from .type_sets import UNIT_SEPARATOR
 
 Row = TypeVar("Row")
 REQUIRED_COLUMNS = ("id", "name")
@@ -68,7 +68,7 @@ class CellTable(NamedTuple):
 
     cells: pa.Table
     lines: np.ndarray
-    separator: str = SEPARATOR
+    separator: str = UNIT_SEPARATOR
 
 
 def read_name_rows(path: Path) -> NameRows:

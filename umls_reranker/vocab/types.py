@@ -1,23 +1,18 @@
-"""Semantic types: their hierarchy, and the types of many mentions or candidates."""
+"""Semantic types, each with its broader types and its group: the Semantic Network, or others."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import pyarrow as pa
 
 from ..core.errors import UserError
 from ..core.json_files import read_json
 
+# What MedMentions writes where a concept has no type.
 UNKNOWN_TYPE = "UnknownType"
-"""What MedMentions writes where a concept has no type."""
-
-SCHEMA_VERSION = 1
+HIERARCHY_VERSION = 1
 GROUP_PREFIX = "group:"
 # Rows of id, name, tree number and group, of these two files.
 NETWORK_FILE = Path(__file__).with_name("semantic_network.json")
@@ -93,7 +88,7 @@ class TypeHierarchy:
 
     def descendants(self, type_id: str) -> list[str]:
         """The type and its descendants (for a group: its types), in order of definition."""
-        return [known for known, chain in self._chains.items() if type_id in chain]
+        return [narrower for narrower, chain in self._chains.items() if type_id in chain]
 
     def agree(self, types: Iterable[str], others: Iterable[str]) -> bool:
         """Whether a type of the first list equals one of the second, or is narrower or broader.
@@ -112,7 +107,8 @@ class TypeHierarchy:
 
     def names(self, types: Iterable[str]) -> list[str]:
         """Names of types given by id or name; unknown types are left out."""
-        return [self.name(known) for known in map(self.resolve, types) if known is not None]
+        ids = map(self.resolve, types)
+        return [self.name(type_id) for type_id in ids if type_id is not None]
 
     def name(self, type_id: str) -> str:
         """The name of a type or group; an unknown id is returned unchanged."""
@@ -135,7 +131,7 @@ class TypeHierarchy:
     def to_dict(self) -> dict[str, Any]:
         """The form for JSON, with ``schema_version``."""
         return {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": HIERARCHY_VERSION,
             "types": [asdict(kind) for kind in self._types.values()],
             "groups": self._group_names,
         }
@@ -149,10 +145,10 @@ class TypeHierarchy:
         """
         try:
             version = content["schema_version"]
-            if version != SCHEMA_VERSION:
+            if version != HIERARCHY_VERSION:
                 raise UserError(
                     f"semantic types have schema_version {version}, but this package reads "
-                    f"{SCHEMA_VERSION}; upgrade it"
+                    f"{HIERARCHY_VERSION}; upgrade it"
                 )
             return cls((SemanticType(**kind) for kind in content["types"]), content["groups"])
         except (KeyError, TypeError, AttributeError) as error:
@@ -204,81 +200,5 @@ def _broader_number(tree_number: str) -> str:
 
 
 def _form(text: str) -> str:
+    """A name or id without its case and spacing, by which it is looked up."""
     return " ".join(text.casefold().split())
-
-
-# No type name contains it.
-SEPARATOR = "\x1f"
-TYPE_LISTS = pa.list_(pa.string())
-
-
-@dataclass(frozen=True)
-class TypeSets:
-    """Semantic types of n rows.
-
-    Attributes:
-        sets: k sets of types.
-        codes: (n,) int64, the set of each row; -1 if missing.
-    """
-
-    sets: Sequence[tuple[str, ...]]
-    codes: np.ndarray
-
-    @classmethod
-    def of_lists(cls, lists: pa.ListArray) -> TypeSets:
-        """Make sets from lists of strings without nulls; a null list is missing."""
-        import pyarrow.compute as pc
-
-        encoded = pc.binary_join(lists, SEPARATOR).dictionary_encode()
-        sets = list(map(_parted, encoded.dictionary.to_pylist()))
-        codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
-        return cls(sets, codes.astype(np.int64))
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-    def __getitem__(self, row: int) -> tuple[str, ...]:
-        return self.sets[self.codes[row]] if self.codes[row] >= 0 else ()
-
-    def __iter__(self) -> Iterator[tuple[str, ...]]:
-        # The code of missing ones, -1, is that of the last.
-        sets = [*self.sets, ()]
-        return (sets[code] for code in self.codes.tolist())
-
-    def take(self, rows: np.ndarray) -> TypeSets:
-        """The sets of some rows, given as indices or (n,) bool."""
-        return replace(self, codes=self.codes[rows])
-
-    def resolved(self, hierarchy: TypeHierarchy) -> tuple[TypeSets, list[str]]:
-        """The sets as distinct ids of the hierarchy, and the names that it does not know."""
-        # What MedMentions writes for "no type" is not a mistake.
-        names = dict.fromkeys(itertools.chain.from_iterable(self.sets))
-        ids = {name: hierarchy.resolve(name) for name in names if name != UNKNOWN_TYPE}
-        sets = [tuple(dict.fromkeys(filter(None, map(ids.get, each)))) for each in self.sets]
-        return replace(self, sets=sets), [name for name, known in ids.items() if known is None]
-
-    @property
-    def is_known(self) -> np.ndarray:
-        """Whether each row has a type, (n,) bool."""
-        return np.array([*map(bool, self.sets), False])[self.codes]
-
-
-def _parted(joined: str) -> tuple[str, ...]:
-    """The types that `SEPARATOR` joins in a text."""
-    return tuple(joined.split(SEPARATOR)) if joined else ()
-
-
-def type_lists(values: Sequence[str | Iterable[str] | None]) -> pa.ListArray:
-    """One type, several, or None for each row as lists of strings; others raise TypeError."""
-    lists = list(map(_listed, values))
-    names = itertools.chain.from_iterable(filter(None, lists))
-    if not all(isinstance(name, str) for name in names):
-        raise TypeError("types must be strings or lists of strings")
-    return pa.array(lists, TYPE_LISTS)
-
-
-def _listed(value: str | Iterable[str] | None) -> list[str] | None:
-    """One type, several, or None as `TypeSets.of_lists` reads them."""
-    if isinstance(value, str):
-        return [value]
-    return None if value is None else [*value]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.compute as pc
 
-from ...vocab.codes import ConceptCodes, code_of, system_of
+from ...vocab.code_systems import code_of, code_system_of
+from ...vocab.concept_codes import ConceptCodes
 
 if TYPE_CHECKING:
     from ...vocab.concept_table import ConceptTable
@@ -43,7 +44,7 @@ class Entities:
     def namespace(self) -> str:
         """What the ids are of: the namespace of the first."""
         first_id = self._concepts.cuis[0].as_py()
-        return system_of(code_of(first_id).source).namespace
+        return code_system_of(code_of(first_id).source).namespace
 
     @cached_property
     def types(self) -> list[dict[str, str]]:

@@ -26,7 +26,7 @@ from ...calibration.thresholds import TIERS
 from ...linking.search import with_id_first
 from ...lists.columns import length_fault
 from ...serving.arguments import ServingArguments
-from ...vocab.codes import ConceptCodes
+from ...vocab.concept_codes import ConceptCodes
 from .browsers import BrowserAccess
 from .entities import Entities
 from .requests import (
