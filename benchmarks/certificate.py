@@ -42,7 +42,8 @@ from umls_reranker.calibration.precision_test import PrecisionTest
 from umls_reranker.calibration.ranking import rank_scored
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.evaluation.outcomes import Outcomes
-from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
+from umls_reranker.lists.annotated_lists import AnnotatedLists, Annotations
+from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.duplicates import with_joined_documents
 from umls_reranker.lists.labels import labelled_lists
 from umls_reranker.lists.read import RowPosition, Rows
@@ -314,7 +315,7 @@ def drawn_lists(
         positions=np.full(n, None),
     )
     scores = {"retriever": score.ravel()}
-    lists = replace(lists, scores=scores).annotated(annotations)
+    lists = AnnotatedLists.of(replace(lists, scores=scores), annotations)
     return lists, logits.ravel().astype(np.float32)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from umls_reranker import UMLSReranker
 from umls_reranker.evaluation.outcomes import Outcomes
-from umls_reranker.lists.candidate_lists import AnnotatedLists
+from umls_reranker.lists.annotated_lists import AnnotatedLists
 from umls_reranker.lists.run_lists import read_run_lists
 from umls_reranker.vocab.concept_table import ConceptTable
 from umls_reranker.vocab.type_sets import TypeSets, type_lists

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow.feather import write_feather
 
-from umls_reranker.lists.candidate_lists import AnnotatedLists, Annotations, CandidateLists
+from umls_reranker.lists.annotated_lists import AnnotatedLists, Annotations
+from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.table import mention_table
 from umls_reranker.vocab.type_sets import TypeSets, type_lists
 from umls_reranker.vocab.types import TypeHierarchy

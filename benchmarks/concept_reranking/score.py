@@ -31,7 +31,7 @@ from umls_reranker import UMLSReranker
 from umls_reranker.calibration.arguments import CalibrationArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation.formatting import markdown_table
-from umls_reranker.lists.candidate_lists import AnnotatedLists
+from umls_reranker.lists.annotated_lists import AnnotatedLists
 from umls_reranker.lists.labels import read_labelled_lists, usable_lists
 from umls_reranker.lists.read import Rows
 from umls_reranker.serving.calibrate import calibrate_lists, save_calibrated

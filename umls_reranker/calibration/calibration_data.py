@@ -22,7 +22,7 @@ from .missing_inputs import without_inputs
 from .score_range import ScoreRange
 
 if TYPE_CHECKING:
-    from ..lists.candidate_lists import AnnotatedLists
+    from ..lists.annotated_lists import AnnotatedLists
     from .arguments import CalibrationArguments
 
 

@@ -17,7 +17,7 @@ from .feature_table import FeatureTable, feature_table
 from .string_counts import StringCounts
 
 if TYPE_CHECKING:
-    from ..lists.candidate_lists import AnnotatedLists
+    from ..lists.annotated_lists import AnnotatedLists
 
 
 def cross_counted_features(

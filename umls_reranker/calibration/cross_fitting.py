@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from ..core.arrays import best_candidates, list_offsets, lists_with_any
 from ..core.errors import TooLittleData
 from ..core.parallel import map_in_order, progress
-from ..lists.candidate_lists import AnnotatedLists
+from ..lists.annotated_lists import AnnotatedLists
 from .calibrated_model import CalibratedModel, with_lowest_logit
 from .calibrators import Calibrator
 from .candidate_scores import CandidateScores

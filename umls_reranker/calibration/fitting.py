@@ -28,7 +28,8 @@ from .study import NO_HISTORY, StudyHistory
 from .thresholds import TIERS
 
 if TYPE_CHECKING:
-    from ..lists.candidate_lists import AnnotatedLists, CandidateLists
+    from ..lists.annotated_lists import AnnotatedLists
+    from ..lists.candidate_lists import CandidateLists
     from .arguments import CalibrationArguments
 
 

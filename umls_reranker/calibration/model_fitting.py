@@ -23,7 +23,7 @@ from .missing_inputs import is_missing, without_inputs
 from .threshold_fitting import fit_thresholds
 
 if TYPE_CHECKING:
-    from ..lists.candidate_lists import AnnotatedLists
+    from ..lists.annotated_lists import AnnotatedLists
 
 
 class FittedModel(NamedTuple):

@@ -22,7 +22,7 @@ from .looks import Look, at_attempt, planned_looks
 from .precision_test import PrecisionTest
 
 if TYPE_CHECKING:
-    from ..lists.candidate_lists import Annotations
+    from ..lists.annotated_lists import Annotations
 
 STUDY_SCHEMA = 1
 STUDY_ENDING = ".study.json"

@@ -15,7 +15,7 @@ from .thresholds import ThresholdTable, TypeThreshold, high_threshold
 from .type_lineage import lineage, memberships
 
 if TYPE_CHECKING:
-    from ..lists.candidate_lists import AnnotatedLists
+    from ..lists.annotated_lists import AnnotatedLists
     from .arguments import CalibrationArguments
 
 # Share of the correct top candidates that reach the low threshold.

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..lists.candidate_lists import AnnotatedLists
+from ..lists.annotated_lists import AnnotatedLists
 from ..vocab.normalization import normalize_name
 from .systems import System
 

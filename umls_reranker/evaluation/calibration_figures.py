@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..calibration.reliability import document_sums, equal_width
-from ..lists.candidate_lists import AnnotatedLists
+from ..lists.annotated_lists import AnnotatedLists
 from .curves import BINS
 from .intervals import Documents, Measure
 from .metrics import WITH_CANDIDATES

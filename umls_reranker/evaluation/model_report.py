@@ -19,7 +19,7 @@ from ..calibration.decisions import Decisions
 from ..calibration.logistic import sigmoid
 from ..calibration.ranking import rank, rank_scored
 from ..core.arrays import best_candidates, lists_with_any
-from ..lists.candidate_lists import AnnotatedLists
+from ..lists.annotated_lists import AnnotatedLists
 from ..lists.labels import are_repeated, best_of_each_concept
 from ..models.cross_encoder import PairScorer, Scores, score_lists
 from ..models.pair_template import PairTemplate

@@ -22,7 +22,7 @@ from ..core.arrays import list_owner, ranking, values_at
 from ..core.errors import UserError
 from ..core.files import written
 from ..core.json_files import require_format
-from ..lists.candidate_lists import AnnotatedLists
+from ..lists.annotated_lists import AnnotatedLists
 
 OUTCOMES_FILE = "outcomes.parquet"
 OUTCOMES_VERSION = 6

@@ -10,7 +10,7 @@ import numpy as np
 from ..calibration.decisions import Decisions
 from ..calibration.logistic import sigmoid
 from ..core.arrays import lists_with_any
-from ..lists.candidate_lists import AnnotatedLists
+from ..lists.annotated_lists import AnnotatedLists
 from .calibration_figures import pair_figures, raw_pair_figures, top_calibration
 from .curves import histogram, reliability_points, risk_coverage
 from .intervals import Documents

@@ -11,7 +11,7 @@ from zlib import crc32
 import numpy as np
 
 from ..core.arrays import number_distinct
-from .candidate_lists import AnnotatedLists
+from .annotated_lists import AnnotatedLists
 
 # Successive words of texts that are compared, and how many such pieces two of them share at least.
 WORDS = 3

@@ -8,8 +8,9 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..vocab.normalization import normalize_name
+from .annotated_lists import Annotations
 from .answers import refuse_ids
-from .candidate_lists import Annotations, CandidateLists
+from .candidate_lists import CandidateLists
 from .candidates import keys_found
 from .gold import CUI_LESS, GOLD_KEYS, bare_id, gold_parts
 from .read import DELIMITERS, RowPosition, Rows

@@ -14,8 +14,9 @@ from ..core.arrays import RepeatedTexts, number_distinct
 from ..core.errors import UserError
 from ..vocab.concept_table import ConceptTable
 from ..vocab.types import TypeHierarchy
+from .annotated_lists import AnnotatedLists, Annotations
 from .answers import Answers, answered
-from .candidate_lists import AnnotatedLists, Annotations, CandidateLists, row_errors
+from .candidate_lists import CandidateLists
 from .candidates import concept_id, keys_found, standard_candidate
 from .columns import InvalidRow
 from .dictionary import Dictionary
@@ -32,6 +33,7 @@ from .label_checks import (
     require_ids,
 )
 from .read import Rows, read_rows
+from .row_errors import row_errors
 from .table import first_values, has_lines, mappings_of, table_of_mappings
 
 # With fewer documents, too little is left to fit on when a fifth is held out.
@@ -223,7 +225,7 @@ def labelled_lists(
         splits=np.array(first_values(content, "split"), object),
         positions=np.fromiter(rows.positions, object, len(rows.positions)),
     )
-    return lists.annotated(annotations)
+    return AnnotatedLists.of(lists, annotations)
 
 
 def _spans(content: Any) -> tuple[list[int], list[int]]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ..core.arrow_files import arrow_writer
 from ..vocab.concept_table import ConceptTable
-from .candidate_lists import AnnotatedLists
+from .annotated_lists import AnnotatedLists
 from .labels import read_labelled_lists
 
 

@@ -11,7 +11,7 @@ from .pair_template import PairTemplate
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ..lists.candidate_lists import AnnotatedLists
+    from ..lists.annotated_lists import AnnotatedLists
 
 
 def pair_rows(template: PairTemplate, lists: AnnotatedLists, weights: np.ndarray) -> pa.Table:

@@ -18,7 +18,7 @@ from ..evaluation.targets import (
 from ..hub.file_names import METRICS_FILE
 from ..hub.manifest import verify_files
 from ..hub.versions import compare_versions
-from ..lists.candidate_lists import AnnotatedLists
+from ..lists.annotated_lists import AnnotatedLists
 from ..serving.reranker import UMLSReranker
 from .command import would_make
 from .recipe import Recipe

@@ -28,7 +28,7 @@ from .stages import DOCUMENT_LISTS, stage_table
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-    from ..lists.candidate_lists import AnnotatedLists
+    from ..lists.annotated_lists import AnnotatedLists
 
 # Keys with a path: files count by content, so that they may be moved.
 PATHS = ("umls_dir", "obo", "names", "add_names", "corpus", *DOCUMENT_LISTS)

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, list_offsets, list_owner
 from ..core.parallel import progress
-from ..lists.candidate_lists import AnnotatedLists
+from ..lists.annotated_lists import AnnotatedLists
 from ..lists.columns import as_arrow, encoded_texts
 from ..lists.index_scores import TEACHER
 from ..lists.run_lists import write_list_rows

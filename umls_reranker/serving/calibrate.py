@@ -43,7 +43,8 @@ from ..evaluation.tables import systems_text, title_of
 from ..hub.card import folder_card
 from ..hub.file_names import CARD, METRICS_FILE, REFERENCE, RELIABILITY, RISK_COVERAGE
 from ..hub.new_model import copy_cross_encoder, write_model_files
-from ..lists.candidate_lists import AnnotatedLists, CandidateLists
+from ..lists.annotated_lists import AnnotatedLists
+from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import FOUND
 from ..lists.dictionary import Dictionary
 from ..lists.label_checks import OWN_DOCUMENTS

@@ -14,7 +14,7 @@ from ..evaluation.model_report import measure_model
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from ..evaluation.render import report_page
 from ..evaluation.tables import systems_text
-from ..lists.candidate_lists import AnnotatedLists
+from ..lists.annotated_lists import AnnotatedLists
 from ..lists.dictionary import Dictionary
 from ..lists.labels import usable_lists
 from ..lists.read import Rows

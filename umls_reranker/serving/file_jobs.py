@@ -27,10 +27,11 @@ from ..core.files import naming_full_disk, require_another, require_writable, wr
 from ..core.hashes import file_sha256
 from ..core.parallel import progress
 from ..core.version import __version__
-from ..lists.candidate_lists import CandidateLists, row_errors
+from ..lists.candidate_lists import CandidateLists
 from ..lists.dictionary import Dictionary
 from ..lists.labels import candidate_cuis, gold_ids
 from ..lists.read import STDIN, Rows, mention_files, naming, read_rows
+from ..lists.row_errors import row_errors
 from ..lists.table import first_values, mappings_of, rows_at, table_of_mappings
 from ..vocab.concept_folder import CONCEPTS_FOLDER, is_index
 from ..vocab.release import release_files

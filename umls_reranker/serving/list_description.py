@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ..calibration.score_range import are_sentinels
-from ..lists.candidate_lists import AnnotatedLists, Annotations
+from ..lists.annotated_lists import AnnotatedLists, Annotations
 from ..lists.columns import FIELDS
 
 # Number of types that a line names.

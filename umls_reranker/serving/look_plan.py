@@ -21,7 +21,7 @@ from ..calibration.ledger import Ledger
 from ..calibration.study import LookResult, Study, StudyHistory, document_hash
 from ..core.errors import UserError
 from ..core.hashes import json_sha256
-from ..lists.candidate_lists import AnnotatedLists
+from ..lists.annotated_lists import AnnotatedLists
 
 NEW_STUDY = "--new_study trains on them and certifies with new documents alone"
 HOW_A_STUDY_IS_WRITTEN = (

@@ -17,7 +17,7 @@ from ..core.json_files import read_json
 from ..hub.file_names import CALIBRATOR, MANIFEST, RECIPE, WEIGHTS, loaded_files
 from ..hub.model_download import download
 from ..hub.new_model import Origin
-from ..lists.candidate_lists import AnnotatedLists
+from ..lists.annotated_lists import AnnotatedLists
 from ..models.arguments import BUILT_IN_FOLDERS
 from ..models.cross_encoder import PairScorer
 from ..models.model_files import MODEL_PATTERNS

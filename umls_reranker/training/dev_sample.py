@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.errors import UserError
-from ..lists.candidate_lists import AnnotatedLists
+from ..lists.annotated_lists import AnnotatedLists
 from ..models.pair_rows import pair_rows
 from ..models.pair_template import PairTemplate
 
