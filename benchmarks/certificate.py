@@ -46,7 +46,7 @@ from umls_reranker.lists.annotated_lists import AnnotatedLists, Annotations
 from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.duplicates import with_joined_documents
 from umls_reranker.lists.labels import labelled_lists
-from umls_reranker.lists.read import RowPosition, Rows
+from umls_reranker.lists.rows import RowPosition, Rows
 from umls_reranker.lists.table import mention_table
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.vocab.types import TypeHierarchy

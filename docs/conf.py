@@ -51,7 +51,7 @@ nitpick_ignore_regex = [(r"py:(class|exc|obj|data)", rf"(({LIBRARIES})\..*|{PLAI
 nitpick_ignore = [
     ("py:class", "Reference"),
     ("py:class", "umls_reranker.doors.spacy_component.EntityLinks"),
-    ("py:class", "umls_reranker.lists.read.Rows"),
+    ("py:class", "umls_reranker.lists.rows.Rows"),
     ("py:class", "umls_reranker.models.pair_template.PairTemplate"),
     ("py:class", "umls_reranker.training.pair_dataset.TokenizedPairs"),
     ("py:class", "PairTemplate"),

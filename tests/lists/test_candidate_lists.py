@@ -14,8 +14,9 @@ from umls_reranker.lists.candidate_lists import CandidateLists
 from umls_reranker.lists.columns import InvalidRow
 from umls_reranker.lists.dictionary import Dictionary
 from umls_reranker.lists.labels import candidate_cuis, read_labelled_lists, usable_lists
-from umls_reranker.lists.read import Rows, read_rows
+from umls_reranker.lists.read import read_rows
 from umls_reranker.lists.row_errors import row_errors
+from umls_reranker.lists.rows import Rows
 from umls_reranker.lists.run_lists import list_rows, read_run_lists, write_list_rows
 from umls_reranker.lists.table import mappings_of, mention_table, row_table
 from umls_reranker.serving.list_description import describe_lists

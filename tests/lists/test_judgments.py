@@ -7,7 +7,7 @@ import pytest
 from umls_reranker.core.errors import UserError
 from umls_reranker.linking.mentions import read_answers
 from umls_reranker.lists.answers import Answers, answered
-from umls_reranker.lists.read import Rows
+from umls_reranker.lists.rows import Rows
 
 TERMS = ("seizures", "heart block", "a | b", "big head", "xyzzy", "none yet")
 # As OpenRefine 3.8.7 exports it: matched cells have the name of their concept, and commas quotes.

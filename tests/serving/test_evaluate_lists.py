@@ -11,7 +11,7 @@ from tiny_reranker import tiny_reranker
 from umls_reranker import UMLSReranker, UserError
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.lists.labels import read_labelled_lists, usable_lists
-from umls_reranker.lists.read import Rows
+from umls_reranker.lists.rows import Rows
 from umls_reranker.serving.evaluate import evaluate_lists
 from umls_reranker.serving.list_description import describe_lists
 from umls_reranker.vocab.types import TypeHierarchy

@@ -15,7 +15,8 @@ from umls_reranker import UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.hub.model_folder import changing
 from umls_reranker.lists.answers import Answers, answered, read_sheet
-from umls_reranker.lists.read import Rows, read_rows
+from umls_reranker.lists.read import read_rows
+from umls_reranker.lists.rows import Rows
 from umls_reranker.pipeline.monitor import figures_of_samples
 from umls_reranker.serving.drift import Histogram, read_reference, reference_content
 from umls_reranker.serving.ranked_rows import read_ranked, tops_of_rows

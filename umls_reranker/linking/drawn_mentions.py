@@ -15,7 +15,8 @@ from ..core.arrays import values_at
 from ..core.errors import UserError
 from ..lists.gold import id_text
 from ..lists.labels import with_document
-from ..lists.read import STDIN, Rows
+from ..lists.read import STDIN
+from ..lists.rows import Rows
 from ..lists.table import ERROR, table_of_mappings
 from ..serving.study_files import Sample, StudySettings, expected_tier_coverage, write_study
 from .linker import ConceptLinker

@@ -17,7 +17,7 @@ from ..lists.answers import Answer, Answers, refuse_ids
 from ..lists.gold import CUI_LESS, GOLD_KEYS, gold_parts, id_text
 from ..lists.label_checks import OWN_DOCUMENTS
 from ..lists.labels import gold_ids, with_document
-from ..lists.read import Rows
+from ..lists.rows import Rows
 from ..lists.table import ERROR, TEXT_KEYS, first_values, table_of_mappings
 from ..models.arguments import BUILT_IN
 from ..serving.cluster_batches import ranked_frames, spark_schema

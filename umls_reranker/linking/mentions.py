@@ -27,16 +27,10 @@ from ..lists.answers import Answer, read_sheet, term_of
 from ..lists.columns import length_fault
 from ..lists.gold import CUI_LESS
 from ..lists.judgments import read_judgments
-from ..lists.read import (
-    ENDINGS,
-    STDIN,
-    RowPosition,
-    Rows,
-    mention_files,
-    naming,
-    read_rows,
-    table_rows,
-)
+from ..lists.read import ENDINGS, STDIN, mention_files, read_rows
+from ..lists.reading_errors import naming
+from ..lists.rows import RowPosition, Rows
+from ..lists.sheets import table_rows
 from ..lists.table import ERROR, SPAN_KEYS, TEXT_KEYS, first_values, table_of_mappings
 from ..serving.formats import APPROVED, OmopVocabulary
 from ..vocab.concept_codes import ConceptCodes

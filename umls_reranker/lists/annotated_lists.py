@@ -40,7 +40,7 @@ class Annotations:
             count for a certificate.
         mention_ids: (n,) the id of the mention in its document, None without one.
         splits: (n,) the split that its row names, None without one.
-        positions: (n,) file and row of the mention (`read.RowPosition`), for messages.
+        positions: (n,) file and row of the mention (`rows.RowPosition`), for messages.
     """
 
     cuis: np.ndarray

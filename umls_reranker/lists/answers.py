@@ -16,7 +16,8 @@ from .agreement import said_of_sheets
 from .candidates import concept_id
 from .choices import ANSWER, CHOICE, gold_of_line
 from .gold import CUI_LESS, GOLD_KEYS, gold_parts, id_text
-from .read import Rows, sheet_rows
+from .rows import Rows
+from .sheets import sheet_rows
 from .table import table_of_mappings
 
 # The most lines that a message about several names.

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import list_offsets, lists_with_any
-from .candidates import fields_of, refuse_name
+from .candidates import refuse_name
 from .columns import (
     NUMBER,
     SUFFIX,
@@ -16,6 +16,7 @@ from .columns import (
     ColumnChecker,
     encoded_texts,
 )
+from .foreign_candidates import fields_of
 
 
 class CandidateColumns:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain, repeat
-from numbers import Real
 from typing import Any
 
 import pyarrow as pa
@@ -21,20 +20,14 @@ from .columns import (
     arrow_column,
     is_list,
 )
+from .foreign_candidates import FOREIGN_KEYS, standard_candidate
 
 # Each key of a candidate that is no score -> what its values are.
-KINDS: dict[str, Kind] = dict.fromkeys(("name", "cui", *FIELDS), TEXT) | {"semantic_types": TYPES}
+KIND_OF_KEY: dict[str, Kind] = dict.fromkeys(("name", "cui", *FIELDS), TEXT) | {
+    "semantic_types": TYPES
+}
 # This many objects fit into a core's cache while their keys are read one by one.
 ITEMS_AT_ONCE = 128
-# Keys of candidates of other tools, such as Elasticsearch and QuickUMLS, and what they are here.
-# The _id of Elasticsearch is none: it is the id of a document, such as one name of a concept.
-FOREIGN_KEYS = {
-    "concept_id": "cui",
-    "term": "name",
-    "similarity": "list_score",
-    "score": "list_score",
-    "_score": "list_score",
-}
 
 
 def are_structs(candidates: pa.Array) -> bool:
@@ -70,7 +63,7 @@ def candidate_structs(
     for key, column in values.items():
         # Half of a surrogate pair would be no name of a field.
         field = key.encode(errors="backslashreplace").decode()
-        kind = KINDS.get(key, NUMBER)
+        kind = KIND_OF_KEY.get(key, NUMBER)
         try:
             fields[field] = arrow_column(column, kind.convert)
         except CONVERSION_ERRORS:
@@ -89,22 +82,43 @@ def _values_of(items: list[Any], scores: Iterable[str]) -> dict[str, list[Any]]:
     if has_pairs or not FOREIGN_KEYS.keys().isdisjoint(keys):
         items = list(map(standard_candidate, items))
         keys = _keys_of(items)
-    score_keys = [key for key in keys if key.endswith(SUFFIX)]
-    wanted = [*CANDIDATE_KEYS, *score_keys]
-    read: Callable[[Any, str], Any] = dict.get
+    value_under: Callable[[Any, str], Any]
     if set(map(type, items)) == {dict}:
-        wanted = ["name", *(key for key in wanted[1:] if key in keys)]
+        value_under = dict.get
+        read_keys = _keys_of_mappings(keys)
     else:
-        read = _value_under
-        wanted += [name + SUFFIX for name in scores if name + SUFFIX not in keys]
-    values: dict[str, list[Any]] = {key: [] for key in wanted}
+        value_under = _value_under
+        read_keys = _keys_of_objects(keys, scores)
+    values: dict[str, list[Any]] = {key: [] for key in read_keys}
     for start in range(0, len(items), ITEMS_AT_ONCE):
         block = items[start : start + ITEMS_AT_ONCE]
         for key, column in values.items():
-            column.extend(map(read, block, repeat(key)))
+            column.extend(map(value_under, block, repeat(key)))
     if "id" in keys:
         values["cui"] = list(map(concept_id, items))
     return values
+
+
+def _keys_of_mappings(keys: Collection[str]) -> list[str]:
+    """Those keys of mappings that are read, and ``name``, without which they are refused."""
+    own_keys = [key for key in CANDIDATE_KEYS if key == "name" or key in keys]
+    return [*own_keys, *_score_keys(keys)]
+
+
+def _keys_of_objects(keys: Collection[str], scores: Iterable[str]) -> list[str]:
+    """The keys that are read of objects, which do not say what they have.
+
+    Args:
+        keys: the keys of mappings among them.
+        scores: as for `candidate_structs`.
+    """
+    named_scores = [name + SUFFIX for name in scores if name + SUFFIX not in keys]
+    return [*CANDIDATE_KEYS, *_score_keys(keys), *named_scores]
+
+
+def _score_keys(keys: Iterable[str]) -> list[str]:
+    """Those keys that are scores."""
+    return [key for key in keys if key.endswith(SUFFIX)]
 
 
 def refuse_name(checker: ColumnChecker, position: int, item: Any) -> None:
@@ -123,55 +137,30 @@ def _require_lists(candidates: Sequence[Any]) -> None:
             ColumnChecker(len(candidates)).refuse("candidates", row, reason)
 
 
-def fields_of(structs: pa.StructArray) -> dict[str, pa.Array]:
-    """Our key -> its values of m candidates; where they have a foreign key, too, ours counts."""
-    names = structs.type.names
-    fields = {}
-    for name, values in zip(names, structs.flatten(), strict=True):
-        own_name = FOREIGN_KEYS.get(name, name)
-        fields[name if own_name in names else own_name] = values
-    if "id" in fields:
-        fields.setdefault("cui", fields["id"])
-    return fields
-
-
 def _keys_of(items: Sequence[Any]) -> Collection[str]:
     """The keys of those candidates that are mappings, each once."""
     return dict.fromkeys(chain.from_iterable(item for item in items if isinstance(item, Mapping)))
 
 
-def standard_candidate(item: Any) -> Any:
-    """A candidate of another tool as one of ours: a pair of id and score, or with `FOREIGN_KEYS`.
-
-    >>> standard_candidate(["D003110", 0.9])
-    {'cui': 'D003110', 'list_score': 0.9}
-    >>> standard_candidate({"_id": "7", "_score": 7.5, "_source": {"cui": "D003110"}})
-    {'list_score': 7.5, '_id': '7', 'cui': 'D003110'}
-    """
-    if isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[1], Real):
-        return {"cui": item[0], "list_score": item[1]}
-    if not isinstance(item, dict) or not (item.keys() & FOREIGN_KEYS):
-        return item
-    source = item["_source"] if isinstance(item.get("_source"), dict) else {}
-    values = {key: value for key, value in item.items() if key != "_source"} | source
-    renamed = {FOREIGN_KEYS[key]: value for key, value in values.items() if key in FOREIGN_KEYS}
-    # Where there are both, our own key counts.
-    return renamed | {key: value for key, value in values.items() if key not in FOREIGN_KEYS}
-
-
 def keys_found(item: Any) -> str:
     """The keys of a mapping, as the end of a message."""
-    return f"; its keys are {', '.join(map(repr, item))}" if isinstance(item, Mapping) else ""
+    if not isinstance(item, Mapping):
+        return ""
+    return f"; its keys are {', '.join(map(repr, item))}"
 
 
 def concept_id(item: Any) -> Any:
     """The value under ``cui`` of a candidate or row, or else under ``id``."""
     cui = _value_under(item, "cui")
-    return item.get("id") if cui is None and isinstance(item, Mapping) else cui
+    if cui is None and isinstance(item, Mapping):
+        return item.get("id")
+    return cui
 
 
 def _value_under(item: Any, key: str) -> Any:
     """The value of a key of a candidate, which may be a name, a mapping or an object."""
     if isinstance(item, str):
         return item if key == "name" else None
-    return item.get(key) if isinstance(item, Mapping) else getattr(item, key, None)
+    if isinstance(item, Mapping):
+        return item.get(key)
+    return getattr(item, key, None)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.errors import UserError
+from .cells import gold_of_cell
 from .gold import CUI_LESS, gold_parts
-from .read import gold_of_cell
 
 ANSWER = "gold_cui"
 CHOICE = "choice"

@@ -22,8 +22,9 @@ from ..vocab.normalization import normalize_texts
 from ..vocab.release import release_files
 from ..vocab.rrf import read_names, read_types
 from ..vocab.trigrams import shared_trigrams
-from .candidates import concept_id, standard_candidate
+from .candidates import concept_id
 from .columns import SYNONYM_SCORE
+from .foreign_candidates import standard_candidate
 from .gold import bare_id
 from .table import mapping_rows
 

@@ -19,9 +19,12 @@ from ..core.errors import UserError
 from ..core.text_files import read_table
 from ..vocab.code_systems import LOCAL, code_of, code_system_of
 from .answers import Answer, answer_of_cells
+from .cells import gold_of_cell
 from .choices import gold_of_line
 from .gold import CUI_LESS, gold_parts
-from .read import DELIMITERS, RowPosition, gold_of_cell, naming, sheet_rows
+from .reading_errors import naming
+from .rows import RowPosition
+from .sheets import DELIMITERS, sheet_rows
 
 # The column of OpenRefine, its expression in GREL, and what separates its parts.
 OPENREFINE = "openrefine"

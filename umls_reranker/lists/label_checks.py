@@ -13,7 +13,8 @@ from .answers import refuse_ids
 from .candidate_lists import CandidateLists
 from .candidates import keys_found
 from .gold import CUI_LESS, GOLD_KEYS, bare_id, gold_parts
-from .read import DELIMITERS, RowPosition, Rows
+from .rows import RowPosition, Rows
+from .sheets import DELIMITERS
 from .table import first_values
 
 # What to do about mentions without a document, or each with one of its own.

@@ -17,10 +17,11 @@ from ..vocab.types import TypeHierarchy
 from .annotated_lists import AnnotatedLists, Annotations
 from .answers import Answers, answered
 from .candidate_lists import CandidateLists
-from .candidates import concept_id, keys_found, standard_candidate
+from .candidates import concept_id, keys_found
 from .columns import InvalidRow
 from .dictionary import Dictionary
 from .duplicates import with_joined_documents
+from .foreign_candidates import standard_candidate
 from .gold import CUI_LESS, GOLD_KEYS, gold_parts, id_text
 from .index_scores import TEACHER
 from .label_checks import (
@@ -32,8 +33,9 @@ from .label_checks import (
     refuse_wrong_ids,
     require_ids,
 )
-from .read import Rows, read_rows
+from .read import read_rows
 from .row_errors import row_errors
+from .rows import Rows
 from .table import first_values, has_lines, mappings_of, table_of_mappings
 
 # With fewer documents, too little is left to fit on when a fifth is held out.

@@ -49,7 +49,7 @@ from ..lists.columns import FOUND
 from ..lists.dictionary import Dictionary
 from ..lists.label_checks import OWN_DOCUMENTS
 from ..lists.labels import are_repeated, best_of_each_concept, have_own_documents, usable_lists
-from ..lists.read import Rows
+from ..lists.rows import Rows
 from ..models.arguments import BUILT_IN
 from ..models.cross_encoder import PairScorer, legible_pairs
 from .drift import Histogram, reference_content

@@ -17,7 +17,7 @@ from ..evaluation.tables import systems_text
 from ..lists.annotated_lists import AnnotatedLists
 from ..lists.dictionary import Dictionary
 from ..lists.labels import usable_lists
-from ..lists.read import Rows
+from ..lists.rows import Rows
 from .calibrate import SPLIT, systems_of_lists, write_figures
 from .reranker import UMLSReranker
 

@@ -30,8 +30,10 @@ from ..core.version import __version__
 from ..lists.candidate_lists import CandidateLists
 from ..lists.dictionary import Dictionary
 from ..lists.labels import candidate_cuis, gold_ids
-from ..lists.read import STDIN, Rows, mention_files, naming, read_rows
+from ..lists.read import STDIN, mention_files, read_rows
+from ..lists.reading_errors import naming
 from ..lists.row_errors import row_errors
+from ..lists.rows import Rows
 from ..lists.table import first_values, mappings_of, rows_at, table_of_mappings
 from ..vocab.concept_folder import CONCEPTS_FOLDER, is_index
 from ..vocab.release import release_files

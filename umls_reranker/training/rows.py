@@ -10,7 +10,7 @@ import pyarrow as pa
 from ..core.arrays import list_offsets, list_owner
 from ..lists.index_scores import TEACHER
 from ..lists.labels import best_of_each_concept, labelled_lists
-from ..lists.read import Rows
+from ..lists.rows import Rows
 from ..models.pair_rows import pair_rows
 from ..models.pair_template import PairTemplate
 from ..vocab.types import TypeHierarchy
