@@ -17,7 +17,7 @@ from umls_reranker.evaluation.tables import as_text, report_tables
 from umls_reranker.evaluation.targets import verdict_on_targets
 from umls_reranker.hub.file_names import METRICS_FILE
 from umls_reranker.pipeline.run_folder import RunFolder
-from umls_reranker.serving.rows import ranked_column
+from umls_reranker.serving.ranked_candidate import ranked_column
 
 # Number of test mentions shown, and of their candidates.
 EXAMPLES = 3

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from .lists.dictionary import Dictionary
     from .serving.calibrate import calibrate
     from .serving.evaluate import evaluate
+    from .serving.ranked_candidate import RankedCandidate
     from .serving.reranker import UMLSReranker
-    from .serving.rows import RankedCandidate
     from .training.rows import training_rows
     from .training.trainer import RerankerTrainer
     from .vocab.concept_table import ConceptTable
@@ -56,7 +56,7 @@ _HOMES = {
     "ConceptTable": ".vocab.concept_table",
     "Dictionary": ".lists.dictionary",
     "LinkedConcept": ".linking.linked_concept",
-    "RankedCandidate": ".serving.rows",
+    "RankedCandidate": ".serving.ranked_candidate",
     "RerankerTrainer": ".training.trainer",
     "Study": ".calibration.study",
     "UMLSReranker": ".serving.reranker",

@@ -21,7 +21,7 @@ from umls_reranker.models.bi_encoder import BiEncoder
 from umls_reranker.retrieval.deployment import IndexSettings
 from umls_reranker.retrieval.lexical_index import FormIndex
 from umls_reranker.retrieval.retriever import load_retriever
-from umls_reranker.serving.file_jobs import BulkJob
+from umls_reranker.serving.rerank_files import BulkJob
 from umls_reranker.vocab.code_systems import Code
 from umls_reranker.vocab.concept_codes import ConceptCodes
 from umls_reranker.vocab.concept_table import ConceptTable

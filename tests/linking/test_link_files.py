@@ -39,8 +39,10 @@ from umls_reranker.retrieval.deployment import IndexSettings
 from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex
 from umls_reranker.serving.arguments import ServingArguments
 from umls_reranker.serving.file_jobs import OneProcess
-from umls_reranker.serving.formats import cells
-from umls_reranker.serving.rows import FormatSettings, RankedRows
+from umls_reranker.serving.mapping_formats import table_line
+from umls_reranker.serving.output_format import FormatSettings
+from umls_reranker.serving.row_counts import RowCounts
+from umls_reranker.serving.rows import RankedRows
 from umls_reranker.serving.study_files import Sample, StudySettings, study_path
 
 pytest_plugins = ["pipeline_fixtures"]
@@ -148,8 +150,8 @@ def test_the_same_answers_for_mentions_in_every_form(tmp_path, linker, name):
     first = rows[0]["ranked"][0]
     assert (first["name"], first["preferred_name"]) == ("chest pain", "chest pain")
     assert first["semantic_types"] == ["T184"] and 0 < first["score"] < 1
-    assert (counts["ranked"], counts["error"]) == (len(rows), 0)
-    assert counts["correct"] == counts["gold"] == sum("cui" in row for row in rows)
+    assert (counts.ranked, counts.errors) == (len(rows), 0)
+    assert counts.correct == counts.with_gold == sum("cui" in row for row in rows)
     assert all(row.get("negated", "False") == "False" for row in rows)
 
 
@@ -181,7 +183,7 @@ def test_a_mention_that_cannot_be_linked_is_written_with_its_error(tmp_path, lin
         stream.write("{\n")
     counts, job = run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert (counts["ranked"], counts["error"]) == (
+    assert (counts.ranked, counts.errors) == (
         1,
         9,
     ) and "in.jsonl:1: mention" in job.first_error
@@ -200,7 +202,7 @@ def test_a_span_that_is_not_in_its_text_is_an_error(tmp_path, linker, offsets):
         path = tmp_path / f"{number}.jsonl"
         write_lists(path, [row])
         job = LinkJob(path, tmp_path / f"out{number}.jsonl")
-        assert job.run(linker, OneProcess())["error"] == 1
+        assert job.run(linker, OneProcess()).errors == 1
     assert job.first_error == f"{path}:1: mention is missing or blank"
 
 
@@ -209,7 +211,7 @@ def test_an_end_that_contradicts_the_mention_is_an_error(tmp_path, linker):
     rows = [span | {"end": end} for end in (40, 41, 39, "40", None)] + [{"mention": "x", "end": 9}]
     write_lists(tmp_path / "in.jsonl", rows)
     job = LinkJob(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
-    assert job.run(linker, OneProcess())["error"] == 2
+    assert job.run(linker, OneProcess()).errors == 2
     assert job.first_error.startswith(f"{tmp_path / 'in.jsonl'}:2: end 41 ")
 
 
@@ -217,7 +219,7 @@ def test_a_linked_table_is_linked_again(tmp_path, linker):
     write_csv(tmp_path / "in.csv")
     LinkJob(tmp_path / "in.csv", tmp_path / "once.csv").run(linker, OneProcess())
     job = LinkJob(tmp_path / "once.csv", tmp_path / "twice.csv")
-    assert job.run(linker, OneProcess())["ranked"] == len(MENTIONS)
+    assert job.run(linker, OneProcess()).ranked == len(MENTIONS)
     for row in csv.DictReader((tmp_path / "twice.csv").open()):
         assert row["input_answer"] == row["answer"] and row["input_second"] == row["second"]
 
@@ -239,7 +241,7 @@ def test_columns_of_the_input_that_are_named_like_ours_stay(tmp_path, linker, en
 
 
 def test_a_carriage_return_in_a_mention_is_quoted():
-    line = cells(["a\rb", "c\nd", 'e"'])
+    line = table_line(["a\rb", "c\nd", 'e"'])
     assert line.endswith("\n") and not line.endswith("\r\n")
     assert list(csv.reader([line])) == [["a\rb", "c\nd", 'e"']]
 
@@ -256,7 +258,7 @@ def test_malformed_pieces_of_annotated_text_stop_nothing(tmp_path, linker):
     with (tmp_path / "in.txt").open("a") as stream:
         stream.write("1\t14\t24\tchest pain\n\n2|t|No abstract\n")
     counts, job = run(LinkJob, linker, tmp_path / "in.txt", tmp_path / "out.jsonl")
-    assert (counts["ranked"], counts["error"]) == (3, 2) and "in.txt:6" in job.first_error
+    assert (counts.ranked, counts.errors) == (3, 2) and "in.txt:6" in job.first_error
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
@@ -264,7 +266,7 @@ def test_lists_of_an_index_are_those_that_it_links_with(tmp_path, linker, ending
     write_csv(tmp_path / "in.csv")
     counts, job = run(CandidatesJob, linker, tmp_path / "in.csv", tmp_path / f"lists.{ending}")
     lists = job.beside or job.target
-    assert counts == Counter(mentions=3, candidates=9, error=0, gold=3, in_list=3)
+    assert counts == RowCounts(searched=3, candidates=9, with_gold=3, with_gold_in_list=3)
     batches = list(read_rows(lists))
     (rows,) = batches
     read = labelled_lists(rows, linker.reranker.thresholds.hierarchy)
@@ -282,9 +284,9 @@ def test_gold_concepts_count_by_the_ids_of_the_dictionary(tmp_path, linker):
     rows = [row | {"cui": f"UMLS:{row['cui']}"} for row in ROWS]
     write_lists(tmp_path / "in.jsonl", [row | {"document": TEXT} for row in rows])
     counts, _ = run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
-    assert counts["correct"] == counts["gold"] == 3
+    assert counts.correct == counts.with_gold == 3
     counts, _ = run(CandidatesJob, linker, tmp_path / "in.jsonl", tmp_path / "lists.jsonl")
-    assert counts["in_list"] == counts["gold"] == 3
+    assert counts.with_gold_in_list == counts.with_gold == 3
     (lists,) = read_rows(tmp_path / "lists.jsonl")
     assert [row["cui"] for row in lists.mappings()] == [cui for *_, cui in MENTIONS]
 
@@ -405,7 +407,7 @@ def test_answers_of_reviewers_stay_and_the_rest_is_left_to_review(tmp_path, link
     sheet.write_text(f"{head}asthma,L2,UMLS:C9000016,ann,2026-11-30\nx y,L4,nil,,\nasthma,L1,,,\n")
     options = {"reviewed": [sheet], "format_name": "sssom"}
     counts, job = run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "out.tsv", **options)
-    assert counts["reviewed"] == 2
+    assert counts.reviewed == 2
     text = (tmp_path / "out.tsv").read_text()
     (row,) = csv.DictReader(text[text.index("subject_id") :].splitlines(), delimiter="\t")
     assert (row["subject_id"], row["object_id"]) == ("local:L2", "UMLS:C9000016")
@@ -440,11 +442,11 @@ def test_what_a_reviewer_ruled_out_is_no_answer(tmp_path, linker):
         [json.loads(line)["ranked"] for line in (tmp_path / name).read_text().splitlines()]
         for name in ("all.jsonl", "out.jsonl")
     )
-    assert before[0][0]["cui"] == "C9000004" and counts["ruled_out"] == 1
+    assert before[0][0]["cui"] == "C9000004" and counts.ruled_out == 1
     # Its place stays empty: the second is not the first now.
     assert after[0] == before[0][1:] and after[0][0]["rank"] == 2
     assert after[1] == [item for item in before[1] if item["cui"] != "C9000004"]
-    assert any("ruled out" in line for line in job.said(linker, counts))
+    assert any("ruled out" in line for line in job.report(linker, counts))
 
 
 def test_a_tier_of_what_was_ruled_out_is_not_counted():
@@ -453,7 +455,7 @@ def test_a_tier_of_what_was_ruled_out_is_not_counted():
     rows = RankedRows([{}] * 3, ranked["ranked"].combine_chunks(), [None, "error", None])
     left, changes = without_concepts(rows, {0: {"C1"}, 2: {"C1"}})
     assert left.ranked.to_pylist() == [items[1:], None, items[1:]]
-    assert changes == {"ruled_out": 1, "accepted": -1, "high": -1, "reject": 1}
+    assert changes == RowCounts(ruled_out=1, accepted=-1, high=-1, reject=1)
 
 
 def test_all_answers_that_the_index_lacks_are_named_at_once(tmp_path, linker):
@@ -474,7 +476,7 @@ def test_all_answers_that_the_index_lacks_are_named_at_once(tmp_path, linker):
     # An answer that no row asks for may be of another index.
     write_lists(tmp_path / "in.jsonl", [{"mention": "asthma"}])
     counts, _ = run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "yes.csv", **options)
-    assert counts["reviewed"] == 1
+    assert counts.reviewed == 1
 
 
 def die():
@@ -560,7 +562,7 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path, linker, monkeypatch, ending
     )
     counts, job = run(LinkJob, linker, source, target, **options)
     assert len(batches) == 12 - finished
-    assert (counts["ranked"], counts["error"]) == (20, 1)
+    assert (counts.ranked, counts.errors) == (20, 1)
     assert "in.jsonl:21" in job.first_error and not parts.exists()
     assert_alike(linked_rows(target), linked_rows(tmp_path / f"whole.{ending}"))
 
@@ -788,7 +790,7 @@ def test_only_sheets_say_what_was_reviewed(tmp_path, linker, name, source):
     target = tmp_path / f"out.{name}"
     options = {"format_name": name, "format_settings": settings}
     counts, _ = run(LinkJob, linker, tmp_path / source, target, **options)
-    assert counts["ranked"] == 1
+    assert counts.ranked == 1
     if name == "jsonl":
         (row,) = map(json.loads, target.read_text().splitlines())
         assert row["ranked"][0]["cui"] == "C9000012"

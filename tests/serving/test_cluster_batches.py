@@ -7,6 +7,7 @@ import pickle
 import random
 import signal
 from collections import Counter
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -25,9 +26,10 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.lists.read import STDIN
 from umls_reranker.serving import cluster_batches
 from umls_reranker.serving.cluster_batches import RerankBatches, RerankPartitions
-from umls_reranker.serving.counts import distance_from_calibration
-from umls_reranker.serving.file_jobs import BulkJob, OneProcess
-from umls_reranker.serving.rows import FormatSettings
+from umls_reranker.serving.file_jobs import OneProcess
+from umls_reranker.serving.output_format import FormatSettings
+from umls_reranker.serving.rerank_files import BulkJob
+from umls_reranker.serving.row_report import distance_from_calibration
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -90,7 +92,7 @@ def same(found, expected):
 
 
 def outcome(counts):
-    return counts["ranked"], counts["error"]
+    return counts.ranked, counts.errors
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_a_table_of_stdin_has_keys_that_come_late(tmp_path, reranker, monkeypatc
     reading, writing = os.pipe()
     with os.fdopen(writing, "w") as stream:
         stream.writelines(json.dumps(each) + "\n" for each in (row, row | {"late": 1}))
-    for module in ("lists.read", "serving.file_jobs"):
+    for module in ("lists.read", "serving.rerank_files"):
         monkeypatch.setattr(
             f"umls_reranker.{module}.mention_files", lambda path: [Path(f"/dev/fd/{reading}")]
         )
@@ -363,10 +365,12 @@ def test_scores_outside_the_range_of_calibration_are_counted_and_said(tmp_path):
     source = write_lists(tmp_path / "in.jsonl", [{"entity": "cold", "candidates": items}])
     with pytest.warns(UserWarning, match="missing inputs"):
         counts = BulkJob(source, tmp_path / "out.jsonl").run(reranker, OneProcess())
-    assert (counts["scores"], counts["outside"]) == (2, 1)
+    assert (counts.scores, counts.scores_outside) == (2, 1)
     said = distance_from_calibration(counts, reranker.calibration.counts)
     assert "50.0% of the scores are outside" in said
-    assert not distance_from_calibration(counts | {"outside": 0}, reranker.calibration.counts)
+    assert not distance_from_calibration(
+        replace(counts, scores_outside=0), reranker.calibration.counts
+    )
 
 
 def test_a_dictionary_adds_to_candidates_and_leaves_the_rows_as_they_are(tmp_path, reranker):
@@ -412,7 +416,7 @@ def test_no_row_brings_the_answer_of_a_reviewer(tmp_path, reranker, name):
     target = tmp_path / f"out.{name}"
     settings = FormatSettings(only_accepted=False)
     job = BulkJob(source, target, format_name=name, format_settings=settings)
-    assert job.run(reranker, OneProcess())["ranked"] == 1
+    assert job.run(reranker, OneProcess()).ranked == 1
     text = target.read_text()
     assert "C1" in text and text.count("EVIL") == (name in ("jsonl", "csv"))
     assert "input_reviewed_id" in text or name in ("fhir", "sssom")
@@ -436,13 +440,13 @@ def test_tiers_and_correct_answers_are_counted(tmp_path, reranker, rows, expecte
         reranker, OneProcess()
     )
     labelled = [cui for cui in gold if cui]
-    assert (counts["gold"], counts["correct"]) == (
+    assert (counts.with_gold, counts.correct) == (
         len(labelled),
         len(labelled) - labelled.count("C0000000"),
     )
     tiers = Counter(answer["tier"] for answer in answers if answer)
-    assert {tier: counts[tier] for tier in tiers} == tiers
-    assert counts["accepted"] == sum(answer["accepted"] for answer in answers if answer)
+    assert {tier: counts.by_tier[tier] for tier in tiers} == tiers
+    assert counts.accepted == sum(answer["accepted"] for answer in answers if answer)
 
 
 def test_the_script_writes_a_format_of_others_with_the_codes_of_a_dictionary(scripts, tmp_path):

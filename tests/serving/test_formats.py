@@ -15,15 +15,13 @@ import yaml
 from umls_reranker.core.errors import UserError
 from umls_reranker.linking.mentions import UsagiSheets, read_answers, read_mentions
 from umls_reranker.lists.table import LINE, row_table
-from umls_reranker.serving.formats import OmopVocabulary
+from umls_reranker.serving.input_columns import RANKED
+from umls_reranker.serving.omop_vocabulary import OmopVocabulary
+from umls_reranker.serving.output_format import FormatSettings, LinesFormat
 from umls_reranker.serving.outputs import OUTPUT_FORMATS, brought, format_of
-from umls_reranker.serving.rows import (
-    RANKED,
-    RANKED_TYPE,
-    FormatSettings,
-    LinesFormat,
-    RankedRows,
-)
+from umls_reranker.serving.ranked_candidate import RANKED_TYPE
+from umls_reranker.serving.row_counts import RowCounts
+from umls_reranker.serving.rows import RankedRows
 from umls_reranker.vocab.concept_codes import ConceptCodes
 from umls_reranker.vocab.concept_columns import ConceptColumns
 from umls_reranker.vocab.concepts import Concept, concept_table
@@ -107,10 +105,10 @@ def test_a_part_is_read_as_it_was_saved(tmp_path):
         {"pandas": "{}"}
     )
     for content in ([row | {RANKED: 7, "error": ""}], table):
-        saved = part(content, [[BEST]], [None])._replace(counts={"ranked": 1})
+        saved = part(content, [[BEST]], [None])._replace(counts=RowCounts(ranked=1))
         saved.save(tmp_path / "0.arrow")
         loaded = RankedRows.load(tmp_path / "0.arrow")
-        assert loaded.ranked.equals(saved.ranked) and loaded.counts == {"ranked": 1}
+        assert loaded.ranked.equals(saved.ranked) and loaded.counts == RowCounts(ranked=1)
         if content is table:
             assert loaded.content.schema.equals(table.schema, check_metadata=True)
             assert loaded.content.equals(table)

@@ -38,7 +38,7 @@ from umls_reranker.lists.table import mention_table
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pair_template import PairTemplate
 from umls_reranker.serving.cluster_batches import RANKED_SCHEMA
-from umls_reranker.serving.rows import (
+from umls_reranker.serving.ranked_candidate import (
     RANKED_TYPE,
     RankedCandidate,
     ranked_candidates,

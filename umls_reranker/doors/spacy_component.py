@@ -24,8 +24,8 @@ from ..core.errors import UserError, warn_caller
 from ..corpora.surrounding_text import text_around
 from ..linking.linker import ConceptLinker
 from ..lists.columns import MAX_MENTION_CHARS
+from ..serving.ranked_candidate import RankedCandidate
 from ..serving.reranker import UMLSReranker
-from ..serving.rows import RankedCandidate
 from ..vocab.types import TypeHierarchy
 
 # Ranks the candidates of n entities, given the text of the Doc and the semantic type of each.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -21,10 +20,13 @@ from ..lists.rows import Rows
 from ..lists.table import ERROR, TEXT_KEYS, first_values, table_of_mappings
 from ..models.arguments import BUILT_IN
 from ..serving.cluster_batches import ranked_frames, spark_schema
-from ..serving.counts import said_of_counts
-from ..serving.file_jobs import FileJob, OneProcess, first_error, ranked_rows, read_valid
+from ..serving.file_jobs import FileJob, OneProcess
+from ..serving.input_columns import RANKED, REVIEWED_KEYS
+from ..serving.rank_batch import first_error, rank_rows, read_valid
 from ..serving.review_sheet import LIST_FORMATS
-from ..serving.rows import RANKED, REVIEWED_KEYS, RankedRows
+from ..serving.row_counts import RowCounts
+from ..serving.row_report import ranking_report
+from ..serving.rows import RankedRows
 from ..serving.study_files import Sample, StudySettings
 from .drawn_mentions import DrawnMentions
 from .linked_concept import LINKED_TYPE
@@ -99,7 +101,7 @@ class LinkJob(FileJob):
     def batches(self) -> Iterator[Rows]:
         return read_mentions(self.source, self.batch_rows, self.sheets)
 
-    def run(self, worker: ConceptLinker, processes: PartialState | OneProcess) -> Counter[str]:
+    def run(self, worker: ConceptLinker, processes: PartialState | OneProcess) -> RowCounts:
         self.format.settings = replace(self.format.settings, concepts=worker.concepts)
         return super().run(worker, processes)
 
@@ -109,22 +111,22 @@ class LinkJob(FileJob):
             return linked
         return _with_reviewed(worker, rows, linked, self.answers)
 
-    def said(self, worker: ConceptLinker, counts: Mapping[str, int]) -> Iterator[str]:
-        yield from said_of_counts(counts, worker.reranker.calibration, CALIBRATE)
-        if counts["gold"] and not counts["gold_in_index"]:
+    def report(self, worker: ConceptLinker, counts: RowCounts) -> Iterator[str]:
+        yield from ranking_report(counts, worker.reranker.calibration, CALIBRATE)
+        if counts.with_gold and not counts.with_gold_in_index:
             yield (
-                f"caution: no gold concept of these {counts['gold']:,} mentions is in the index; "
+                f"caution: no gold concept of these {counts.with_gold:,} mentions is in the index; "
                 "are the ids of another kind, or of another vocabulary?"
             )
         if self.answers is not None:
             yield (
-                f"{counts['reviewed']:,} mentions have the answer of a reviewer, of "
+                f"{counts.reviewed:,} mentions have the answer of a reviewer, of "
                 f"{self.answers.count:,} answers in the sheets"
             )
             yield from self.answers.agreement()
-            if counts["ruled_out"]:
+            if counts.ruled_out:
                 yield (
-                    f"the answer to {counts['ruled_out']:,} mentions was ruled out by a reviewer; "
+                    f"the answer to {counts.ruled_out:,} mentions was ruled out by a reviewer; "
                     "no other is accepted there"
                 )
 
@@ -135,10 +137,11 @@ def linked_rows(linker: ConceptLinker, rows: Rows, top: int) -> RankedRows:
     golds, known = _gold_concepts(linker, rows)
     described = partial(linker.described_column, top=top)
     lists = linker.reranker.read_table(linker.with_candidates(table))
-    ranked = ranked_rows(linker.reranker, rows, lists, errors, golds, described)
+    ranked = rank_rows(linker.reranker, rows, lists, errors, golds, described)
     in_index = {*compress(known.values(), linker.concepts.has([*known.values()]))}
-    of_index = sum(not in_index.isdisjoint(gold) for gold in golds)
-    return ranked._replace(counts={**ranked.counts, "gold_in_index": of_index})
+    with_gold_in_index = sum(not in_index.isdisjoint(gold) for gold in golds)
+    counts = replace(ranked.counts, with_gold_in_index=with_gold_in_index)
+    return ranked._replace(counts=counts)
 
 
 def _with_reviewed(
@@ -151,7 +154,7 @@ def _with_reviewed(
             of all such answers in the sheets.
     """
     content = rows.mappings()
-    counts = Counter(linked.counts)
+    counts = linked.counts
     ruled_out: dict[int, set[str]] = {}
     for number, place in enumerate(zip(content, rows.positions, rows.documents, strict=True)):
         answer = answers.of(*place)
@@ -163,10 +166,10 @@ def _with_reviewed(
         if _fault_of(linker, answer):
             refuse_ids(list(filter(None, (_fault_of(linker, each) for each in answers.given))))
         content[number] |= _reviewed(linker, answer)
-        counts["reviewed"] += 1
+        counts += RowCounts(reviewed=1)
     if ruled_out:
         linked, removed = without_concepts(linked, ruled_out)
-        counts.update(removed)
+        counts += removed
     return linked._replace(content=table_of_mappings(content), counts=counts)
 
 
@@ -295,7 +298,7 @@ class CandidatesJob(LinkJob):
             return super().batches()
         return self.drawn.batches(self.batch_rows)
 
-    def run(self, worker: ConceptLinker, processes: PartialState | OneProcess) -> Counter[str]:
+    def run(self, worker: ConceptLinker, processes: PartialState | OneProcess) -> RowCounts:
         counts = super().run(worker, processes)
         if self.drawn is not None and processes.is_main_process:
             self.about_study = self.drawn.write_study(worker, self.study, self.target)
@@ -309,10 +312,10 @@ class CandidatesJob(LinkJob):
         numbers = [number for number, error in enumerate(errors) if error is None]
         searched = dict(zip(numbers, table.to_pylist(), strict=True))
         types = span_columns(rows)["entity_types"]
-        counts = Counter(
-            mentions=len(table),
+        counts = RowCounts(
+            searched=len(table),
             candidates=sum(len(row["candidates"]) for row in searched.values()),
-            error=len(errors) - len(table),
+            errors=len(errors) - len(table),
         )
         content = []
         placed = zip(rows.positions, rows.mappings(), golds, strict=True)
@@ -330,8 +333,8 @@ class CandidatesJob(LinkJob):
                 # Before somebody labels it.
                 with_document(brought, place, self.each_row_is_a_document)
                 brought["index_key"] = mention["index_key"]
-                counts["gold"] += bool(gold)
-                counts["in_list"] += any(item["cui"] in gold for item in brought["candidates"])
+                is_in_list = any(item["cui"] in gold for item in brought["candidates"])
+                counts += RowCounts(with_gold=int(bool(gold)), with_gold_in_list=int(is_in_list))
             content.append(brought)
         return RankedRows(
             content=table_of_mappings(content),
@@ -341,19 +344,18 @@ class CandidatesJob(LinkJob):
             first_error=first_error(rows, errors),
         )
 
-    def said(self, worker: ConceptLinker, counts: Mapping[str, int]) -> Iterator[str]:
+    def report(self, worker: ConceptLinker, counts: RowCounts) -> Iterator[str]:
         yield (
-            f"lists of {counts['mentions']:,} mentions with {counts['candidates']:,} candidates, "
-            f"{counts['error']:,} rows with an error"
+            f"lists of {counts.searched:,} mentions with {counts.candidates:,} candidates, "
+            f"{counts.errors:,} rows with an error"
         )
-        if counts["gold"]:
+        if counts.with_gold:
+            share_in_list = counts.with_gold_in_list / counts.with_gold
             yield (
-                f"the gold concept is in the list of {counts['in_list'] / counts['gold']:.1%} "
-                f"of {counts['gold']:,} with one"
+                f"the gold concept is in the list of {share_in_list:.1%} "
+                f"of {counts.with_gold:,} with one"
             )
-        if not self.each_row_is_a_document and (
-            self.format.counts["documents"] == counts["mentions"]
-        ):
+        if not self.each_row_is_a_document and (self.format.counts["documents"] == counts.searched):
             yield f"each mention has a document of its own: nothing can be certified{OWN_DOCUMENTS}"
         options = " --each_row_is_a_document" if self.each_row_is_a_document else ""
         if self.beside is not None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..serving.rows import RANKED_TYPE, RankedCandidate
+from ..serving.ranked_candidate import RANKED_TYPE, RankedCandidate
 
 
 class LinkedConcept(RankedCandidate):

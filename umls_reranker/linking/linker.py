@@ -18,8 +18,8 @@ from ..core.hashes import json_sha256
 from ..lists.table import CANDIDATES
 from ..retrieval.deployment import IndexSettings
 from ..retrieval.retriever import Retriever, load_retriever
+from ..serving.ranked_candidate import RANKED_FIELDS, RankedCandidate, ranked_candidates
 from ..serving.reranker import UMLSReranker
-from ..serving.rows import RANKED_FIELDS, RankedCandidate, ranked_candidates
 from ..vocab.concept_table import ConceptTable
 from .index_candidates import IndexCandidates
 from .linked_concept import LinkedConcept

@@ -32,7 +32,8 @@ from ..lists.reading_errors import naming
 from ..lists.rows import RowPosition, Rows
 from ..lists.sheets import table_rows
 from ..lists.table import ERROR, SPAN_KEYS, TEXT_KEYS, first_values, table_of_mappings
-from ..serving.formats import APPROVED, OmopVocabulary
+from ..serving.omop_vocabulary import OmopVocabulary
+from ..serving.usagi import APPROVED
 from ..vocab.concept_codes import ConceptCodes
 
 # The keys of a span that is a list.

@@ -1,6 +1,5 @@
 """Linked rows without the concepts that reviewers ruled out."""
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -8,12 +7,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.arrays import list_offsets
+from ..serving.row_counts import RowCounts
 from ..serving.rows import RankedRows
 
 
 def without_concepts(
     linked: RankedRows, ruled_out: Mapping[int, Collection[str]]
-) -> tuple[RankedRows, Counter[str]]:
+) -> tuple[RankedRows, RowCounts]:
     """The rows without some of their concepts.
 
     No other concept takes the place of one that was the answer: no tier covers what a reviewer
@@ -33,13 +33,13 @@ def without_concepts(
     items = ranked.flatten()
     cuis = items.field("cui").to_pylist()
     is_retained = np.ones(len(items), bool)
-    changes = Counter[str]()
+    changes = RowCounts()
     for number, ids in ruled_out.items():
         start = offsets[number]
         for position in range(start, offsets[number + 1]):
             is_retained[position] = cuis[position] not in ids
         if lengths[number] and not is_retained[start]:
-            changes.update(_without_answer(items[int(start)].as_py()))
+            changes += _without_answer(items[int(start)].as_py())
     owner = np.repeat(np.arange(len(ranked)), lengths)
     sizes = np.bincount(owner[is_retained], minlength=len(ranked))
     lists = pa.ListArray.from_arrays(
@@ -50,12 +50,12 @@ def without_concepts(
     return linked._replace(ranked=lists), changes
 
 
-def _without_answer(item: Mapping[str, object]) -> dict[str, int]:
+def _without_answer(item: Mapping[str, object]) -> RowCounts:
     """What changes in the counts where this answer is ruled out."""
-    changes = {"ruled_out": 1, "accepted": 0}
+    changes = RowCounts(ruled_out=1)
     if item["accepted"]:
-        changes["accepted"] = -1
+        changes += RowCounts(accepted=-1)
     tier = item["tier"]
     if tier is not None and tier != "reject":
-        changes |= {str(tier): -1, "reject": 1}
+        changes += RowCounts(reject=1, **{str(tier): -1})
     return changes

@@ -20,9 +20,9 @@ from ..core.parallel import started_processes
 from ..linking.mentions import UsagiSheets
 from ..lists.read import STDIN
 from ..models.arguments import BUILT_IN
-from ..serving.formats import OmopVocabulary
+from ..serving.omop_vocabulary import OmopVocabulary
+from ..serving.output_format import FormatSettings
 from ..serving.outputs import OUTPUT_FORMATS
-from ..serving.rows import FormatSettings
 from ..vocab.concept_codes import ConceptCodes
 from .command import CommandParser, number_in
 from .options import add_options, load_serving_recipe
@@ -185,7 +185,7 @@ def codes_of_index(folder: Path, sources: Sequence[str] | None = None) -> Concep
 
 def rerank_file(options: argparse.Namespace) -> int:
     """Rank the rows of a file; return the exit code, which is 1 if a row has an error."""
-    from ..serving.file_jobs import BulkJob
+    from ..serving.rerank_files import BulkJob
     from ..serving.reranker import UMLSReranker
 
     recipe = load_serving_recipe(options.model)

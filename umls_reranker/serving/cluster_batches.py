@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from ..lists.table import CANDIDATES
+from .input_columns import RANKED
+from .ranked_candidate import RANKED_TYPE, ranked_column
 from .reranker import UMLSReranker
-from .rows import RANKED, RANKED_TYPE, ranked_column
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,49 +12,30 @@ import shutil
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
-
-import numpy as np
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..core.errors import UserError, printable
 from ..core.files import naming_full_disk, require_another, require_writable, written
 from ..core.hashes import file_sha256
 from ..core.parallel import progress
 from ..core.version import __version__
-from ..lists.candidate_lists import CandidateLists
-from ..lists.dictionary import Dictionary
-from ..lists.labels import candidate_cuis, gold_ids
-from ..lists.read import STDIN, mention_files, read_rows
+from ..lists.read import STDIN
 from ..lists.reading_errors import naming
-from ..lists.row_errors import row_errors
 from ..lists.rows import Rows
-from ..lists.table import first_values, mappings_of, rows_at, table_of_mappings
-from ..vocab.concept_folder import CONCEPTS_FOLDER, is_index
-from ..vocab.release import release_files
-from .counts import counts_of, said_of_counts
+from .input_columns import without_reviewed
 from .list_warnings import NO_TIERS
+from .output_format import FormatSettings, OutputFormat
 from .outputs import OUTPUT_FORMATS, format_of
 from .parts import Parts, PartsFolder
-from .reranker import UMLSReranker
-from .rows import (
-    FormatSettings,
-    OutputFormat,
-    RankedRows,
-    ranked_column,
-    without_reviewed,
-)
+from .row_counts import RowCounts
+from .rows import RankedRows
 
 if TYPE_CHECKING:
     from accelerate import PartialState
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -122,8 +103,8 @@ class FileJob(ABC):
             )
         require_writable(target)
         # Before they are read: of a file that changes meanwhile, the parts will not count.
-        read = () if source == STDIN else (*self.files(), *self.further_files())
-        self._hashes = {f"the file {file}": _sha256(file) for file in read}
+        inputs = () if source == STDIN else (*self.files(), *self.further_files())
+        self._hashes = {f"the file {file}": _sha256(file) for file in inputs}
 
     @abstractmethod
     def files(self) -> Sequence[Path]:
@@ -142,31 +123,33 @@ class FileJob(ABC):
         """What is made of a batch by the worker that `run` got."""
 
     @abstractmethod
-    def said(self, worker: Any, counts: Mapping[str, int]) -> Iterator[str]:
+    def report(self, worker: Any, counts: RowCounts) -> Iterator[str]:
         """Lines about the counts of `run`; the first tells of what was written."""
 
     def main(self, worker: Any, processes: PartialState | OneProcess) -> int:
         """Run the job and print what became of it; return 1 if a row has an error, else 0."""
-        # Said at the end, with counts.
+        # The report has it, with counts.
         warnings.filterwarnings("ignore", NO_TIERS)
         counts = self.run(worker, processes)
         # A launcher kills the other processes when one ends with an error: only the process that
         # wrote the output tells.
         if not processes.is_main_process:
             return 0
-        first, *further = self.said(worker, counts)
+        first, *further = self.report(worker, counts)
         lines = [f"{first}, written to {self.target}"]
         if self.format.counts:
-            lines.append(", ".join(f"{of}: {count:,}" for of, count in self.format.counts.items()))
+            lines.append(
+                ", ".join(f"{name}: {count:,}" for name, count in self.format.counts.items())
+            )
         if self.beside is not None:
             lines.append(f"{self.format.about_beside}: {self.beside}")
         if self.first_error:
             lines.append(f"the first error: {self.first_error}")
         for line in [*lines, *further]:
             print(printable(line))
-        return int(counts["error"] > 0)
+        return int(counts.errors > 0)
 
-    def run(self, worker: Any, processes: PartialState | OneProcess) -> Counter[str]:
+    def run(self, worker: Any, processes: PartialState | OneProcess) -> RowCounts:
         """Read all rows and write the output.
 
         A row that cannot be ranked is written with ``error``, the reason.
@@ -176,12 +159,7 @@ class FileJob(ABC):
             processes: all processes that make this output: `devices.sharing_processes`, or one.
 
         Returns:
-            Of the main process, counts of the mentions: ``ranked``, and with an ``error`` instead;
-            of those ranked by tier, or ``untiered``, ``accepted``, with a ``gold`` concept,
-            ``correct``, and with a gold concept in documents that the model was ``fitted`` on; of
-            ``candidates``, and of those with a ``known`` concept, which the model has counted. Of
-            the mentions, those of which the model has counted a string (``seen``); and of their
-            ``scores``, those ``outside`` the range of calibration. Of others nothing.
+            The counts of all rows in the main process, zeros in the others.
 
         Raises:
             UserError: a file cannot be read or holds no mentions, the disk is full, or another
@@ -202,7 +180,7 @@ class FileJob(ABC):
                     bar.update(len(rows.positions))
             processes.wait_for_everyone()
             if not processes.is_main_process:
-                return Counter()
+                return RowCounts()
             parts = Parts(folder, count)
             if not count:
                 raise UserError(f"{self.source} holds no mentions")
@@ -258,125 +236,3 @@ class FileJob(ABC):
 def _sha256(path: Path) -> str:
     with naming(path):
         return file_sha256(path)
-
-
-class BulkJob(FileJob):
-    """Ranking a file of mentions with their candidates.
-
-    Args:
-        source: mentions with their candidates (`lists.read.read_rows`).
-        target: as for `FileJob`.
-        batch_rows: as for `FileJob`.
-        dictionary: index, release or file of names that completes the candidates (`Dictionary`)
-            without changing the rows of the output.
-        options: other arguments of `FileJob`.
-    """
-
-    def __init__(
-        self,
-        source: Path,
-        target: Path,
-        batch_rows: int = 1024,
-        *,
-        dictionary: Path | None = None,
-        **options: Any,
-    ) -> None:
-        self._dictionary_path = dictionary
-        super().__init__(source, target, batch_rows, **options)
-        self._dictionary = None
-        if dictionary is not None:
-            cuis = None
-            # Stdin cannot be read twice.
-            if source != STDIN:
-                cuis = set[str]()
-                for rows in read_rows(source):
-                    cuis |= candidate_cuis(rows.mappings())
-            self._dictionary = Dictionary.load(dictionary, cuis)
-
-    def files(self) -> Sequence[Path]:
-        return mention_files(self.source)
-
-    def further_files(self) -> Sequence[Path]:
-        path = self._dictionary_path
-        if path is None or not path.is_dir():
-            return () if path is None else (path,)
-        if is_index(path):
-            return sorted((path / CONCEPTS_FOLDER).iterdir())
-        tables = release_files(path, required=())
-        return [tables[name] for name in ("MRCONSO", "MRSTY") if name in tables]
-
-    def batches(self) -> Iterator[Rows]:
-        return read_rows(self.source, self.batch_rows)
-
-    def process(self, worker: UMLSReranker, rows: Rows) -> RankedRows:
-        errors: list[str | None] = [None] * len(rows.positions)
-        lists = read_valid(
-            lambda numbers: self._lists(worker, rows_at(rows.content, numbers)), errors
-        )
-        return ranked_rows(worker, rows, lists, errors, gold_ids(rows))
-
-    def said(self, worker: UMLSReranker, counts: Mapping[str, int]) -> Iterator[str]:
-        model = self.format.settings.model
-        yield from said_of_counts(
-            counts, worker.calibration, f"umls-reranker calibrate {model} --lists FILE"
-        )
-
-    def _lists(self, reranker: UMLSReranker, rows: pa.Table) -> CandidateLists:
-        if self._dictionary is not None:
-            rows = table_of_mappings(self._dictionary.add_to(mappings_of(rows)))
-        return reranker.read_table(rows)
-
-
-def read_valid(read: Callable[[list[int]], T], errors: list[str | None]) -> T:
-    """Read the rows without an error; a row that cannot be read gets one.
-
-    Args:
-        read: reads the rows of some numbers; TypeError or ValueError say why it cannot.
-        errors: of each row why it cannot be ranked, None if nothing is known against it.
-    """
-    numbers = [number for number, error in enumerate(errors) if error is None]
-    try:
-        return read(numbers)
-    except (TypeError, ValueError):
-        for number, error in zip(numbers, row_errors(read, numbers), strict=True):
-            errors[number] = error
-    return read([number for number in numbers if errors[number] is None])
-
-
-def ranked_rows(
-    reranker: UMLSReranker,
-    rows: Rows,
-    lists: CandidateLists,
-    errors: list[str | None],
-    golds: Sequence[Collection[str]],
-    described: Callable[[pa.ListArray], pa.ListArray] = lambda ranked: ranked,
-) -> RankedRows:
-    """Rank a batch of rows.
-
-    Args:
-        reranker: ranks them.
-        rows: the rows.
-        lists: the lists of those without an error.
-        errors: of each row, why it cannot be ranked.
-        golds: ids of the gold concepts of each row.
-        described: adds to the ranked candidates what is known about them.
-    """
-    decisions = reranker.decide(lists)
-    ranked = described(ranked_column(lists, decisions, reranker.model_names))
-    is_ranked = np.array([error is None for error in errors], bool)
-    documents = zip(first_values(rows.content, "doc_id"), golds, strict=True)
-    is_fitted = ~reranker.calibration.history.is_new(str(name) for name, gold in documents if gold)
-    return RankedRows(
-        content=rows.content,
-        ranked=ranked.take(pa.array(np.cumsum(is_ranked) - 1, mask=~is_ranked)),
-        errors=errors,
-        counts=counts_of(lists, decisions, golds, errors, reranker.calibration)
-        + Counter(fitted=int(is_fitted.sum())),
-        first_error=first_error(rows, errors),
-    )
-
-
-def first_error(rows: Rows, errors: Sequence[str | None]) -> str | None:
-    """Place and reason of the first row with an error."""
-    named = zip(rows.positions, errors, strict=True)
-    return next((f"{position}: {error}" for position, error in named if error), None)

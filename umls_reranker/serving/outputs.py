@@ -14,19 +14,13 @@ import pyarrow as pa
 from ..core.errors import UserError
 from ..lists.table import CANDIDATES, ERROR, has_lines, row_column
 from ..vocab.codes import CODE_LISTS
-from .formats import Fhir, Omop, Sssom, Usagi
-from .rows import (
-    ANSWER_TYPES,
-    INPUT,
-    RANKED,
-    REVIEWED_KEYS,
-    LinesFormat,
-    OutputFormat,
-    RankedRows,
-    input_names,
-    json_line,
-    plain_text,
-)
+from .fhir import Fhir
+from .input_columns import INPUT, RANKED, REVIEWED_KEYS, input_names
+from .omop import Omop
+from .output_format import LinesFormat, OutputFormat, json_line
+from .rows import ANSWER_TYPES, RankedRows, plain_text
+from .sssom import Sssom
+from .usagi import Usagi
 
 # The key of a row with the codes of its answer; in tables, the beginning of columns.
 CODES = "codes"

@@ -5,7 +5,6 @@ A killed job goes on with those that are its own and as they were written.
 
 import glob
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from ..core.files import hold, remove, written
 from ..core.hashes import file_sha256, json_sha256
+from .row_counts import RowCounts
 from .rows import RankedRows
 
 # What the parts of a folder were made of.
@@ -130,11 +130,11 @@ class Parts(Iterable[RankedRows]):
 
     def __init__(self, folder: PartsFolder, count: int) -> None:
         self._paths = [folder.part(number) for number in range(count)]
-        self.counts = Counter[str]()
+        self.counts = RowCounts()
         self.first_error: str | None = None
         for path in self._paths:
             counts, first_error = RankedRows.outcome(path)
-            self.counts.update(counts)
+            self.counts += counts
             self.first_error = self.first_error or first_error
 
     def __iter__(self) -> Iterator[RankedRows]:

@@ -26,7 +26,7 @@ from ..lists.table import mention_table, row_table
 from ..models.cross_encoder import REMEMBERED_PAIRS, PairScorer, score_lists
 from ..models.pair_template import PairTemplate
 from .list_warnings import ListWarnings
-from .rows import RankedCandidate, ranked_candidates
+from .ranked_candidate import RankedCandidate, ranked_candidates
 from .statistics import Statistics
 
 

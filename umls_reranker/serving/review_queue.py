@@ -13,8 +13,10 @@ from ..lists.gold import id_text
 from ..lists.labels import with_document
 from ..lists.table import table_of_mappings
 from ..vocab.normalization import normalize_name
+from .input_columns import RANKED
+from .output_format import FormatSettings, OutputFormat
 from .review_sheet import ListLines, ReviewSheet
-from .rows import RANKED, FormatSettings, OutputFormat, RankedRows
+from .rows import RankedRows
 from .study_files import StudySettings, expected_tier_coverage, write_study
 
 RANDOM_SAMPLE = "is_random_sample"
@@ -142,8 +144,8 @@ def write_queue(
         rows: the rows.
         path: the file; a .csv is a sheet.
         each_row_is_a_document: as for `lists.labels.with_document`.
-        top: as of `rows.FormatSettings`.
-        for_spreadsheet: as of `rows.FormatSettings`.
+        top: as of `output_format.FormatSettings`.
+        for_spreadsheet: as of `output_format.FormatSettings`.
 
     Returns:
         The file of rows beside the sheet, or None.

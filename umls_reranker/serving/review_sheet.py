@@ -14,7 +14,9 @@ from ..lists.choices import ANSWER, CHOICE
 from ..lists.gold import GOLD_KEYS, gold_parts, id_text
 from ..lists.table import ERROR
 from .candidate_descriptions import describe_candidates, display_name
-from .rows import RANKED, FormatSettings, LinesFormat, OutputFormat, RankedRows, json_line
+from .input_columns import RANKED
+from .output_format import FormatSettings, LinesFormat, OutputFormat, json_line
+from .rows import RankedRows
 
 # Columns of a sheet about the mention, of those that any row fills: before the candidates what one
 # reads to choose, and at the end what says which mention it is.

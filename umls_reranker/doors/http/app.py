@@ -32,8 +32,8 @@ from ...hub.file_names import MANIFEST, WEIGHTS
 from ...hub.manifest import version_digits
 from ...lists.columns import MAX_MENTION_CHARS, InvalidRow, length_fault
 from ...serving.arguments import ServingArguments
+from ...serving.ranked_candidate import RankedCandidate
 from ...serving.reranker import UMLSReranker
-from ...serving.rows import RankedCandidate
 from ...serving.statistics import StatisticsCollector
 from .batching import Batcher, Call, QueueFull
 from .middleware import MAX_BODY_BYTES, RequestMiddleware

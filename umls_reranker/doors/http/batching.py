@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from ...core.errors import UserError
 from ...lists.columns import InvalidRow
+from ...serving.ranked_candidate import RankedCandidate
 from ...serving.reranker import UMLSReranker
-from ...serving.rows import RankedCandidate
 
 # A single request waits this long for others to share its batch; under load, batches are full at
 # once.

@@ -1,0 +1,90 @@
+"""What the input brought, where its keys are also those of an output or of a reviewer's sheet."""
+
+from collections.abc import Callable, Collection, Iterable
+from itertools import chain
+from typing import Any
+
+import pyarrow as pa
+
+from ..lists.table import (
+    ERROR,
+    LINE,
+    REVIEWED,
+    REVIEWED_NAME,
+    has_lines,
+    mappings_of,
+    table_of_mappings,
+)
+
+# The key of a row, and the column of a table, with the ranked candidates.
+RANKED = "ranked"
+# All that sheets of reviewers set, and no input: it would pass for the answer of a reviewer.
+REVIEWED_KEYS = (
+    REVIEWED,
+    REVIEWED_NAME,
+    "reviewer",
+    "reviewed_on",
+    "review_comment",
+    "reviewed_targets",
+)
+# The prefix of a key of the input that is named like one of the output.
+INPUT = "input_"
+
+
+def input_names(columns: Iterable[str], added: Iterable[str]) -> dict[str, str]:
+    """Column of the input -> its name in an output that adds columns: a prefix tells it apart."""
+    names = {column: column for column in columns}
+    taken = {*names, *added}
+    for column in names.keys() & {*added}:
+        while names[column] in taken:
+            names[column] = INPUT + names[column]
+    return names
+
+
+def without_reviewed(content: pa.Table) -> pa.Table:
+    """What the input brought, with a prefix for keys that only sheets of reviewers set."""
+    if not has_lines(content):
+        names = input_names(content.column_names, REVIEWED_KEYS)
+        return content.rename_columns([names[column] for column in content.column_names])
+    return _changed_mappings(content, REVIEWED_KEYS, _with_prefix)
+
+
+def without_former_output(content: pa.Table) -> pa.Table:
+    """What the input brought without what an earlier output of this package had added to it."""
+    if not has_lines(content):
+        return content.drop_columns([*{RANKED, ERROR}.intersection(content.column_names)])
+    return _changed_mappings(content, (RANKED, ERROR), _without_ranked)
+
+
+def _changed_mappings(
+    content: pa.Table,
+    keys: Collection[str],
+    change: Callable[[dict[str, Any]], dict[str, Any]],
+) -> pa.Table:
+    """A table of mappings, of which a function changed those that have any of some keys."""
+    lines = content[LINE].to_pylist()
+    # As JSON has a key; a text may have it, too.
+    if not any(f'"{key}"' in line for line in lines for key in keys):
+        return content
+    rows = mappings_of(content)
+    if set(keys).isdisjoint(chain.from_iterable(rows)):
+        return content
+    return table_of_mappings([change(row) for row in rows])
+
+
+def _with_prefix(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the input with a prefix for keys that only sheets of reviewers set."""
+    names = input_names(row, REVIEWED_KEYS)
+    return {names[key]: value for key, value in row.items()}
+
+
+def _without_ranked(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the input without what an earlier output of this package had added to it."""
+    kept = {}
+    for key, value in row.items():
+        if key not in (RANKED, ERROR):
+            kept[key] = value
+        elif key == RANKED and isinstance(value, str):
+            # A text was not ranked by this package.
+            kept[INPUT + key] = value
+    return kept
