@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -77,25 +77,22 @@ class RowCounts:
 
     def __add__(self, other: RowCounts) -> RowCounts:
         """The counts of the rows of both."""
-        sums = {
-            each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)
-        }
+        sums = {name: getattr(self, name) + getattr(other, name) for name in STATE_KEYS}
         return RowCounts(**sums)
 
     def as_json(self) -> dict[str, int]:
         """The counts that are not 0, by their keys in the state of a part."""
-        counts = {_key(each): getattr(self, each.name) for each in fields(self)}
+        counts = {key: getattr(self, name) for name, key in STATE_KEYS.items()}
         return {key: count for key, count in counts.items() if count}
 
     @classmethod
     def from_json(cls, counts: Mapping[str, int]) -> RowCounts:
         """The counts of which these are `as_json`."""
-        return cls(**{each.name: counts.get(_key(each), 0) for each in fields(cls)})
+        return cls(**{name: counts.get(key, 0) for name, key in STATE_KEYS.items()})
 
 
-def _key(count: Field[Any]) -> str:
-    """The key of a count in the state of a part."""
-    return count.metadata.get(KEY, count.name)
+# Name of a count -> its key in the state of a part.
+STATE_KEYS = {count.name: count.metadata.get(KEY, count.name) for count in fields(RowCounts)}
 
 
 def count_rows(
