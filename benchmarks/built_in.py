@@ -155,11 +155,9 @@ def fit_model(known, path: Path, encoder: Path | None, folder: Path) -> None:
     from umls_reranker.models.cross_encoder import PairScorer
     from umls_reranker.models.model_files import MINILM, MINILM_REVISION
     from umls_reranker.models.pair_template import PairTemplate
-    from umls_reranker.serving.calibrate import (
-        calibrate_lists,
-        calibration_summary,
-        save_calibrated,
-    )
+    from umls_reranker.serving.calibrate_lists import calibrate_lists
+    from umls_reranker.serving.calibrated import save_calibrated
+    from umls_reranker.serving.calibration_summary import calibration_summary
     from umls_reranker.serving.model_source import ModelSource
 
     source = ModelSource(counts=known)

@@ -22,7 +22,7 @@ from umls_reranker.calibration.certificate import find_certificate
 from umls_reranker.calibration.precision_test import PrecisionTest
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.lists.labels import read_labelled_lists
-from umls_reranker.serving.calibrate import calibrate_lists
+from umls_reranker.serving.calibrate_lists import calibrate_lists
 from umls_reranker.serving.model_source import ModelSource
 
 CONFIDENCE = 0.95

@@ -69,7 +69,7 @@ PRELOADED = [
     "umls_reranker.pipeline.data",
     "umls_reranker.retrieval.deployment",
     "umls_reranker.retrieval.mining",
-    "umls_reranker.serving.calibrate",
+    "umls_reranker.serving.calibrate_lists",
     "umls_reranker.serving.evaluate",
     "umls_reranker.training.dev_metrics",
     "umls_reranker.training.fine_tuning",

@@ -19,7 +19,8 @@ from umls_reranker.models.arguments import BUILT_IN, BUILT_IN_FOLDERS
 from umls_reranker.models.bi_encoder import BiEncoder
 from umls_reranker.models.model_files import MINILM, model_identity
 from umls_reranker.retrieval.arguments import IndexArguments
-from umls_reranker.serving.calibrate import calibrate_lists, calibration_summary
+from umls_reranker.serving.calibrate_lists import calibrate_lists
+from umls_reranker.serving.calibration_summary import calibration_summary
 from umls_reranker.serving.model_source import ModelSource
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "rerank_a_list.py"

@@ -34,7 +34,8 @@ from umls_reranker.evaluation.formatting import markdown_table
 from umls_reranker.lists.annotated_lists import AnnotatedLists
 from umls_reranker.lists.labels import read_labelled_lists, usable_lists
 from umls_reranker.lists.rows import Rows
-from umls_reranker.serving.calibrate import calibrate_lists, save_calibrated
+from umls_reranker.serving.calibrate_lists import calibrate_lists
+from umls_reranker.serving.calibrated import save_calibrated
 from umls_reranker.serving.evaluate import evaluate_lists
 from umls_reranker.serving.model_source import ModelSource
 from umls_reranker.vocab.types import TypeHierarchy

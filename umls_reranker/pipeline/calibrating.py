@@ -20,15 +20,10 @@ from ..models.arguments import RUN_ENCODER
 from ..models.cross_encoder import PairScorer
 from ..models.pair_template import PairTemplate
 from ..retrieval.deployment import IndexSettings
-from ..serving.calibrate import (
-    CalibrateOptions,
-    calibrate_lists,
-    calibration_summary,
-    lists_of_look,
-    note_look,
-    save_calibrated,
-    write_calibrated,
-)
+from ..serving.calibrate_lists import calibrate_lists
+from ..serving.calibrated import save_calibrated, write_calibrated
+from ..serving.calibration_looks import CalibrateOptions, lists_of_look, note_look
+from ..serving.calibration_summary import calibration_summary
 from ..serving.list_description import describe_lists
 from ..serving.look_plan import LookOptions
 from ..serving.model_source import ModelSource

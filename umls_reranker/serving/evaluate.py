@@ -18,7 +18,8 @@ from ..lists.annotated_lists import AnnotatedLists
 from ..lists.dictionary import Dictionary
 from ..lists.labels import usable_lists
 from ..lists.rows import Rows
-from .calibrate import SPLIT, systems_of_lists, write_figures
+from .calibrated import SPLIT, write_figures
+from .compared_systems import systems_of_lists
 from .reranker import UMLSReranker
 
 PAGE = "report.html"

@@ -1,0 +1,189 @@
+"""Calibrating on labelled lists: fit everything on them, and measure on held-out documents.
+
+All figures of a calibration are held out: each fifth of the documents is decided by a fit on the
+others, with the thresholds that are delivered. The saved model is fitted on all documents.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..calibration.arguments import CalibrationArguments
+from ..calibration.calibration import Calibration
+from ..calibration.features import CROSS_ENCODER, default_features, inputs_of, refuse_feature_names
+from ..calibration.fitting import FitOptions, Fitted, fit_calibration
+from ..calibration.missing_inputs import is_missing
+from ..calibration.reliability import document_folds
+from ..core.arrays import lists_with_any
+from ..core.errors import UserError
+from ..core.locators import portable_locator
+from ..evaluation.baselines import free_baselines
+from ..evaluation.gain_verdict import best_row, verdict_on_gain
+from ..evaluation.intervals import Documents
+from ..evaluation.report import measure
+from ..lists.annotated_lists import AnnotatedLists
+from ..lists.candidate_lists import CandidateLists
+from ..lists.columns import FOUND
+from ..lists.labels import have_own_documents
+from ..models.cross_encoder import PairScorer, legible_pairs
+from .calibrated import SPLIT, Calibrated
+from .calibration_lists import CalibrationLists, calibration_lists
+from .calibration_looks import NOTHING_CERTIFIED, after_look
+from .compared_systems import compare_with_free, model_before, systems_of_lists
+from .look_plan import LookPlan
+from .model_source import ModelSource
+
+RESAMPLES = 1000
+# Examples of ids in the facts about a calibration.
+EXAMPLE_IDS = 2
+ROWS_COUNTED = "each row counted as a document, also for the certificate"
+NOT_HELD_OUT = (
+    "there are too few documents to fit without a part of them, so these figures are of documents "
+    "that were fitted on, and nothing is certified"
+)
+
+
+def calibrate_lists(
+    source: ModelSource,
+    lists: AnnotatedLists,
+    settings: CalibrationArguments,
+    seed: int = 13,
+    *,
+    each_row_is_a_document: bool = False,
+    plan: LookPlan | None = None,
+) -> Calibrated:
+    """Score the lists, fit everything on them, and measure on held-out documents.
+
+    Documents that a reranker was calibrated on are left out: its counts know their answers. If they
+    are at least half of all documents, or a study goes on, the reranker is calibrated again on
+    them: all are fitted on, with the counts before its own calibration.
+
+    Args:
+        source: what is calibrated.
+        lists: the labelled lists.
+        settings: features, calibrator and certificate; by default all features of the lists.
+        seed: seed of the folds of documents.
+        each_row_is_a_document: whether documents of one mention each may certify.
+        plan: the look that these lists are of (`lists_of_look`); None: one look at all documents,
+            which no study keeps, as for a run.
+
+    Raises:
+        UserError: there is too little data.
+    """
+    refuse_feature_names(lists)
+    _require_one_source(lists)
+    data = calibration_lists(source, lists, each_row_is_a_document, plan)
+    features = settings.features
+    if features is None:
+        has_cross_encoder = _can_be_weighed(source.cross_encoder, data.lists)
+        features = usable_features(data.lists, has_cross_encoder=has_cross_encoder)
+    fit = fit_calibration(
+        data.lists,
+        data.cross_encoder,
+        data.counts,
+        replace(settings, features=features),
+        seed,
+        data.history,
+        FitOptions(share=data.share),
+    )
+    is_measured = data.lists.annotations.is_random_sample
+    measured = data.lists.take(is_measured)
+    logits = _logits_of_measured(data, fit)
+    whole = data.whole_lists.take(is_measured)
+    free = free_baselines(whole, document_folds(whole.annotations.documents, seed))
+    of_lists = systems_of_lists(data.whole_lists, settings, seed)
+    systems = of_lists | model_before(source, data) | free
+    documents = Documents.of(measured.annotations.documents, RESAMPLES, seed)
+    metrics, outcomes = measure(
+        measured, fit.decisions.take(is_measured), logits, systems, documents, SPLIT
+    )
+    metrics |= {"lists": _facts(source, data, fit), "notes": []}
+    gain = metrics["figures"]["gain"]
+    metrics["verdict"] = verdict_on_gain(gain, len(measured), documents.count) + best_row(metrics)
+    if have_own_documents(data.lists):
+        note = ROWS_COUNTED if each_row_is_a_document else NOTHING_CERTIFIED
+        metrics["notes"].append(note)
+    compare_with_free(free, metrics, outcomes, documents)
+    if not fit.is_held_out:
+        metrics["notes"].append(NOT_HELD_OUT)
+    calibration = _of_source(fit, lists)
+    new = Calibrated(settings, seed, calibration, {**calibration.source.facts}, outcomes, metrics)
+    return after_look(new, source, plan)
+
+
+def _logits_of_measured(data: CalibrationLists, fit: Fitted) -> np.ndarray:
+    """The logits of the measured candidates, all NaN if the model does not read all of them.
+
+    Where the fits needed only some, figures of the cross-encoder alone are left to `evaluate`.
+    """
+    is_measured = data.lists.annotations.is_random_sample
+    no_more = np.zeros(len(data.lists.owner), bool)
+    logits = data.cross_encoder(retained=no_more)[is_measured[data.lists.owner]]
+    if not fit.calibration.uses_cross_encoder or np.isnan(logits).any():
+        return np.full_like(logits, np.nan)
+    return logits
+
+
+def _of_source(fit: Fitted, lists: AnnotatedLists) -> Calibration:
+    """The fitted calibration, with what says of which lists it speaks."""
+    filled = lists.take(np.diff(lists.offsets) > 0)
+    facts = {
+        "dictionary": lists.dictionary and lists.dictionary.name,
+        "ids": [*dict.fromkeys(filter(None, lists.ids))][:EXAMPLE_IDS],
+    }
+    source = replace(
+        fit.calibration.source,
+        list_scores={name: bool(filled.have_score(name).all()) for name in lists.scores},
+        facts={**fit.facts, **facts},
+    )
+    return replace(fit.calibration, source=source)
+
+
+def _require_one_source(lists: AnnotatedLists) -> None:
+    """Refuse lists of several indexes, for which no one certificate could hold."""
+    others = np.flatnonzero(~lists.are_of(lists.index_keys[0]))
+    if len(others):
+        raise UserError(
+            f"{lists.annotations.positions[others[0]]}: index_key is another than that of "
+            f"{lists.annotations.positions[0]}; calibrate a model for the lists of each index"
+        )
+
+
+def _can_be_weighed(cross_encoder: PairScorer | None, lists: AnnotatedLists) -> bool:
+    """Whether there is a cross-encoder, and it can read any list that has its gold concept."""
+    if cross_encoder is None:
+        return False
+    has_gold = lists.annotations.gold >= 0
+    legible = lists_with_any(legible_pairs(cross_encoder, lists), lists.offsets)
+    return bool((legible & has_gold).any())
+
+
+def _facts(source: ModelSource, data: CalibrationLists, fit: Fitted) -> dict[str, Any]:
+    """Facts about lists and model, for ``metrics.json`` and the card."""
+    lists = data.lists
+    return {
+        "source": source.name and portable_locator(source.name),
+        "is_plain": source.cross_encoder is not None and source.reranker is None,
+        "mentions": len(lists),
+        "documents": len({*lists.annotations.documents}),
+        "not_in_list": lists.not_in_list,
+        "scores": [name for name in lists.scores if not name.endswith(FOUND)],
+        "known_documents": data.known_documents,
+        "calibrated_again": data.is_again,
+        "repeated_candidates": len(data.whole_lists.owner) - len(lists.owner),
+    }
+
+
+def usable_features(lists: CandidateLists, *, has_cross_encoder: bool) -> list[str]:
+    """All features except those of which every mention of the lists lacks an input."""
+    names = default_features(lists)
+    if not has_cross_encoder:
+        names = [name for name in names if name != CROSS_ENCODER]
+    return [name for name in names if not _is_missing_everywhere(lists, name)]
+
+
+def _is_missing_everywhere(lists: CandidateLists, feature: str) -> bool:
+    """Whether each mention of the lists lacks an input of a feature."""
+    lacks_input = [is_missing(lists, name) for name in inputs_of([feature])]
+    return bool(np.all(np.any(lacks_input, axis=0)))
