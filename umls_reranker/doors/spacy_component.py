@@ -124,17 +124,17 @@ class EntityLinks:
             [self._type(entity.label_) for entity in named],
         )
         for entity in entities:
-            _write(entity, [], "")
+            _set_link(entity, [], "")
         for entity, concepts in zip(named, ranked, strict=True):
             rows = [concept.as_row() for concept in concepts[: self.top]]
             accepted_cui = concepts[0].cui if concepts and concepts[0].accepted else None
-            _write(entity, rows, accepted_cui or "")
+            _set_link(entity, rows, accepted_cui or "")
 
     def _type(self, label: str) -> str | None:
         return self.types[label] if label in self.types else self.hierarchy.resolve(label)
 
 
-def _write(entity: Span, rows: list[dict], cui: str) -> None:
+def _set_link(entity: Span, rows: list[dict], cui: str) -> None:
     entity._.umls = rows
     for token in entity:
         token.ent_kb_id_ = cui

@@ -16,7 +16,7 @@ from ..hub.file_names import CARD, EVALUATED, REFERENCE
 from ..hub.model_folder import changing
 from ..lists.labels import read_labelled_lists
 from ..serving.drift import Histogram, reference_content
-from ..serving.evaluate import PAGE, evaluate_lists, evaluation_summary, save_report
+from ..serving.evaluate import REPORT_PAGE, evaluate_lists, evaluation_summary, save_report
 from ..serving.list_description import describe_lists
 from ..serving.reranker import UMLSReranker
 from .command import would_make
@@ -102,5 +102,5 @@ def evaluate_file(options: argparse.Namespace) -> None:
         save_report(metrics, outcomes, reranker, title, partial)
     print(
         f"{evaluation_summary(metrics)}\nreport written to {options.output}; open "
-        f"{options.output / PAGE}"
+        f"{options.output / REPORT_PAGE}"
     )

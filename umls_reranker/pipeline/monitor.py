@@ -13,7 +13,13 @@ from ..core.json_files import read_json
 from ..hub.file_names import CALIBRATOR, MANIFEST, REFERENCE
 from ..hub.manifest import verify_files
 from ..hub.model_download import download
-from ..serving.drift import FALLBACK_CELL, FEWEST_DOCUMENTS, SMALLEST_PSI, Histogram, read_reference
+from ..serving.drift import (
+    FALLBACK_CELL,
+    FEWEST_DOCUMENTS_TO_TEST,
+    SMALLEST_PSI,
+    Histogram,
+    read_reference,
+)
 from ..serving.ranked_rows import read_ranked, tops_of_rows
 from ..serving.statistics import Statistics
 from .options import load_serving_recipe
@@ -76,7 +82,7 @@ def monitor(
     is_unlikely = expected_share ** state["documents"] <= alpha
     state["only_fallbacks"] = bool(are_fallbacks and is_unlikely)
     state["alarm"] = state["only_fallbacks"]
-    if state["documents"] >= FEWEST_DOCUMENTS:
+    if state["documents"] >= FEWEST_DOCUMENTS_TO_TEST:
         drift = reference.drift_to(Histogram.of(tops.probabilities, is_fallback, new_documents))
         state["drift"] = drift._asdict()
         state["alarm"] |= drift.p_value <= alpha and drift.psi >= SMALLEST_PSI
@@ -128,7 +134,7 @@ def monitor_table(state: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
         lines += [
             "",
             f"too few documents to test for drift: {state['documents']}; a test takes "
-            f"{FEWEST_DOCUMENTS}",
+            f"{FEWEST_DOCUMENTS_TO_TEST}",
         ]
     else:
         moved = (

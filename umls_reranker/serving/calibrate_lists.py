@@ -98,7 +98,7 @@ def calibrate_lists(
     metrics, outcomes = measure(
         measured, fit.decisions.take(is_measured), logits, systems, documents, SPLIT
     )
-    metrics |= {"lists": _facts(source, data, fit), "notes": []}
+    metrics |= {"lists": _facts_of_lists(source, data, fit), "notes": []}
     gain = metrics["figures"]["gain"]
     metrics["verdict"] = verdict_on_gain(gain, len(measured), documents.count) + best_row(metrics)
     if have_own_documents(data.lists):
@@ -159,7 +159,7 @@ def _can_be_weighed(cross_encoder: PairScorer | None, lists: AnnotatedLists) -> 
     return bool((legible & has_gold).any())
 
 
-def _facts(source: ModelSource, data: CalibrationLists, fit: Fitted) -> dict[str, Any]:
+def _facts_of_lists(source: ModelSource, data: CalibrationLists, fit: Fitted) -> dict[str, Any]:
     """Facts about lists and model, for ``metrics.json`` and the card."""
     lists = data.lists
     return {

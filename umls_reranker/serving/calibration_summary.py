@@ -25,11 +25,11 @@ def calibration_summary(new: Calibrated) -> str:
         systems_text(new.metrics["figures"]),
         "",
         new.metrics["verdict"],
-        _about_acceptance(new),
+        _line_on_acceptance(new),
         *new.metrics["notes"],
-        *_about_cross_encoder(new.fitted),
+        *_lines_on_cross_encoder(new.fitted),
         "",
-        *_about_high(new),
+        *_lines_on_high_tier(new),
         "",
     ]
     if fusion:
@@ -57,7 +57,7 @@ def calibration_summary(new: Calibrated) -> str:
     return "\n".join(lines)
 
 
-def _about_acceptance(new: Calibrated) -> str:
+def _line_on_acceptance(new: Calibrated) -> str:
     """The delivered threshold of acceptance, by which the figures above are."""
     accepts = sorted({f"{row.accept:.3f}" for row in new.calibration.thresholds.rows.values()})
     ends = " to ".join(dict.fromkeys((accepts[0], accepts[-1])))
@@ -67,7 +67,7 @@ def _about_acceptance(new: Calibrated) -> str:
     return f"accepted from a score of {ends} on, as the model is delivered ({how})"
 
 
-def _about_high(new: Calibrated) -> Iterator[str]:
+def _lines_on_high_tier(new: Calibrated) -> Iterator[str]:
     """The certificates; that of all inputs with its result on held-out documents."""
     table = new.calibration.thresholds
     yield f"Tiers and decisions are for {new.calibration.source.in_words}"
@@ -85,7 +85,7 @@ def _about_high(new: Calibrated) -> Iterator[str]:
         yield new.looked
 
 
-def _about_cross_encoder(fitted: Mapping[str, Any]) -> Iterator[str]:
+def _lines_on_cross_encoder(fitted: Mapping[str, Any]) -> Iterator[str]:
     """What the cross-encoder gains, and what pruning costs; nothing if it is not weighed."""
     gain = fitted.get("cross_encoder")
     if gain is None:

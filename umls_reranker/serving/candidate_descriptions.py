@@ -14,17 +14,17 @@ from ..vocab.types import TypeHierarchy
 
 # Longer definitions are shortened to this number of characters.
 LONGEST_DEFINITION = 100
-Candidate = Mapping[str, Any]
+CandidateMapping = Mapping[str, Any]
 _hierarchy = cache(TypeHierarchy.built_in)
 
 
-def display_name(candidate: Candidate) -> str:
+def display_name(candidate: CandidateMapping) -> str:
     """The name under which a candidate is shown: the preferred one, or else the one found."""
     return str(candidate.get("preferred_name") or candidate.get("name") or "")
 
 
 def describe_candidates(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[CandidateMapping],
     concepts: ConceptColumns | None = None,
     codes: ConceptCodes | None = None,
 ) -> list[str]:
@@ -39,7 +39,7 @@ def describe_candidates(
         concepts: the concepts of the index, for their other names; None: there are none.
         codes: codes of the concepts in other vocabularies; None: there are none.
     """
-    descriptions = ["; ".join(_facts(candidate)) for candidate in candidates]
+    descriptions = ["; ".join(_candidate_facts(candidate)) for candidate in candidates]
     numbers_by_look = defaultdict(list)
     for number, candidate in enumerate(candidates):
         look = normalize_name(display_name(candidate)), descriptions[number]
@@ -54,7 +54,7 @@ def describe_candidates(
     return descriptions
 
 
-def _facts(candidate: Candidate) -> Iterator[str]:
+def _candidate_facts(candidate: CandidateMapping) -> Iterator[str]:
     """The parts of a description that need no other candidate."""
     if candidate.get("name") not in (display_name(candidate), None):
         yield str(candidate["name"])
@@ -67,7 +67,7 @@ def _facts(candidate: Candidate) -> Iterator[str]:
 
 
 def _differences(
-    group: Sequence[Candidate], concepts: ConceptColumns | None, codes: ConceptCodes | None
+    group: Sequence[CandidateMapping], concepts: ConceptColumns | None, codes: ConceptCodes | None
 ) -> list[str]:
     """Of each of several candidates a name, a code or the id that none of the others has."""
     ids = [concept_id(candidate) or "" for candidate in group]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Columns of a frame that are read.
-MENTION_COLUMNS = ("entity", "mention", "candidates", "entity_type", "left", "right")
+FRAME_COLUMNS = ("entity", "mention", "candidates", "entity_type", "left", "right")
 SPARK_NAMES = {
     pa.int64(): "long",
     pa.bool_(): "boolean",
@@ -75,7 +75,7 @@ class RerankPartitions:
 
     def __call__(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Yield each frame with the column ``ranked``."""
-        yield from ranked_frames(RerankBatches(**self.arguments), frames, MENTION_COLUMNS)
+        yield from ranked_frames(RerankBatches(**self.arguments), frames, FRAME_COLUMNS)
 
 
 def ranked_frames(

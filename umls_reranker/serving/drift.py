@@ -40,7 +40,7 @@ CELL_NAMES = [
 # With enough mentions the smallest difference is significant.
 SMALLEST_PSI = 0.02
 # With fewer, the variance between documents is not known well enough to test.
-FEWEST_DOCUMENTS = 20
+FEWEST_DOCUMENTS_TO_TEST = 20
 # What a change is called noticed by: a test at this level that misses it at most this often.
 LEVEL = 0.05
 MISSED = 0.2

@@ -22,7 +22,7 @@ from .calibrated import SPLIT, write_figures
 from .compared_systems import systems_of_lists
 from .reranker import UMLSReranker
 
-PAGE = "report.html"
+REPORT_PAGE = "report.html"
 
 
 def evaluate(
@@ -150,7 +150,9 @@ def save_report(
     """Write ``metrics.json``, the page with its plots, and the outcomes into a folder."""
     write_figures(metrics, reranker.thresholds.target_precision, folder)
     outcomes.save(folder / OUTCOMES_FILE)
-    (folder / PAGE).write_text(report_page(metrics, title, reranker.thresholds), encoding="utf-8")
+    (folder / REPORT_PAGE).write_text(
+        report_page(metrics, title, reranker.thresholds), encoding="utf-8"
+    )
 
 
 def evaluation_summary(metrics: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from ..vocab.code_systems import LOCAL, OWN_URN, Code, code_of, code_system_of
 from .mapping_formats import Mappings
 from .output_format import LinesFormat, json_line
 from .rows import RankedRows
-from .source_codes import source_of
+from .source_codes import source_codes_of
 
 
 class Fhir(Mappings, LinesFormat):
@@ -40,8 +40,8 @@ class Fhir(Mappings, LinesFormat):
         ]
         term = term_of(row)
         codings = self._codings(answer["cui"], answer["name"]) if self.is_used(answer) else []
-        codings += [_coding(code, term.text) for code in source_of(term)]
-        concept = {"extension": extensions, "coding": codings, "text": _text(term.text)}
+        codings += [_coding(code, term.text) for code in source_codes_of(term)]
+        concept = {"extension": extensions, "coding": codings, "text": _fhir_text(term.text)}
         return {key: value for key, value in concept.items() if value}
 
     def _codings(self, cui: str, name: str | None) -> list[dict[str, str]]:
@@ -57,19 +57,19 @@ def _extension(name: str, kind: str, value: Any) -> dict[str, Any]:
     """An extension with a value of one of FHIR's kinds."""
     if kind == "valueDecimal":
         return {"url": OWN_URN + name, kind: round(value, 6)}
-    return {"url": OWN_URN + name, kind: _text(str(value))}
+    return {"url": OWN_URN + name, kind: _fhir_text(str(value))}
 
 
 def _coding(code: Code, display: str) -> dict[str, str]:
     """A coding; the type code of FHIR has no other white space than single spaces."""
     coding = {
         "system": code_system_of(code.source).fhir,
-        "code": " ".join(_text(code.code).split()),
-        "display": _text(display),
+        "code": " ".join(_fhir_text(code.code).split()),
+        "display": _fhir_text(display),
     }
     return {key: value for key, value in coding.items() if value}
 
 
-def _text(text: str) -> str:
+def _fhir_text(text: str) -> str:
     """The text without what no string of FHIR has."""
     return "".join(character for character in text if character >= " " or character in "\t\r\n")

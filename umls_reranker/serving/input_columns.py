@@ -31,7 +31,7 @@ REVIEWED_KEYS = (
 INPUT = "input_"
 
 
-def input_names(columns: Iterable[str], added: Iterable[str]) -> dict[str, str]:
+def names_in_output(columns: Iterable[str], added: Iterable[str]) -> dict[str, str]:
     """Column of the input -> its name in an output that adds columns: a prefix tells it apart."""
     names = {column: column for column in columns}
     taken = {*names, *added}
@@ -44,7 +44,7 @@ def input_names(columns: Iterable[str], added: Iterable[str]) -> dict[str, str]:
 def without_reviewed(content: pa.Table) -> pa.Table:
     """What the input brought, with a prefix for keys that only sheets of reviewers set."""
     if not has_lines(content):
-        names = input_names(content.column_names, REVIEWED_KEYS)
+        names = names_in_output(content.column_names, REVIEWED_KEYS)
         return content.rename_columns([names[column] for column in content.column_names])
     return _changed_mappings(content, REVIEWED_KEYS, _with_prefix)
 
@@ -74,7 +74,7 @@ def _changed_mappings(
 
 def _with_prefix(row: dict[str, Any]) -> dict[str, Any]:
     """A row of the input with a prefix for keys that only sheets of reviewers set."""
-    names = input_names(row, REVIEWED_KEYS)
+    names = names_in_output(row, REVIEWED_KEYS)
     return {names[key]: value for key, value in row.items()}
 
 

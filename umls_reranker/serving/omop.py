@@ -14,12 +14,12 @@ from .term_tallies import StringTally
 
 # The most characters of source_code and source_code_description.
 LONGEST_CODE = 50
-LONGEST_DESCRIPTION = 255
+LONGEST_SOURCE_DESCRIPTION = 255
 # The first and the last day on which a mapping is valid.
 FIRST_DAY = "1970-01-01"
 LAST_DAY = "2099-12-31"
 # The target of a term that is mapped to no concept.
-NO_CONCEPT = OmopConcept(0, "No matching concept", "Metadata", "None", "No matching concept")
+NO_TARGET = OmopConcept(0, "No matching concept", "Metadata", "None", "No matching concept")
 
 
 def source_code(term: Term) -> str:
@@ -78,7 +78,7 @@ class Omop(FormatByString):
                 targets_of_codes = map(targets.get, codes_of[tally.best])
                 mapped = next(filter(None, targets_of_codes), [])
             self.counts["unmapped"] += not mapped
-            for target in mapped or [NO_CONCEPT]:
+            for target in mapped or [NO_TARGET]:
                 yield table_line(map(self.cell, self.row(term, tally, target, mapped)))
 
     def row(
@@ -89,7 +89,7 @@ class Omop(FormatByString):
             source_code(term),
             0,
             term.vocabulary or TOOL,
-            term.text[:LONGEST_DESCRIPTION],
+            term.text[:LONGEST_SOURCE_DESCRIPTION],
             target.concept_id,
             target.vocabulary_id,
             FIRST_DAY,

@@ -91,7 +91,7 @@ class OmopVocabulary:
         """Ids of concepts and of those that they map to, with one of `ids` in a column."""
         pairs: list[tuple[str, str]] = []
         columns = ["concept_id_1", "concept_id_2", "relationship_id", "invalid_reason"]
-        for block in _blocks(self.relationships, columns):
+        for block in _record_batches(self.relationships, columns):
             block = passing_lines(
                 passing_lines(block, "relationship_id", ["Maps to"]), "invalid_reason", [""]
             )
@@ -109,7 +109,7 @@ class OmopVocabulary:
         """Id -> concept, of those with one of the keys (ids); errors are those of `targets`."""
         wanted = pa.array([*keys], pa.string())
         concepts = {}
-        for block in _blocks(self.concepts, OmopConcept._fields):
+        for block in _record_batches(self.concepts, OmopConcept._fields):
             is_wanted = pc.is_in(keys_of(block), wanted)
             for row in block.filter(is_wanted).to_pylist():
                 number = int(row["concept_id"])
@@ -117,7 +117,7 @@ class OmopVocabulary:
         return concepts
 
 
-def _blocks(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _record_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Yield record batches of the columns (string), "" where a cell is empty."""
     parsing = arrow_csv.ParseOptions()
     header = start_of(path).split(b"\n", 1)[0]

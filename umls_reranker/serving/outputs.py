@@ -15,7 +15,7 @@ from ..core.errors import UserError
 from ..lists.table import CANDIDATES, ERROR, has_lines, row_column
 from ..vocab.codes import CODE_LISTS
 from .fhir import Fhir
-from .input_columns import INPUT, RANKED, REVIEWED_KEYS, input_names
+from .input_columns import INPUT, RANKED, REVIEWED_KEYS, names_in_output
 from .omop import Omop
 from .output_format import LinesFormat, OutputFormat, json_line
 from .rows import ANSWER_TYPES, RankedRows, plain_text
@@ -89,7 +89,7 @@ class Csv(OutputFormat):
                         cells += map(concept.get, FURTHER)
                     if self.settings.for_spreadsheet:
                         cells = list(map(self.cell, cells))
-                    sheet.writerow(_texts(cells))
+                    sheet.writerow(_text_cells(cells))
 
 
 def _rounded(score: float | None) -> float | None:
@@ -237,7 +237,7 @@ def output_names(columns: Sequence[str], counts: Counter[str]) -> dict[str, str]
 
     `counts` says which have another name.
     """
-    names = input_names(columns, [*ANSWER_TYPES, RANKED])
+    names = names_in_output(columns, [*ANSWER_TYPES, RANKED])
     # These already have their prefix.
     prefixed = {INPUT + key for key in (RANKED, *REVIEWED_KEYS)}
     renamed = [name for column, name in names.items() if name != column or column in prefixed]
@@ -282,7 +282,7 @@ def _of_type(value: Any, kind: pa.DataType) -> Any:
     return plain_text(value) if isinstance(value, str) else json_line(value).decode()
 
 
-def _texts(values: Iterable[Any]) -> list[str]:
+def _text_cells(values: Iterable[Any]) -> list[str]:
     """Values in a table of text: lists of texts are joined as where they are read, others JSON."""
     texts = []
     for value in values:

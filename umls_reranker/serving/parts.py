@@ -18,7 +18,7 @@ from .rows import RankedRows
 # What the parts of a folder were made of.
 JOB_FILE = "job.json"
 # The file that a job locks.
-LOCK = ".lock"
+PARTS_LOCK = ".lock"
 PARTS = "*.arrow"
 # Digits of the hash in the name of a folder.
 KEY_LENGTH = 16
@@ -58,8 +58,8 @@ class PartsFolder:
         """
         changes = self._remove_others()
         self.path.mkdir(exist_ok=True)
-        with hold(self.path / LOCK, f"the same command is already writing {self._target}"):
-            _write(self.path / JOB_FILE, self._made_of)
+        with hold(self.path / PARTS_LOCK, f"the same command is already writing {self._target}"):
+            _write_json(self.path / JOB_FILE, self._made_of)
             yield changes
 
     def _remove_others(self) -> list[str]:
@@ -67,7 +67,7 @@ class PartsFolder:
         any_key = "[0-9a-f]" * KEY_LENGTH
         pattern = f".{glob.escape(self._target.name)}.{any_key}.parts"
         for other in sorted({*self._target.parent.glob(pattern)} - {self.path}):
-            with hold(other / LOCK, f"another command is already writing {self._target}"):
+            with hold(other / PARTS_LOCK, f"another command is already writing {self._target}"):
                 if any(other.glob(PARTS)):
                     changes.append(self._changes_since(other))
                 remove(other)
@@ -95,7 +95,7 @@ class PartsFolder:
             if path.is_dir():
                 remove(path)
         rows.save(self.part(number))
-        _write(self._state_file(number), self._state(number, len(rows.errors)))
+        _write_json(self._state_file(number), self._state(number, len(rows.errors)))
 
     def _state_file(self, number: int) -> Path:
         return self.part(number).with_suffix(".json")
@@ -141,7 +141,7 @@ class Parts(Iterable[RankedRows]):
         return map(RankedRows.load, self._paths)
 
 
-def _write(path: Path, state: Mapping[str, Any]) -> None:
+def _write_json(path: Path, state: Mapping[str, Any]) -> None:
     """Write JSON atomically; a name of a file may have bytes that are no text, so all is ASCII."""
     with written(path) as partial:
         partial.write_text(json.dumps(state), encoding="ascii")

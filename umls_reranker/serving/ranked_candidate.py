@@ -21,7 +21,7 @@ class RankedCandidate(NamedTuple):
     """One candidate after reranking.
 
     This is the one table of a ranked row's fields: rows of files, Arrow's and Spark's types and the
-    bodies of the service follow from it, and ``_columns`` has the values.
+    bodies of the service follow from it, and ``_ranked_columns`` has the values.
 
     Attributes:
         candidate: the object that was passed in, unchanged.
@@ -93,7 +93,7 @@ def ranked_candidates(
         model_names: names of the models that may decide (`UMLSReranker.model_names`).
     """
     objects = [candidates[position] for position in decisions.order.tolist()]
-    columns = _columns(lists, decisions, model_names)
+    columns = _ranked_columns(lists, decisions, model_names)
     logits = decisions.scores.logits[decisions.order].astype(np.float64)
     columns["logit"] = np.where(np.isnan(logits), np.array(None), logits)
     values = [
@@ -108,7 +108,7 @@ def ranked_column(
     lists: CandidateLists, decisions: Decisions, model_names: Sequence[str]
 ) -> pa.ListArray:
     """Like `ranked_candidates`, without the objects: n lists of `RANKED_TYPE`."""
-    columns = _columns(lists, decisions, model_names)
+    columns = _ranked_columns(lists, decisions, model_names)
     arrays = []
     for ranked_field, column in zip(RANKED_TYPE, columns.values(), strict=True):
         if isinstance(column, RepeatedTexts):
@@ -119,7 +119,7 @@ def ranked_column(
     return pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), rows)
 
 
-def _columns(
+def _ranked_columns(
     lists: CandidateLists, decisions: Decisions, model_names: Sequence[str]
 ) -> dict[str, RepeatedTexts | np.ndarray]:
     """The m values of each of `RANKED_FIELDS`, in the order of rank; a missing logit is NaN."""

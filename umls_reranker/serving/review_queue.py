@@ -21,7 +21,7 @@ from .study_files import StudySettings, expected_tier_coverage, write_study
 
 RANDOM_SAMPLE = "is_random_sample"
 # The ending of the mentions beside a sheet of rows without lists, such as those of `link`.
-MENTIONS = ".mentions.jsonl"
+MENTIONS_FILE_ENDING = ".mentions.jsonl"
 
 
 def select_for_review(
@@ -162,7 +162,7 @@ def write_queue(
     outputs: dict[Path, OutputFormat] = {path: ListLines()}
     if path.suffix == ".csv":
         has_candidates = all("candidates" in row for row in selected)
-        ending = ReviewSheet.beside if has_candidates else MENTIONS
+        ending = ReviewSheet.beside if has_candidates else MENTIONS_FILE_ENDING
         lists = path.with_name(path.stem + ending)
         sheet = ReviewSheet(FormatSettings(top=top, for_spreadsheet=for_spreadsheet))
         outputs = {lists: ListLines(), path: sheet}

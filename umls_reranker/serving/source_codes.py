@@ -7,7 +7,7 @@ from ..vocab.code_systems import SYSTEMS, Code, code_of
 SOURCE_OF_VOCABULARY = {system.omop: source for source, system in SYSTEMS.items() if system.omop}
 
 
-def source_of(term: Term) -> list[Code]:
+def source_codes_of(term: Term) -> list[Code]:
     """The source's code of a term, if it has one; without a vocabulary, its prefix tells that."""
     if term.code and term.vocabulary:
         return [Code(SOURCE_OF_VOCABULARY.get(term.vocabulary, term.vocabulary), term.code)]

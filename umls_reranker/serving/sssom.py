@@ -8,7 +8,7 @@ from ..core.version import __version__
 from ..lists.answers import Term
 from ..vocab.code_systems import Code, code_system_of
 from .mapping_formats import TOOL, FormatByString, table_line
-from .source_codes import source_of
+from .source_codes import source_codes_of
 from .term_tallies import StringTally
 
 # A tier says how sure the model is; `mappingRelation` claims no more than that there is one.
@@ -16,11 +16,11 @@ PREDICATES: dict[str | None, str] = {
     "high": "skos:exactMatch",
     "medium": "skos:closeMatch",
 }
-NAMESPACES = {
+SSSOM_NAMESPACES = {
     "skos": "http://www.w3.org/2004/02/skos/core#",
     "semapv": "https://w3id.org/semapv/vocab/",
 }
-COLUMNS = (
+SSSOM_COLUMNS = (
     "subject_id",
     "subject_label",
     "subject_type",
@@ -52,13 +52,17 @@ class Sssom(FormatByString):
 
     def lines(self) -> Iterator[str]:
         namespaces: dict[str, str] = {}
-        lines = [table_line(COLUMNS, "\t")]
+        lines = [table_line(SSSOM_COLUMNS, "\t")]
         for term, tally in self.strings.items():
             for concept in tally.ranked[: self.settings.top or 1]:
                 for code in self.settings.codes.of(concept):
                     row = self._row(term, tally, concept, code)
-                    lines.append(table_line([row.get(column, "") for column in COLUMNS], "\t"))
-                    systems = (code_system_of(each.source) for each in (code, *source_of(term)))
+                    lines.append(
+                        table_line([row.get(column, "") for column in SSSOM_COLUMNS], "\t")
+                    )
+                    systems = (
+                        code_system_of(each.source) for each in (code, *source_codes_of(term))
+                    )
                     namespaces |= {system.prefix: system.namespace for system in systems}
         description = f"Answers of the model {self.settings.model} for mentions in text"
         yield (
@@ -67,13 +71,13 @@ class Sssom(FormatByString):
             f"#mapping_set_description: {json.dumps(description)}\n"
             "#curie_map:\n"
         )
-        for prefix, namespace in (NAMESPACES | dict(sorted(namespaces.items()))).items():
+        for prefix, namespace in (SSSOM_NAMESPACES | dict(sorted(namespaces.items()))).items():
             yield f"#  {prefix}: {json.dumps(namespace)}\n"
         yield from lines
 
     def _row(self, term: Term, tally: StringTally, cui: str, code: Code) -> dict[str, object]:
         concept = tally.concepts[cui]
-        sources = source_of(term)
+        sources = source_codes_of(term)
         subject_id = sources[0].curie if sources else ""
         subject_type = "" if term.code else "rdfs literal"
         values = {

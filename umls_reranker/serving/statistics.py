@@ -23,7 +23,7 @@ DAILY = ("high_confidence_coverage", "accepted_coverage", "mean_top_score", "mea
 # Counts of pairs of a mention and a candidate: those whose mention or name was cut to the model's
 # length; those that have a logit; and of these the ones whose logit the cross-encoder computed,
 # while it remembered that of the others.
-PAIRS = ("truncated_pairs", "scored_pairs", "computed_pairs")
+PAIR_COUNTS = ("truncated_pairs", "scored_pairs", "computed_pairs")
 
 
 class Statistics:
@@ -78,7 +78,7 @@ class Statistics:
             "mentions": mentions,
             "without_candidates": sums["without_candidates"],
             "candidates": sums["candidates"],
-            **{name: sums[name] for name in PAIRS},
+            **{name: sums[name] for name in PAIR_COUNTS},
             "models": {key[1]: count for key, count in sums.items() if key[0] == "model"},
             "tiers": {tier: sums["tier", tier] for tier in TIERS},
             "high_confidence_coverage": _mean(sums["tier", "high"], mentions),
@@ -103,7 +103,7 @@ class StatisticsCollector:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         figures = self.statistics.to_dict()
-        for name in ("mentions", *PAIRS):
+        for name in ("mentions", *PAIR_COUNTS):
             yield CounterMetricFamily(
                 f"umls_reranker_{name}", name.replace("_", " "), figures[name]
             )

@@ -14,8 +14,8 @@ from ..calibration.study import STUDY_ENDING, Study
 from ..core.errors import UserError
 
 # The ending of lists beside a sheet, without that of the file.
-LISTS = ".lists"
-MENTIONS = ".mentions"
+LISTS_ENDING = ".lists"
+MENTIONS_ENDING = ".mentions"
 # The least share of terms in the tier that is believed: scores of a model that was fitted on other
 # lists are often too low, and looks at thousands of documents would never come.
 LEAST_COVERAGE = 0.5
@@ -94,7 +94,7 @@ class StudySettings:
 
 def study_path(sheet: Path) -> Path:
     """The file of the study beside a sheet, or beside the lists of one."""
-    stem = sheet.stem.removesuffix(LISTS).removesuffix(MENTIONS)
+    stem = sheet.stem.removesuffix(LISTS_ENDING).removesuffix(MENTIONS_ENDING)
     return sheet.with_name(stem + STUDY_ENDING)
 
 

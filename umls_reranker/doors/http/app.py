@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from ...linking.linked_concept import LinkedConcept
     from ...linking.linker import ConceptLinker
 
-Row = TypeVar("Row", bound=MentionRow)
+AnyMention = TypeVar("AnyMention", bound=MentionRow)
 
 
 class Service:
@@ -347,7 +347,7 @@ def create_app(
     return app
 
 
-def _of_allowed_length(mentions: Sequence[Row]) -> dict[int, Row]:
+def _of_allowed_length(mentions: Sequence[AnyMention]) -> dict[int, AnyMention]:
     """Number in the request -> mention, of those that are not too long."""
     return {
         number: mention

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST_NAMES = 30
 LONGEST_DESCRIPTION = 200
 CODE = "code:"
-PAGE = (
+PREVIEW_PAGE = (
     '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
     "<style>body{{font:13px sans-serif;margin:8px}}h1{{font-size:16px;margin:0}}"
     "p{{margin:6px 0}}small{{font-weight:normal}}</style>{lines}</html>"
@@ -124,4 +124,4 @@ class Entities:
         for title, texts in facts.items():
             if texts:
                 lines.append(f"<p><b>{title}</b> {escape('; '.join(texts))}</p>")
-        return PAGE.format(title=escape(name), lines="".join(lines))
+        return PREVIEW_PAGE.format(title=escape(name), lines="".join(lines))

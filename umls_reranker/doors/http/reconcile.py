@@ -48,7 +48,7 @@ SEMANTIC_NETWORK = "https://uts.nlm.nih.gov/uts/umls/semantic-network/"
 # What is known about a mention besides its text, and may be in columns beside it.
 CONTEXTS = {"left": "text before the term", "right": "text after the term"}
 # A feature is a number: how high each tier is.
-TIER_NUMBERS = {tier: number for number, tier in enumerate(reversed(TIERS))}
+TIER_HEIGHTS = {tier: number for number, tier in enumerate(reversed(TIERS))}
 # Of lists that people read.
 MOST_TYPES = 30
 MOST_SUGGESTED = 10
@@ -57,7 +57,7 @@ PREVIEW_HEIGHT = 200
 # A preview runs nothing and loads nothing.
 PREVIEW_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 FORM = "application/x-www-form-urlencoded"
-Content = TypeVar("Content")
+FieldContent = TypeVar("FieldContent")
 
 
 class Linking(Protocol):
@@ -131,10 +131,10 @@ class Reconciliation:
         headers = self.access.admit(request)
         fields = await _fields(request)
         if "queries" in fields:
-            queries = _read(self.queries, "queries", fields["queries"])
+            queries = _parsed_field(self.queries, "queries", fields["queries"])
             return JSONResponse(await self.candidates(queries), headers=headers)
         if "extend" in fields:
-            wanted = _read(self.extension, "extend", fields["extend"])
+            wanted = _parsed_field(self.extension, "extend", fields["extend"])
             extension = await run_in_threadpool(self.extended, wanted)
             return JSONResponse(extension, headers=headers)
         manifest = await run_in_threadpool(self.manifest, self.access.url(request) + PATH)
@@ -183,7 +183,7 @@ class Reconciliation:
             self.service.require_linker()
             return results
         keys = [*asked]
-        mentions = list(map(_mention, asked.values()))
+        mentions = list(map(_mention_of_query, asked.values()))
         if self.is_blind:
             retrieved = await self.service.found(mentions)
             lists = [list(map(self._blind_result, items)) for items in retrieved.values()]
@@ -202,7 +202,7 @@ class Reconciliation:
         query = ReconcileQuery(query=text)
         found: list[Mapping[str, Any]] = []
         if text and not length_fault(len(text)):
-            retrieved = await self.service.found([_mention(query)])
+            retrieved = await self.service.found([_mention_of_query(query)])
             concepts = self.service.require_linker().concepts
             found = await run_in_threadpool(with_id_first, concepts, text, retrieved[0])
         result = []
@@ -273,7 +273,7 @@ class Reconciliation:
         """A ranked candidate."""
         features = {
             "margin": round(concept.margin, 4),
-            "tier": TIER_NUMBERS.get(concept.tier or ""),
+            "tier": TIER_HEIGHTS.get(concept.tier or ""),
             "accepted": concept.accepted,
         }
         return self.entities.entity(concept.candidate) | {
@@ -310,7 +310,7 @@ async def _fields(request: Request) -> dict[str, str]:
     return dict(pairs)
 
 
-def _read(adapter: TypeAdapter[Content], name: str, text: str) -> Content:
+def _parsed_field(adapter: TypeAdapter[FieldContent], name: str, text: str) -> FieldContent:
     """What a field of a form has in JSON.
 
     Raises:
@@ -324,9 +324,9 @@ def _read(adapter: TypeAdapter[Content], name: str, text: str) -> Content:
         raise HTTPException(status, message) from None
 
 
-def _mention(query: ReconcileQuery) -> LinkedMention:
+def _mention_of_query(query: ReconcileQuery) -> LinkedMention:
     """The mention that a query asks for."""
-    contexts = {given.pid: _as_text(given.v) for given in query.properties}
+    contexts = {given.pid: _text_of_value(given.v) for given in query.properties}
     return LinkedMention(
         mention=query.query,
         entity_type=query.type,
@@ -335,12 +335,12 @@ def _mention(query: ReconcileQuery) -> LinkedMention:
     )
 
 
-def _as_text(value: Any) -> str:
+def _text_of_value(value: Any) -> str:
     """The text of a value of a property: of a reconciled cell its name, of several all."""
     if isinstance(value, list):
-        return " ".join(map(_as_text, value))
+        return " ".join(map(_text_of_value, value))
     if isinstance(value, dict):
-        return _as_text(value.get("name") or value.get("id"))
+        return _text_of_value(value.get("name") or value.get("id"))
     return "" if value is None else str(value)
 
 

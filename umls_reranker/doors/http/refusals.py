@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from .requests import refusal
 
 # Status -> ``error_type``, of those that say more than the kind of a refusal.
-KINDS = {424: "Backend", 429: "Overloaded", 500: "Backend", 503: "Overloaded"}
+ERROR_TYPES = {424: "Backend", 429: "Overloaded", 500: "Backend", 503: "Overloaded"}
 # Message of the framework -> one that says what to do.
 CLEARER = {
     "There was an error parsing the body": (
@@ -29,8 +29,10 @@ CLEARER = {
 def error_answer(
     status: int, message: str, headers: Mapping[str, str] | None = None, kind: str = "Validation"
 ) -> JSONResponse:
-    """The answer with this status; `kind` is its ``error_type`` unless `KINDS` has another."""
-    return JSONResponse({"error": message, "error_type": KINDS.get(status, kind)}, status, headers)
+    """The answer with this status; `kind` is its ``error_type`` unless `ERROR_TYPES` has another."""
+    return JSONResponse(
+        {"error": message, "error_type": ERROR_TYPES.get(status, kind)}, status, headers
+    )
 
 
 async def invalid_body(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -34,7 +34,7 @@ def _text_or_empty(text: Any) -> Any:
 Text = Annotated[str, AfterValidator(of_characters)]
 NotBlank = Annotated[Text, AfterValidator(_not_blank)]
 # Rows of tables have null if there is no context.
-Context = Annotated[Text, BeforeValidator(_text_or_empty)]
+ContextText = Annotated[Text, BeforeValidator(_text_or_empty)]
 # UMLS has 127 types.
 Types = Text | Annotated[list[Text], Field(max_length=256, fail_fast=True)] | None
 
@@ -94,8 +94,8 @@ class MentionRow(_Body):
 
     mention: NotBlank = Field(validation_alias=AliasChoices("mention", "entity"))
     entity_type: Types = None
-    left: Context = ""
-    right: Context = ""
+    left: ContextText = ""
+    right: ContextText = ""
 
 
 class RankedMention(MentionRow):
@@ -135,7 +135,7 @@ class PropertyValue(_Body):
 class ReconcileQuery(_Body):
     """A query of ``/reconcile``: a cell, and what else is known about it."""
 
-    query: Context = ""
+    query: ContextText = ""
     type: Types = None
     # A number of JSON, such as 5.0.
     limit: Annotated[int, Field(ge=0, strict=False)] = 5
