@@ -16,9 +16,8 @@ from ..core.json_files import write_json
 from ..evaluation.outcomes import Outcomes
 from ..evaluation.render import card_charts
 from ..hub.card import folder_card
-from ..hub.file_names import CARD, REFERENCE, RELIABILITY, RISK_COVERAGE
+from ..hub.file_names import CARD, METRICS_FILE, REFERENCE, RELIABILITY, RISK_COVERAGE
 from ..hub.new_model import copy_cross_encoder, write_model_files
-from ..training.training_arguments import METRICS
 from .drift import Histogram, reference_content
 from .model_source import ModelSource
 
@@ -91,6 +90,6 @@ def write_calibrated(source: ModelSource, new: Calibrated, folder: Path) -> None
 def write_figures(metrics: Mapping[str, Any], target_precision: float, folder: Path) -> None:
     """Write ``metrics.json`` and its charts into a folder."""
     reliability, risk_coverage = card_charts(metrics, target_precision)
-    write_json(folder / METRICS, metrics)
+    write_json(folder / METRICS_FILE, metrics)
     (folder / RELIABILITY).write_text(reliability, encoding="utf-8")
     (folder / RISK_COVERAGE).write_text(risk_coverage, encoding="utf-8")

@@ -29,7 +29,7 @@ CLEARER = {
 def error_answer(
     status: int, message: str, headers: Mapping[str, str] | None = None, kind: str = "Validation"
 ) -> JSONResponse:
-    """The answer with this status; `kind` is its ``error_type`` unless `ERROR_TYPES` has another."""
+    """The answer with this status; ``error_type`` is `kind` unless `ERROR_TYPES` has another."""
     return JSONResponse(
         {"error": message, "error_type": ERROR_TYPES.get(status, kind)}, status, headers
     )
