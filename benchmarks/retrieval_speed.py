@@ -23,9 +23,11 @@ import numpy as np
 from measured import disk, measured
 from rehearsal import COMMAND, ROOT, write_models
 
-from umls_reranker.retrieval.deployment import IndexSettings
+from umls_reranker.retrieval.index_settings import IndexSettings
+from umls_reranker.retrieval.index_sources import IndexSources
 from umls_reranker.retrieval.lexical_index import LexicalIndex
-from umls_reranker.retrieval.retrievers import IndexSources, Queries, chosen_retrievers
+from umls_reranker.retrieval.queries import Queries
+from umls_reranker.retrieval.retrievers import chosen_retrievers
 
 # Rows of a release for each name that is indexed: other languages, suppressed and equal names.
 ROWS_PER_NAME = 1.96

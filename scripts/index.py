@@ -72,7 +72,7 @@ def main() -> None:
     from umls_reranker.core.files import require_new
     from umls_reranker.linking.dictionary_index import make_index, planned_stages
     from umls_reranker.pipeline.sources import named_dictionary
-    from umls_reranker.retrieval.deployment import IndexSettings
+    from umls_reranker.retrieval.index_settings import IndexSettings
     from umls_reranker.vocab.types import TypeHierarchy
 
     require_new(options.output)

@@ -16,7 +16,7 @@ from umls_reranker.evaluation.metrics import read_metrics
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.hub.file_names import SCHEMA_VERSIONS
 from umls_reranker.hub.model_folder import changing
-from umls_reranker.retrieval.deployment import IndexSettings
+from umls_reranker.retrieval.index_settings import IndexSettings
 from umls_reranker.retrieval.lexical_index import LexicalIndex
 from umls_reranker.retrieval.mention_index import MentionIndex
 from umls_reranker.retrieval.name_index import NameIndex

@@ -33,8 +33,8 @@ from umls_reranker.evaluation.formatting import markdown_table
 from umls_reranker.evaluation.intervals import Documents
 from umls_reranker.models.bi_encoder import BiEncoder
 from umls_reranker.models.model_files import MINILM
+from umls_reranker.retrieval.queries import Queries
 from umls_reranker.retrieval.retriever import load_retriever
-from umls_reranker.retrieval.retrievers import Queries
 from umls_reranker.vocab.concept_table import ConceptTable
 from umls_reranker.vocab.normalization import normalize_texts
 from umls_reranker.vocab.trigrams import shared_trigrams

@@ -18,7 +18,7 @@ from umls_reranker.core.json_files import read_json, write_json
 from umls_reranker.linking.linker import ConceptLinker
 from umls_reranker.lists.dictionary import Dictionary
 from umls_reranker.models.bi_encoder import BiEncoder
-from umls_reranker.retrieval.deployment import IndexSettings
+from umls_reranker.retrieval.index_settings import IndexSettings
 from umls_reranker.retrieval.lexical_index import FormIndex
 from umls_reranker.retrieval.retriever import load_retriever
 from umls_reranker.serving.rerank_files import BulkJob

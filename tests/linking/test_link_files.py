@@ -35,7 +35,7 @@ from umls_reranker.linking.link_files import (
 from umls_reranker.linking.ruled_out import without_concepts
 from umls_reranker.lists.labels import labelled_lists
 from umls_reranker.lists.read import STDIN, read_rows
-from umls_reranker.retrieval.deployment import IndexSettings
+from umls_reranker.retrieval.index_settings import IndexSettings
 from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex
 from umls_reranker.serving.arguments import ServingArguments
 from umls_reranker.serving.file_jobs import OneProcess

@@ -21,7 +21,8 @@ from umls_reranker.doors.http.app import create_app
 from umls_reranker.linking import linker as linking
 from umls_reranker.linking.remembered_search import RememberedSearch
 from umls_reranker.lists.run_lists import read_run_lists
-from umls_reranker.retrieval.deployment import IndexSettings, export_index
+from umls_reranker.retrieval.deployment import export_index
+from umls_reranker.retrieval.index_settings import IndexSettings
 from umls_reranker.serving.arguments import ServingArguments
 from umls_reranker.vocab.concept_table import ConceptTable
 

@@ -21,7 +21,8 @@ from umls_reranker.lists.index_scores import INDEX_SCORES, IndexScore
 from umls_reranker.pipeline.recipe import Recipe
 from umls_reranker.pipeline.run_folder import RunFolder, planned_stages, tell_other_settings
 from umls_reranker.pipeline.stages import stage_table
-from umls_reranker.retrieval.retrievers import RETRIEVERS, RetrievalMethod, register_retriever
+from umls_reranker.retrieval.retrieval_method import RetrievalMethod
+from umls_reranker.retrieval.retrievers import RETRIEVERS, register_retriever
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {"MRCONSO": "1", "MRCUI": "2", "corpus": "3"}

@@ -3,7 +3,8 @@
 import numpy as np
 
 from umls_reranker.lists.index_scores import IndexScore
-from umls_reranker.retrieval.retrievers import RetrievalMethod, register_retriever
+from umls_reranker.retrieval.retrieval_method import RetrievalMethod
+from umls_reranker.retrieval.retrievers import register_retriever
 
 
 class FirstLetter(RetrievalMethod):

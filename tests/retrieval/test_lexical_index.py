@@ -13,7 +13,7 @@ from trigram_encoder import (
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval import lexical_index
-from umls_reranker.retrieval.deployment import IndexSettings
+from umls_reranker.retrieval.index_settings import IndexSettings
 from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex
 from umls_reranker.retrieval.retriever import Retriever, load_retriever
 from umls_reranker.retrieval.retrievers import Forms, Lexical

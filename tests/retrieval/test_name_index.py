@@ -18,7 +18,7 @@ from trigram_encoder import (
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval import faiss_indexes as faiss_module
-from umls_reranker.retrieval.concept_index import Candidates
+from umls_reranker.retrieval.candidates import Candidates
 from umls_reranker.retrieval.faiss_indexes import search_exactly
 from umls_reranker.retrieval.name_index import NameIndex
 from umls_reranker.retrieval.name_vectors import NameVectors

@@ -13,14 +13,17 @@ from umls_reranker.lists.labels import read_labelled_lists
 from umls_reranker.lists.run_lists import read_run_lists
 from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex
 from umls_reranker.retrieval.mention_index import MentionIndex
-from umls_reranker.retrieval.retriever import (
-    Retriever,
-    drawn_rows,
-    fuse,
-    search_mentions,
-    write_lists,
+from umls_reranker.retrieval.mention_lists import search_mentions, write_lists
+from umls_reranker.retrieval.rank_fusion import fuse_ranks
+from umls_reranker.retrieval.retriever import Retriever
+from umls_reranker.retrieval.retrievers import (
+    Dense,
+    DenseInContext,
+    Forms,
+    Lexical,
+    NearestMentions,
 )
-from umls_reranker.retrieval.retrievers import Context, Dense, Forms, Lexical, NearestMentions
+from umls_reranker.retrieval.training_mentions import drawn_rows
 from umls_reranker.vocab.concept_table import ConceptTable
 
 NAMES = {
@@ -62,8 +65,8 @@ def test_ranks_are_fused():
     # 1/61 + 1/63, 1/62 + 1/62, 1/63, 1/61 and padding.
     dense = np.array([[4, 5, 6, -1]])
     lexical = np.array([[7, 5, 4, -1]])
-    assert fuse([dense, lexical], 5).tolist() == [[4, 5, 7, 6, -1]]
-    assert fuse([dense, lexical], 2).tolist() == [[4, 5]]
+    assert fuse_ranks([dense, lexical], 5).tolist() == [[4, 5, 7, 6, -1]]
+    assert fuse_ranks([dense, lexical], 2).tolist() == [[4, 5]]
 
 
 def test_each_retriever_finds_what_the_other_does_not(searched):
@@ -153,7 +156,7 @@ def test_a_mention_is_retrieved_by_its_text_too(tmp_path):
     concepts = make_concepts(tmp_path / "concepts", NAMES)
     encoder = ReadingEncoder()
     index = build_index(concepts, encoder, tmp_path / "dense")
-    retriever = Retriever([Dense(index), Context(index)], encoder)
+    retriever = Retriever([Dense(index), DenseInContext(index)], encoder)
     columns = {
         "mention": ["cold", "cold", "cold"],
         "left": ["weather", "", "weather"],
@@ -182,7 +185,7 @@ def counted(searched, tmp_path, monkeypatch):
     encoder = ReadingEncoder()
     counts = {"strings": [], "in context": [], "lexical": [], "pairs": []}
     index = build_index(concepts, encoder, tmp_path / "dense")
-    retriever = Retriever([Dense(index), Context(index), Lexical(lexical)], encoder)
+    retriever = Retriever([Dense(index), DenseInContext(index), Lexical(lexical)], encoder)
 
     def count(owner, name, key):
         method = getattr(owner, name)

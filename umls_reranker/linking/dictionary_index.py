@@ -24,7 +24,8 @@ from ..retrieval.build import (
     planned_indexes,
     save_settings,
 )
-from ..retrieval.deployment import IndexSettings, export_index
+from ..retrieval.deployment import export_index
+from ..retrieval.index_settings import IndexSettings
 from ..vocab.codes import CODES_FOLDER, write_codes
 from ..vocab.concept_table import ConceptTable
 

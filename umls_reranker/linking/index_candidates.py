@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import list_offsets, number_distinct
-from ..retrieval.concept_index import Candidates
+from ..retrieval.candidates import Candidates
 from ..retrieval.retriever import Retriever
 from ..vocab.concept_table import ConceptTable
 from .remembered_search import RememberedSearch

@@ -16,7 +16,7 @@ from ..core.arrow_files import one_chunk
 from ..core.errors import UserError
 from ..core.hashes import json_sha256
 from ..lists.table import CANDIDATES
-from ..retrieval.deployment import IndexSettings
+from ..retrieval.index_settings import IndexSettings
 from ..retrieval.retriever import Retriever, load_retriever
 from ..serving.ranked_candidate import RANKED_FIELDS, RankedCandidate, ranked_candidates
 from ..serving.reranker import UMLSReranker

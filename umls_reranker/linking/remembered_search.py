@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..core.arrays import hash_texts
-from ..retrieval.concept_index import Candidates
+from ..retrieval.candidates import Candidates
 from ..retrieval.retriever import Retriever
 
 MAX_REMEMBERED_STRINGS = 32_768

@@ -19,7 +19,7 @@ from ..lists.labels import read_labelled_lists
 from ..models.arguments import RUN_ENCODER
 from ..models.cross_encoder import PairScorer
 from ..models.pair_template import PairTemplate
-from ..retrieval.deployment import IndexSettings
+from ..retrieval.index_settings import IndexSettings
 from ..serving.calibrate_lists import calibrate_lists
 from ..serving.calibrated import save_calibrated, write_calibrated
 from ..serving.calibration_looks import CalibrateOptions, lists_of_look, note_look

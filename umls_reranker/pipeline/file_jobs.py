@@ -177,7 +177,7 @@ def usagi_sheets(options: argparse.Namespace, reviewed: Sequence[Path] = ()) -> 
 
 def codes_of_index(folder: Path, sources: Sequence[str] | None = None) -> ConceptCodes:
     """The codes of an index, as `ConceptCodes.load`; a folder that is no index is named as such."""
-    from ..retrieval.deployment import IndexSettings
+    from ..retrieval.index_settings import IndexSettings
 
     IndexSettings.load(folder)
     return ConceptCodes.load(folder, sources)

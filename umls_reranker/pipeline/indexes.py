@@ -11,7 +11,7 @@ from ..core.parallel import started_processes
 from ..core.stage import Stage
 from ..lists.gold import trainable
 from ..retrieval.build import build_indexes, save_settings
-from ..retrieval.deployment import IndexSettings
+from ..retrieval.index_settings import IndexSettings
 from ..retrieval.retriever import load_retriever
 from ..retrieval.retrievers import needs_encoder
 from ..vocab.concept_table import ConceptTable
@@ -68,7 +68,8 @@ def index_settings(recipe: Recipe, run: RunFolder) -> IndexSettings:
 def make_lists(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     """Retrieve the candidates of the mentions of all splits."""
     from ..corpora.mention_files import SPLITS
-    from ..retrieval.retriever import drawn_rows, write_lists
+    from ..retrieval.mention_lists import write_lists
+    from ..retrieval.training_mentions import drawn_rows
 
     concepts = ConceptTable.load(run.path / "concepts")
     count = recipe.index.candidates_per_mention

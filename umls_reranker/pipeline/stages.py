@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core.errors import UserError
 from ..core.stage import StageInputs
@@ -12,9 +12,6 @@ from ..retrieval.retrievers import Dense, index_folders, require_ordering
 from .recipe import SECTIONS, Recipe
 from .recipe_file import FORMER_KEY
 from .recipe_keys import keys_of
-
-if TYPE_CHECKING:
-    pass
 
 DOCUMENT_LISTS = ("train_documents", "dev_documents", "test_documents")
 # Training keys that say how a result is computed, stored or logged; all others decide it.

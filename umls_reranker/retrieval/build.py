@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ..core.hashes import json_sha256
 from ..core.stage import Stage, StageInputs, read_manifest
 from ..models.model_files import model_identity
-from .deployment import IndexSettings
-from .retrievers import IndexSources, chosen_retrievers, index_folders
+from .index_settings import IndexSettings
+from .index_sources import IndexSources
+from .retrievers import chosen_retrievers, index_folders
 
 if TYPE_CHECKING:
     from accelerate import PartialState

@@ -22,14 +22,10 @@ from ..core.parallel import map_in_order, openmp_threads, progress, usable_cores
 from ..vocab.normal_form import normal_forms
 from ..vocab.normalization import normalize_texts
 from ..vocab.trigrams import trigrams
-from .concept_index import (
-    NAMES_FILE,
-    Candidates,
-    ConceptIndex,
-    DictionaryNames,
-    NameGrouping,
-    write_names,
-)
+from .candidates import Candidates
+from .concept_index import ConceptIndex
+from .name_grouping import DictionaryNames, NameGrouping
+from .stored_names import NAMES_FILE, write_names
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -15,14 +15,12 @@ from ..core.errors import UserError
 from ..lists.gold import trainable
 from ..models.bi_encoder import BiEncoder
 from ..vocab.concept_table import ConceptTable
-from .concept_index import (
-    Candidates,
-    ConceptIndex,
-    NameGrouping,
-    distinct_queries,
-    sole_documents,
-)
+from .candidates import Candidates
+from .concept_index import ConceptIndex
+from .distinct_queries import distinct_queries
 from .faiss_indexes import search_exactly
+from .name_grouping import NameGrouping
+from .stored_names import sole_documents
 
 
 class MentionIndex(ConceptIndex):

@@ -29,8 +29,8 @@ from ..vocab.concept_table import ConceptTable
 from ..vocab.normalization import normalize_name
 from ..vocab.relations import RelationTable
 from .arguments import MiningArguments
-from .retriever import drawn_rows
 from .retrievers import Dense
+from .training_mentions import drawn_rows
 
 # Share of the mentions whose types the template hides, so that the model can handle both cases.
 TYPELESS_SHARE = 0.2

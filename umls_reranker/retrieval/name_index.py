@@ -16,12 +16,8 @@ from ..core.arrow_files import open_arrow
 from ..core.devices import batch_mapper
 from ..core.parallel import progress
 from .arguments import EXACT_INDEX
-from .concept_index import (
-    NAMES_FILE,
-    Candidates,
-    ConceptIndex,
-    NameGrouping,
-)
+from .candidates import Candidates
+from .concept_index import ConceptIndex
 from .faiss_indexes import (
     faiss_errors,
     faiss_threads,
@@ -31,7 +27,9 @@ from .faiss_indexes import (
     set_parameters,
     training_size,
 )
+from .name_grouping import NameGrouping
 from .name_vectors import NameVectors
+from .stored_names import NAMES_FILE
 
 FAISS_FILE = "names.faiss"
 

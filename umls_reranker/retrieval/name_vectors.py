@@ -16,16 +16,13 @@ from ..core.json_files import read_json, write_json
 from ..core.parallel import progress
 from ..models.bi_encoder import CHUNK, BiEncoder
 from ..vocab.concept_table import ConceptTable
-from .concept_index import (
-    NAMES_FILE,
-    write_names,
-)
 from .faiss_indexes import new_index, training_size
+from .stored_names import NAMES_FILE, write_names
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-    from .deployment import IndexSettings
+    from .index_settings import IndexSettings
 
 STRINGS_FILE = "strings.arrow"
 VECTORS_FILE = "vectors.json"

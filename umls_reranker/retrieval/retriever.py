@@ -1,41 +1,29 @@
-"""The union of a recipe's retrievers, and candidate lists as in serving, as rows of a run."""
+"""The union of a recipe's retrievers, which finds the candidates of mentions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import list_offsets, number_distinct
-from ..core.parallel import progress
-from ..lists.gold import trainable
-from ..lists.run_lists import list_rows, write_list_rows
+from ..core.arrays import number_distinct
 from ..vocab.concept_table import ConceptTable
-from .concept_index import Candidates, DictionaryNames, distinct_queries, query_blocks
-from .deployment import IndexSettings
-from .retrievers import (
-    ORDERING,
-    Dense,
-    IndexRetriever,
-    IndexSources,
-    Queries,
-    RetrievalMethod,
-    chosen_retrievers,
-    require_ordering,
-)
+from .candidates import Candidates
+from .index_settings import IndexSettings
+from .index_sources import IndexSources
+from .name_grouping import DictionaryNames
+from .queries import Queries
+from .rank_fusion import fuse_ranks
+from .retrieval_method import IndexRetriever, RetrievalMethod
+from .retrievers import ORDERING, Dense, chosen_retrievers, require_ordering
+from .string_concepts import StringConcepts
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from ..models.bi_encoder import BiEncoder
-
-# Cormack, Clarke and Buettcher (2009), "Reciprocal rank fusion outperforms Condorcet and individual
-# rank learning methods", section 3.
-RANK_CONSTANT = 60
 
 
 class Retriever:
@@ -135,7 +123,7 @@ class Retriever:
                 lists[method.name] = method.search(mentions[method.name], depth)
             else:
                 lists[method.name] = method.search(strings, depth)[string_of]
-        union = fuse(list(lists.values()), depth)
+        union = fuse_ranks(list(lists.values()), depth)
         pairs = StringConcepts(np.ascontiguousarray(union[:, :k]), string_of)
         candidates = self._scored(pairs, strings, mentions)
         lists["union"] = np.concatenate([candidates.rows, union[:, k:]], axis=1)
@@ -231,72 +219,6 @@ class Retriever:
         return method.index.name_cosines(method.vectors_of(strings)[numbers], name_ids)
 
 
-class StringConcepts:
-    """The distinct (string, concept) pairs among candidates of n mentions; each is scored once.
-
-    A string has mostly the same candidates in all texts.
-
-    Args:
-        rows: (n, k) concept rows, padded with -1.
-        string_of: (n,) string of each mention.
-
-    Attributes:
-        rows: the candidates.
-        strings: (p,) string of each pair.
-        concepts: (p, 1) concept row of each pair.
-    """
-
-    def __init__(self, rows: np.ndarray, string_of: np.ndarray) -> None:
-        self.rows = rows
-        self._is_candidate = rows >= 0
-        stride = rows.max(initial=0) + 1
-        keys = (string_of[:, None] * stride + rows)[self._is_candidate]
-        pairs, self._pair_of_candidate = np.unique(keys, return_inverse=True)
-        self.strings = pairs // stride
-        self.concepts = (pairs % stride)[:, None]
-
-    def spread(self, values: np.ndarray, padding: float) -> np.ndarray:
-        """The values of pairs (p, 1) for the candidates, (n, k)."""
-        spread = np.full(self._is_candidate.shape, padding, values.dtype)
-        spread[self._is_candidate] = values[self._pair_of_candidate, 0]
-        return spread
-
-
-def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
-    """Reciprocal rank fusion: the k concepts with the largest sums of 1 / (60 + rank).
-
-    The sum is over the lists that a concept is in.
-
-    Args:
-        lists: (n, depth) ranked concept rows of each retriever, distinct in a list, padded with -1.
-        k: number of concepts.
-
-    Returns:
-        (n, k) int64 concept rows, padded with -1; ties go to the concept in an earlier list.
-
-    >>> fuse([np.array([[7, 3, 5]]), np.array([[3, 8, -1]])], 4).tolist()
-    [[3, 7, 8, 5]]
-    """
-    rows = np.concatenate(lists, axis=1)
-    gains = np.concatenate(
-        [1 / (RANK_CONSTANT + 1 + np.arange(ranked.shape[1])) for ranked in lists]
-    )
-    query, column = np.nonzero(rows >= 0)
-    stride = rows.max(initial=0) + 1
-    keys, first, key_of = np.unique(
-        query * stride + rows[query, column], return_index=True, return_inverse=True
-    )
-    gain = np.bincount(key_of, gains[column])
-    order = np.lexsort((column[first], -gain, query[first]))
-    query = query[first][order]
-    starts = np.searchsorted(query, np.arange(len(rows)))
-    rank = np.arange(len(order)) - starts[query]
-    is_retained = rank < k
-    fused = np.full((len(rows), k), -1, np.int64)
-    fused[query[is_retained], rank[is_retained]] = (keys % stride)[order[is_retained]]
-    return fused
-
-
 def load_retriever(
     folder: Path,
     device: str,
@@ -324,146 +246,3 @@ def load_retriever(
     encoder = sources.encoder if settings.encoder else None
     ordered_by = None if Dense.name in settings.retrievers else sources.concepts
     return Retriever(methods, encoder, settings.index_key, ordered_by)
-
-
-# Ranks at which recall is reported.
-RECALL_AT = (1, 8, 32, 64)
-# Mentions whose lists are made at a time; it changes no result.
-BATCH = 4_096
-
-
-def drawn_rows(
-    cuis: Sequence[str], concepts: ConceptTable, most: int | None, seed: int
-) -> np.ndarray:
-    """Mentions to train on, ascending: those with a gold concept in the dictionary.
-
-    At most `most`, drawn at random.
-    """
-    known = np.flatnonzero(concepts.rows(cuis) >= 0)
-    return np.sort(np.random.default_rng(seed).permutation(known)[:most])
-
-
-def search_mentions(
-    mentions: pa.Table,
-    retriever: Retriever,
-    k: int,
-    *,
-    is_known: bool = False,
-    block: int = 8_192,
-) -> tuple[np.ndarray, Candidates]:
-    """Search each distinct query of `mentions` (`distinct_queries`) once for k concepts.
-
-    Args:
-        mentions: n mentions.
-        retriever: finds the concepts.
-        k: concepts per query.
-        is_known: whether indexes have mentions of their documents, which must not find themselves.
-        block: queries encoded and searched together; padding affects the last bits of the scores.
-
-    Returns:
-        (n,) int64, number of each row's query, and the candidates of the queries.
-    """
-    by_document = is_known and any(method.leaves_out_documents for method in retriever.methods)
-    query_of, queries = distinct_queries(mentions, retriever.reads_context, by_document)
-    blocks = []
-    with progress(total=len(queries), desc="searching mentions", unit=" strings") as bar:
-        for start, end in query_blocks(queries, block) or [(0, 0)]:
-            columns = queries.slice(start, end - start).to_pydict()
-            contexts = (columns["left"], columns["right"]) if "left" in columns else None
-            blocks.append(retriever.search(columns["mention"], k, contexts, columns.get("doc_id")))
-            bar.update(end - start)
-    return query_of, Candidates.concatenate(blocks)
-
-
-def gold_positions(
-    gold_rows: np.ndarray, rows: np.ndarray, query_of: np.ndarray, batch: int = BATCH
-) -> np.ndarray:
-    """The position of each mention's gold concept among its candidates.
-
-    Args:
-        gold_rows: (n,) concept rows, -1 where the gold concept is not in the dictionary.
-        rows: (m, k) candidates of the distinct queries.
-        query_of: (n,) number of each mention's query.
-        batch: mentions looked at together.
-
-    Returns:
-        (n,) int32 positions, -1 if the gold concept is not a candidate.
-    """
-    positions = np.full(len(query_of), -1, np.int32)
-    for start in range(0, len(query_of), batch):
-        part = slice(start, start + batch)
-        gold = gold_rows[part, None]
-        is_gold = (rows[query_of[part]] == gold) & (gold >= 0)
-        positions[part] = np.where(is_gold.any(axis=1), is_gold.argmax(axis=1), -1)
-    return positions
-
-
-def write_lists(
-    mentions: Dataset,
-    retriever: Retriever,
-    concepts: ConceptTable,
-    k: int,
-    path: Path,
-    *,
-    is_known: bool = False,
-    batch: int = BATCH,
-) -> dict[str, Any]:
-    """Write the k nearest concepts of every mention, in their order, as `run_lists.list_rows`.
-
-    A candidate has ``cui``, ``name``, and the score of each retriever, such as ``lexical_score``.
-
-    Args:
-        mentions: a split, or some of it.
-        retriever: retriever of the candidates.
-        concepts: dictionary of its index.
-        k: candidates per mention; fewer only if the dictionary has fewer concepts.
-        path: Arrow file to make.
-        is_known: as for `search_mentions`.
-        batch: mentions whose lists are made at a time.
-
-    Returns:
-        Counts: ``mentions``; ``in_dictionary``, whose gold concept has names; ``retrieved``, whose
-        list has it; and ``recall``: retriever -> rank -> share of the mentions in the dictionary
-        whose gold concept that retriever ranks so high.
-
-    Raises:
-        UserError: an index was built with another encoder or other concepts.
-    """
-    retriever.require(concepts)
-    table = mentions.with_format("arrow")[:]
-    query_of, candidates = search_mentions(table, retriever, k, is_known=is_known)
-    gold_rows = concepts.rows(trainable(table["cui"].to_pylist()))
-    gold = gold_positions(gold_rows, candidates.rows, query_of, batch)
-
-    def batches() -> Iterator[pa.Table]:
-        for start in range(0, max(len(query_of), 1), batch):
-            part = candidates.take(query_of[start : start + batch])
-            is_candidate = part.rows >= 0
-            columns = {
-                "cui": concepts.cuis_of(part.rows[is_candidate]),
-                "name": retriever.name_array(part.name_ids[is_candidate]),
-            }
-            for name, scores in retriever.scores_of(part).items():
-                columns[f"{name}_score"] = pa.array(scores[is_candidate])
-            offsets = list_offsets(is_candidate.sum(axis=1))
-            yield list_rows(table.slice(start, batch), offsets, columns, retriever.index_key)
-
-    write_list_rows(batches(), path)
-    return {
-        "mentions": len(query_of),
-        "in_dictionary": int((gold_rows >= 0).sum()),
-        "retrieved": int((gold >= 0).sum()),
-        "recall": {
-            name: _recall(gold_rows, rows, query_of) for name, rows in candidates.lists.items()
-        },
-    }
-
-
-def _recall(gold_rows: np.ndarray, rows: np.ndarray, query_of: np.ndarray) -> dict[str, float]:
-    known = gold_rows >= 0
-    ranks = gold_positions(gold_rows[known], rows, query_of[known])
-    recall = {}
-    for k in RECALL_AT:
-        is_found = (ranks >= 0) & (ranks < k)
-        recall[str(k)] = round(float(is_found.sum() / max(1, len(ranks))), 4)
-    return recall
