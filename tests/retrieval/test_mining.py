@@ -19,17 +19,15 @@ from umls_reranker.core.arrow_files import open_arrow
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.pair_template import PairTemplate
 from umls_reranker.retrieval.arguments import MiningArguments
+from umls_reranker.retrieval.chosen_pairs import PairSource, TypePools
+from umls_reranker.retrieval.false_negatives import PASSES, ConceptFilters, Filter, SharedNames
 from umls_reranker.retrieval.mining import (
-    FILTERS,
-    PASSES,
-    SOURCES,
-    ConceptFilters,
     PairMiner,
-    SharedNames,
-    TypePools,
 )
 from umls_reranker.vocab.normalization import normalize_name
 
+# Names of the sources of pairs by number.
+SOURCES = [source.name.lower() for source in PairSource]
 NEAREST_ONLY = {"same_type_negatives": 0, "random_negatives": 0}
 
 
@@ -189,7 +187,9 @@ def test_of_several_filters_the_last_is_the_reason(colds):
     )
     reasons = filters.reasons(np.array([[0]]), np.array([[0, 1, 2, 3, 4, -1]]))[0]
     expected = ["gold_concept", "shared_name", "synonym", None, "synonym", None]
-    assert [None if reason == PASSES else FILTERS[reason] for reason in reasons] == expected
+    assert [
+        None if reason == PASSES else Filter(reason).name.lower() for reason in reasons
+    ] == expected
 
 
 def test_same_type_negatives_share_a_type_and_random_ones_stand_in_where_there_is_none(colds):

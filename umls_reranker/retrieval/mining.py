@@ -6,17 +6,15 @@ Filters of false negatives work on concepts, not on text, and count what they dr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import RepeatedTexts, list_offsets, list_owner
+from ..core.arrays import RepeatedTexts, list_offsets
 from ..core.parallel import progress
 from ..lists.annotated_lists import AnnotatedLists
 from ..lists.columns import as_arrow, encoded_texts
@@ -26,229 +24,23 @@ from ..models.cross_encoder import PairScorer, score_lists
 from ..models.pair_rows import pair_rows
 from ..models.pair_template import PairTemplate
 from ..vocab.concept_table import ConceptTable
-from ..vocab.normalization import normalize_name
 from ..vocab.relations import RelationTable
 from .arguments import MiningArguments
+from .chosen_pairs import (
+    ChosenPairs,
+    PairSource,
+    TypePools,
+    choose_nearest,
+    draw_pairs,
+    drop_distant,
+)
+from .false_negatives import ConceptFilters, SharedNames
+from .name_likeness import name_likeness
 from .retrievers import Dense
 from .training_mentions import drawn_rows
 
 # Share of the mentions whose types the template hides, so that the model can handle both cases.
 TYPELESS_SHARE = 0.2
-FILTERS = ("shared_name", "synonym", "gold_concept", "chosen")
-"""Reasons to drop a concept; "chosen": the mention already has it."""
-
-SHARED_NAME, SYNONYM, GOLD, CHOSEN = range(len(FILTERS))
-# In place of a filter's number where none applies.
-PASSES = -1
-# Number of gold concepts whose names are looked up together.
-CONCEPTS_PER_BATCH = 16_384
-
-
-class ConceptFilters:
-    """The filters that depend only on the two concepts.
-
-    Args:
-        shared: which concepts share a name.
-        relations: which concepts are synonyms; None if unknown.
-    """
-
-    def __init__(self, shared: SharedNames, relations: RelationTable | None) -> None:
-        self._shared = shared
-        self._relations = relations or RelationTable(np.empty(0, np.int64))
-
-    def reasons(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """The filter that drops each of `rows`; of several, the last of `FILTERS`.
-
-        Args:
-            gold: rows of gold concepts, which broadcast with `rows`.
-            rows: rows of concepts; no filter applies to row -1.
-
-        Returns:
-            int8 numbers in `FILTERS`, of the common shape; `PASSES` where none applies.
-        """
-        reasons = np.full(np.broadcast_shapes(gold.shape, rows.shape), PASSES, np.int8)
-        reasons[self._shared.between(gold, rows)] = SHARED_NAME
-        reasons[self._relations.related(gold, rows)] = SYNONYM
-        reasons[gold == rows] = GOLD
-        return reasons
-
-
-class SharedNames:
-    """Which concepts share a normalized name with a gold concept.
-
-    Args:
-        concepts: the dictionary.
-        gold: concept rows for later calls of `between`.
-    """
-
-    def __init__(self, concepts: ConceptTable, gold: np.ndarray) -> None:
-        self._concepts = len(concepts)
-        distinct = np.unique(gold)
-        keys = []
-        for start in range(0, len(distinct), CONCEPTS_PER_BATCH):
-            rows = distinct[start : start + CONCEPTS_PER_BATCH]
-            names, name_offsets = concepts.names_of(rows)
-            namesakes, offsets = concepts.rows_named(names)
-            owners = np.repeat(np.repeat(rows, np.diff(name_offsets)), np.diff(offsets))
-            keys.append(np.unique(owners * self._concepts + namesakes))
-        # The last one is larger than any key, so that every key has a position.
-        self._keys = np.concatenate([*keys, [np.iinfo(np.int64).max]])
-
-    def between(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Whether each of `rows` shares a name with its gold concept, or is the gold concept.
-
-        Args:
-            gold: rows of gold concepts, which broadcast with `rows`.
-            rows: rows of concepts; row -1 shares nothing.
-        """
-        keys = gold * self._concepts + rows
-        return (rows >= 0) & (self._keys[np.searchsorted(self._keys, keys)] == keys)
-
-
-SOURCES = ("positive", "nearest", "type", "random")
-POSITIVE, NEAREST, TYPE, RANDOM = range(len(SOURCES))
-# Maximum draws per negative; reached only with very small dictionaries or types.
-MOST_DRAWS = 32
-
-
-class ChosenPairs(NamedTuple):
-    """The pairs of n mentions in w columns: positive, nearest negatives, drawn negatives.
-
-    Attributes:
-        rows: (n, w) concept rows, -1 for missing pairs.
-        candidates: (n, w) flat position of the candidate in the lists; -1 if the concept is not
-            from the list.
-        sources: (n, w) numbers in `SOURCES`.
-    """
-
-    rows: np.ndarray
-    candidates: np.ndarray
-    sources: np.ndarray
-
-
-class TypePools:
-    """Concepts with a semantic type of a gold concept.
-
-    Args:
-        concepts: the dictionary with its types.
-        gold: (n,) concept rows of the mentions' gold concepts.
-    """
-
-    def __init__(self, concepts: ConceptTable, gold: np.ndarray) -> None:
-        distinct, self._gold = np.unique(gold, return_inverse=True)
-        types = [concepts.semantic_types(row) for row in distinct.tolist()]
-        types_in_turn = list(chain.from_iterable(types))
-        numbers = {kind: number for number, kind in enumerate(sorted({*types_in_turn}))}
-        self._types = np.array([numbers[kind] for kind in types_in_turn], np.int64)
-        self._type_starts = list_offsets([len(kinds) for kinds in types])
-        members = [concepts.type_rows(kind) for kind in numbers]
-        self._rows = np.concatenate([*members, [-1]])
-        self._row_starts = list_offsets(list(map(len, members)))
-
-    def sizes(self, mentions: np.ndarray) -> np.ndarray:
-        """Number of types of the gold concepts of some mentions, by number."""
-        return np.diff(self._type_starts)[self._gold[mentions]]
-
-    def draw(self, mentions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A concept row for each mention: a drawn concept of a drawn one of its types.
-
-        All of the mentions have types.
-        """
-        types = self._types[
-            self._type_starts[self._gold[mentions]] + rng.integers(self.sizes(mentions))
-        ]
-        return self._rows[self._row_starts[types] + rng.integers(np.diff(self._row_starts)[types])]
-
-
-def _choose_nearest(
-    pairs: ChosenPairs,
-    offsets: np.ndarray,
-    rows: np.ndarray,
-    filters: ConceptFilters,
-    number: int,
-) -> Counter[str]:
-    """Write the first `number` candidates of each list that pass, and count what filters found.
-
-    Args:
-        pairs: the pairs, whose first column is chosen.
-        offsets: (n + 1,) where each mention's candidates start.
-        rows: (m,) rows of the candidates.
-        filters: exclude false negatives.
-        number: the number.
-    """
-    owner = list_owner(offsets)
-    reasons = filters.reasons(pairs.rows[owner, 0], rows)
-    passes = (reasons == PASSES) & (rows >= 0)
-    # The number of passing candidates before each in its list.
-    before: np.ndarray = np.cumsum(passes) - passes
-    before -= before[offsets[:-1][owner]]
-    is_reached = before < number
-    chosen = np.flatnonzero(passes & is_reached)
-    target = owner[chosen], 1 + before[chosen]
-    pairs.rows[target] = rows[chosen]
-    pairs.candidates[target] = chosen
-    # Candidates after the last chosen one were not needed, so they do not count as dropped.
-    return _counted(NEAREST, reasons[is_reached])
-
-
-def _drop_distant(pairs: ChosenPairs, cosines: np.ndarray, least: float) -> int:
-    """Remove the nearest negatives whose cosine is below the least, and return how many.
-
-    No later candidate takes their place: in a list of one retriever, all that follow are farther.
-
-    Args:
-        pairs: the pairs, whose nearest negatives are chosen.
-        cosines: (m,) of the candidates with their mentions.
-        least: the least cosine.
-    """
-    rows, columns = np.nonzero((pairs.sources == NEAREST) & (pairs.candidates >= 0))
-    is_distant = ~(cosines[pairs.candidates[rows, columns]] >= least)
-    distant = rows[is_distant], columns[is_distant]
-    pairs.rows[distant] = -1
-    pairs.candidates[distant] = -1
-    return int(is_distant.sum())
-
-
-def _draw(
-    pairs: ChosenPairs,
-    column: int,
-    source: int,
-    draw: Callable[[np.ndarray], np.ndarray],
-    filters: ConceptFilters,
-) -> Counter[str]:
-    """Draw the pairs of a column and source, and count the concepts that filters found.
-
-    Args:
-        pairs: the pairs, whose earlier columns are chosen.
-        column: the column to write.
-        source: number in `SOURCES`.
-        draw: mentions (q,), by number -> a concept row for each.
-        filters: exclude false negatives.
-    """
-    counts: Counter[str] = Counter()
-    for _ in range(MOST_DRAWS):
-        pending = np.flatnonzero((pairs.sources[:, column] == source) & (pairs.rows[:, column] < 0))
-        if not len(pending):
-            break
-        drawn = draw(pending)
-        reasons = filters.reasons(pairs.rows[pending, 0], drawn)
-        is_repeated = (pairs.rows[pending, :column] == drawn[:, None]).any(axis=1)
-        reasons[is_repeated & (reasons == PASSES)] = CHOSEN
-        counts.update(_counted(source, reasons))
-        passes = reasons == PASSES
-        pairs.rows[pending[passes], column] = drawn[passes]
-    return counts
-
-
-def _counted(source: int, reasons: np.ndarray) -> Counter[str]:
-    """``dropped_FILTER_SOURCE`` -> how many concepts of the source it dropped."""
-    counts = np.bincount(reasons[reasons != PASSES], minlength=len(FILTERS)).tolist()
-    return Counter(
-        {
-            f"dropped_{name}_{SOURCES[source]}": count
-            for name, count in zip(FILTERS, counts, strict=True)
-        }
-    )
 
 
 @dataclass(frozen=True)
@@ -275,8 +67,8 @@ class PairMiner:
     def mine(self, lists: AnnotatedLists, path: Path, batch: int = 8_192) -> dict[str, int]:
         """Write the pairs of all mentions, or those drawn, with a gold concept in the dictionary.
 
-        They are rows of `models.pairs.pair_rows` with ``cuis`` and ``sources`` (numbers in
-        `SOURCES`), one for each mention, in their order. In a row the positive comes
+        They are rows of `models.pairs.pair_rows` with ``cuis`` and ``sources`` (numbers of
+        `PairSource`), one for each mention, in their order. In a row the positive comes
         first, then nearest negatives in the order of the list, then same-type, then random ones.
         Candidates keep the name of the list. A concept that is not in the list gets its name most
         similar to the mention, as in the lists: otherwise, that negatives look unlike the mention
@@ -299,12 +91,16 @@ class PairMiner:
         types = replace(mined.types, codes=np.where(is_typeless, -1, mined.types.codes))
         write_list_rows(self._batches(replace(mined, types=types), pairs, batch), path)
         is_pair = pairs.rows >= 0
-        counts = np.bincount(pairs.sources[is_pair], minlength=len(SOURCES)).tolist()
+        counts = np.bincount(pairs.sources[is_pair], minlength=len(PairSource)).tolist()
+        pair_counts = {
+            f"{source.name.lower()}_pairs": count
+            for source, count in zip(PairSource, counts, strict=True)
+        }
         return {
             "mentions": len(lists),
             "mined_mentions": len(mined),
             "gold_concept_not_in_list": int((mined.annotations.gold < 0).sum()),
-            **{f"{source}_pairs": count for source, count in zip(SOURCES, counts, strict=True)},
+            **pair_counts,
             "missing_pairs": int((~is_pair).sum()),
             **{name: count for name, count in filtered.items() if count},
         }
@@ -324,7 +120,9 @@ class PairMiner:
         settings = self.settings
         nearest = settings.nearest_negatives
         numbers = [1, nearest, settings.same_type_negatives, settings.random_negatives]
-        sources: np.ndarray = np.tile(np.repeat(np.arange(len(SOURCES)), numbers), (len(lists), 1))
+        sources: np.ndarray = np.tile(
+            np.repeat(np.arange(len(PairSource)), numbers), (len(lists), 1)
+        )
         gold = self.concepts.rows(lists.annotations.trainable.tolist())
         rows: np.ndarray = np.full(sources.shape, -1, np.int64)
         rows[:, 0] = gold
@@ -334,11 +132,11 @@ class PairMiner:
         pairs = ChosenPairs(rows, candidates, sources)
         filters = ConceptFilters(SharedNames(self.concepts, gold), self.relations)
         listed = self.concepts.rows(lists.ids)[lists.cuis.codes]
-        counts = _choose_nearest(pairs, lists.offsets, listed, filters, nearest)
+        counts = choose_nearest(pairs, lists.offsets, listed, filters, nearest)
         least = settings.min_nearest_cosine
         if least is not None:
             cosines = lists.scores[Dense.score_name]
-            counts["below_min_nearest_cosine"] = _drop_distant(pairs, cosines, least)
+            counts["below_min_nearest_cosine"] = drop_distant(pairs, cosines, least)
         pools = TypePools(self.concepts, gold)
         is_typeless = pools.sizes(np.arange(len(lists))) == 0
 
@@ -346,10 +144,16 @@ class PairMiner:
             return rng.integers(len(self.concepts), size=len(mentions))
 
         for column in range(1 + nearest, rows.shape[1]):
-            sources[is_typeless & (sources[:, column] == TYPE), column] = RANDOM
-            counts.update(_draw(pairs, column, TYPE, partial(pools.draw, rng=rng), filters))
-            sources[(sources[:, column] == TYPE) & (rows[:, column] < 0), column] = RANDOM
-            counts.update(_draw(pairs, column, RANDOM, draw_any, filters))
+            sources[is_typeless & (sources[:, column] == PairSource.TYPE), column] = (
+                PairSource.RANDOM
+            )
+            counts.update(
+                draw_pairs(pairs, column, PairSource.TYPE, partial(pools.draw, rng=rng), filters)
+            )
+            sources[(sources[:, column] == PairSource.TYPE) & (rows[:, column] < 0), column] = (
+                PairSource.RANDOM
+            )
+            counts.update(draw_pairs(pairs, column, PairSource.RANDOM, draw_any, filters))
         return pairs, counts
 
     def _batches(self, lists: AnnotatedLists, pairs: ChosenPairs, size: int) -> Iterator[pa.Table]:
@@ -367,9 +171,9 @@ class PairMiner:
         mined = _as_lists(mentions, pairs, names, self.concepts)
         is_pair = pairs.rows >= 0
         sources = pairs.sources[is_pair]
-        weights = np.ones(len(SOURCES), np.float32)
-        weights[POSITIVE] = self.settings.positive_weight
-        weights[NEAREST] = self.settings.hard_negative_weight
+        weights = np.ones(len(PairSource), np.float32)
+        weights[PairSource.POSITIVE] = self.settings.positive_weight
+        weights[PairSource.NEAREST] = self.settings.hard_negative_weight
         columns = {"cuis": as_arrow(mined.cuis), "sources": pa.array(sources.astype(np.int8))}
         if self.teachers:
             logits = [score_lists(teacher, mined).logits for teacher in self.teachers]
@@ -392,7 +196,7 @@ class PairMiner:
         listed = np.flatnonzero(candidates >= 0)
         names[listed] = lists.names[candidates[listed]].to_list()
         for pair in np.flatnonzero(candidates < 0).tolist():
-            likeness = partial(_likeness, lists.mentions[first + owner[pair]])
+            likeness = partial(name_likeness, lists.mentions[first + owner[pair]])
             names[pair] = max(self.concepts.names(int(rows[pair])), key=likeness)
         return encoded_texts(pa.array(names.tolist(), pa.string()))
 
@@ -414,15 +218,3 @@ def _as_lists(
         annotations=replace(lists.annotations, gold=np.zeros(len(lists), np.int64)),
     )
     return mined.completed(concepts)
-
-
-def _likeness(first: str, second: str) -> float:
-    """Jaccard index of the character trigrams of two normalized texts, 1 if they are equal."""
-    first_trigrams = _trigrams(first)
-    second_trigrams = _trigrams(second)
-    return len(first_trigrams & second_trigrams) / max(1, len(first_trigrams | second_trigrams))
-
-
-def _trigrams(text: str) -> set[str]:
-    padded = f"  {normalize_name(text)} "
-    return {padded[start : start + 3] for start in range(len(padded) - 2)}
