@@ -30,7 +30,7 @@ from umls_reranker.corpora.annotated_text import Mention
 from umls_reranker.corpora.formats import read_corpus
 from umls_reranker.pipeline.options import load_recipe
 from umls_reranker.pipeline.sources import listed_documents
-from umls_reranker.retrieval.lexical_index import count_trigrams, weighted
+from umls_reranker.retrieval.trigram_weights import count_trigrams, weighted_trigrams
 from umls_reranker.vocab.normal_form import normal_forms
 from umls_reranker.vocab.normalization import normalize_name
 from umls_reranker.vocab.rrf_tables import read_rrf_table
@@ -223,7 +223,7 @@ def draw_pairs(clusters: list[dict]) -> list[dict]:
     starts = np.cumsum([0, *(len(cluster["names"]) for cluster in clusters)]).tolist()
     codes, counts = count_trigrams(forms)
     frequencies = np.bincount(counts.indices, minlength=len(codes))
-    vectors = weighted([(codes, frequencies)], len(forms), len(forms)).weigh(forms)
+    vectors = weighted_trigrams([(codes, frequencies)], len(forms), len(forms)).weigh(forms)
     rng = random.Random(SEED)
     order = [number for number, cluster in enumerate(clusters) if len(cluster["names"]) > 1]
     rng.shuffle(order)

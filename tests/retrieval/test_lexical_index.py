@@ -12,7 +12,7 @@ from trigram_encoder import (
 )
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.retrieval import lexical_index
+from umls_reranker.retrieval import inverted_lists
 from umls_reranker.retrieval.index_settings import IndexSettings
 from umls_reranker.retrieval.lexical_index import FormIndex, LexicalIndex
 from umls_reranker.retrieval.retriever import Retriever, load_retriever
@@ -79,7 +79,7 @@ def rows_of_names(concepts):
 def test_search_finds_what_scikit_learn_finds(
     tmp_path, monkeypatch, concepts, cosines, strings, queries, group
 ):
-    monkeypatch.setattr(lexical_index, "GROUP", group)
+    monkeypatch.setattr(inverted_lists, "GROUP", group)
     index = build(tmp_path / "index", concepts, block=strings)
     owners = rows_of_names(concepts)
     for k in (1, 5, 60):
