@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..core.arrays import distinct_numbers, list_offsets, number_distinct
+from ..core.arrays import counted_above, distinct_numbers, number_distinct
 from ..lists.candidate_lists import CandidateLists
 from ..vocab.cui import CUI
 from ..vocab.normal_form import singular_words
@@ -66,12 +66,9 @@ def list_position(sources: FeatureSources) -> np.ndarray:
     first = np.arange(len(lists.owner))
     for groups in (lists.concepts, name_in_list, lists.concepts):
         first = _lowest_in_group(first, groups)
-    is_first = np.zeros(len(first), np.int64)
-    is_first[first] = 1
-    # How many positions were counted ahead of each candidate, in all lists together, (m + 1,).
-    positions_ahead = list_offsets(is_first)
-    ahead_of_list = positions_ahead[lists.offsets[:-1]]
-    return -np.log1p(positions_ahead[first] - ahead_of_list[lists.owner])
+    is_first = np.zeros(len(first), bool)
+    is_first[first] = True
+    return -np.log1p(counted_above(is_first, lists.offsets)[first])
 
 
 def _lowest_in_group(values: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -24,6 +24,21 @@ def list_owner(offsets: np.ndarray) -> np.ndarray:
     return np.arange(len(offsets) - 1).repeat(offsets[1:] - offsets[:-1])
 
 
+def counted_above(is_counted: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """How many of the items above each of m items in its list are counted, (m,) int64.
+
+    >>> counted_above(np.array([True, False, True, True, True]), np.array([0, 3, 5]))
+    array([0, 1, 1, 0, 1])
+
+    Args:
+        is_counted: (m,) bool.
+        offsets: (n + 1,) where each list starts.
+    """
+    above_in_all_lists = list_offsets(is_counted)
+    in_former_lists = above_in_all_lists[offsets[:-1]]
+    return above_in_all_lists[:-1] - in_former_lists[list_owner(offsets)]
+
+
 def lists_with_any(candidates: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Whether any candidate of a list is true in `candidates` (m,), (n,) bool."""
     return np.diff(list_offsets(candidates)[offsets]) > 0

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core.arrays import list_offsets, list_owner
+from ..core.arrays import counted_above, list_offsets, list_owner
 from ..vocab.concept_table import ConceptTable
 from .false_negatives import PASSES, ConceptFilters, Filter
 
@@ -105,9 +105,7 @@ def choose_nearest(
     owner = list_owner(offsets)
     reasons = filters.reasons(pairs.rows[owner, 0], rows)
     passes = (reasons == PASSES) & (rows >= 0)
-    # The number of passing candidates that precede each in its list.
-    preceding: np.ndarray = np.cumsum(passes) - passes
-    preceding -= preceding[offsets[:-1][owner]]
+    preceding = counted_above(passes, offsets)
     is_reached = preceding < number
     chosen = np.flatnonzero(passes & is_reached)
     target = owner[chosen], 1 + preceding[chosen]

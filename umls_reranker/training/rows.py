@@ -7,7 +7,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import list_offsets, list_owner
+from ..core.arrays import counted_above
 from ..lists.index_scores import TEACHER
 from ..lists.labels import best_of_each_concept, labelled_lists
 from ..lists.rows import Rows
@@ -55,7 +55,7 @@ def training_rows(
     lists = lists.with_candidates((lists.labels == 1) | ~lists.correct)
     if nearest_negatives is not None:
         is_negative = lists.labels == 0
-        is_near = _negatives_above(is_negative, lists.offsets) < nearest_negatives
+        is_near = counted_above(is_negative, lists.offsets) < nearest_negatives
         lists = lists.with_candidates(~is_negative | is_near)
     weights = np.where(lists.labels == 1, positive_weight, hard_negative_weight)
     table = pair_rows(template or PairTemplate(), lists, weights.astype(np.float32))
@@ -65,15 +65,3 @@ def training_rows(
             TEACHER, pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), scores)
         )
     return datasets.Dataset(table)
-
-
-def _negatives_above(is_negative: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Number of negatives above each candidate in its list, (m,) int64.
-
-    Args:
-        is_negative: (m,) bool.
-        offsets: (n + 1,) where each list starts.
-    """
-    above_in_all_lists = list_offsets(is_negative)
-    in_former_lists = above_in_all_lists[offsets[:-1]]
-    return above_in_all_lists[:-1] - in_former_lists[list_owner(offsets)]
