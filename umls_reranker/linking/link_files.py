@@ -154,7 +154,7 @@ def _with_reviewed(
             of all such answers in the sheets.
     """
     content = rows.mappings()
-    counts = linked.counts
+    reviewed = 0
     ruled_out: dict[int, set[str]] = {}
     for number, place in enumerate(zip(content, rows.positions, rows.documents, strict=True)):
         answer = answers.of(*place)
@@ -166,7 +166,8 @@ def _with_reviewed(
         if _fault_of(linker, answer):
             refuse_ids(list(filter(None, (_fault_of(linker, each) for each in answers.given))))
         content[number] |= _reviewed(linker, answer)
-        counts += RowCounts(reviewed=1)
+        reviewed += 1
+    counts = linked.counts + RowCounts(reviewed=reviewed)
     if ruled_out:
         linked, removed = without_concepts(linked, ruled_out)
         counts += removed
@@ -312,11 +313,8 @@ class CandidatesJob(LinkJob):
         numbers = [number for number, error in enumerate(errors) if error is None]
         searched = dict(zip(numbers, table.to_pylist(), strict=True))
         types = span_columns(rows)["entity_types"]
-        counts = RowCounts(
-            searched=len(table),
-            candidates=sum(len(row["candidates"]) for row in searched.values()),
-            errors=len(errors) - len(table),
-        )
+        with_gold = 0
+        with_gold_in_list = 0
         content = []
         placed = zip(rows.positions, rows.mappings(), golds, strict=True)
         for number, (place, row, gold) in enumerate(placed):
@@ -333,9 +331,16 @@ class CandidatesJob(LinkJob):
                 # Before somebody labels it.
                 with_document(brought, place, self.each_row_is_a_document)
                 brought["index_key"] = mention["index_key"]
-                is_in_list = any(item["cui"] in gold for item in brought["candidates"])
-                counts += RowCounts(with_gold=int(bool(gold)), with_gold_in_list=int(is_in_list))
+                with_gold += bool(gold)
+                with_gold_in_list += any(item["cui"] in gold for item in brought["candidates"])
             content.append(brought)
+        counts = RowCounts(
+            searched=len(table),
+            candidates=sum(len(row["candidates"]) for row in searched.values()),
+            errors=len(errors) - len(table),
+            with_gold=with_gold,
+            with_gold_in_list=with_gold_in_list,
+        )
         return RankedRows(
             content=table_of_mappings(content),
             ranked=pa.nulls(len(errors)),
