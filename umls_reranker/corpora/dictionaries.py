@@ -48,9 +48,9 @@ class ConceptSource(NamedTuple):
     """The content of a dictionary.
 
     Attributes:
-        concepts: concepts for `concepts.write_concepts`.
+        concepts: concepts for `vocab.concept_folder.write_concepts`.
         hierarchy: hierarchy of their semantic types.
-        relations: relations for `relations.write_relations`; those of MRREL are read lazily.
+        relations: relations for `vocab.relations.write_relations`; those of MRREL are read lazily.
         report: the reader's counts, and the source: ``release``, or other files' ``vocabularies``.
         left_out: what `with_names` could not add, of `LEFT_OUT_SCHEMA`; None: nothing was to be.
     """

@@ -61,6 +61,7 @@ def search_tags(card: CardFacts) -> list[str]:
 
 def card_metadata(card: CardFacts) -> ModelCardData:
     """The YAML metadata of ``README.md``, with the measured results."""
+    results = measured_results(card)
     base_model = card.info["base_model"]
     linked_base_model = base_model if base_model and is_hub_id(base_model) else None
     library = "transformers" if base_model else "umls_reranker"
@@ -76,13 +77,13 @@ def card_metadata(card: CardFacts) -> ModelCardData:
         license_name="licenses-of-the-sources",
         license_link=license_link,
         datasets=corpus_datasets(card.recipe) or None,
-        metrics=[result.metric_type for result in measured_results(card)] or None,
+        metrics=[result.metric_type for result in results] or None,
         base_model=linked_base_model,
         library_name=library,
         pipeline_tag="text-ranking",
         tags=search_tags(card),
         model_name=card.name,
-        eval_results=measured_results(card) or None,
+        eval_results=results or None,
     )
 
 

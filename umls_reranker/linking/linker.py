@@ -286,7 +286,7 @@ class ConceptLinker:
         return [[LinkedConcept(*item) for item in items] for items in ranked]
 
     def described_column(self, ranked: pa.ListArray, top: int) -> pa.ListArray:
-        """The first `top` of each list of `rows.ranked_column`, as `LinkedConcept.as_row`."""
+        """The first `top` of each list of `ranked_column`, as `LinkedConcept.as_row`."""
         ranked = pc.list_slice(ranked, 0, top)
         items = ranked.flatten()
         fields = dict(zip(RANKED_FIELDS, items.flatten(), strict=True))

@@ -71,7 +71,7 @@ class UsagiSheets:
         """Yield the mention of each source code, a document of its own, and its answer.
 
         The gold concepts of an approved mention are the answer that we had suggested
-        (`formats.Usagi`) if it is still the target, or else the concepts with the code of the
+        (`serving.usagi.Usagi`) if it is still the target, or else the concepts with the code of the
         target, or with a code that maps to it; without any, ``OMOP:`` and the target, which no
         dictionary has.
 

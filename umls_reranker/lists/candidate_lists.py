@@ -59,7 +59,7 @@ class CandidateLists:
         definitions: m texts, null if missing.
         candidate_types: types of m candidates, ids of `hierarchy`.
         scores: name of a retriever -> (m,) float64; NaN if a candidate lacks the score. The names
-            are `lists.columns.INDEX_SCORES` or those of a pipeline.
+            are `index_scores.INDEX_SCORES` or those of a pipeline.
         hierarchy: the types that the model knows; others are ignored.
         are_scored: (n,) bool, whether any candidate has a score of a retriever, read or not.
         index_keys: for n mentions the ``index_key`` (index.json) of the index that retrieved their

@@ -67,7 +67,7 @@ class PairMiner:
     def mine(self, lists: AnnotatedLists, path: Path, batch: int = 8_192) -> dict[str, int]:
         """Write the pairs of all mentions, or those drawn, with a gold concept in the dictionary.
 
-        They are rows of `models.pairs.pair_rows` with ``cuis`` and ``sources`` (numbers of
+        They are rows of `models.pair_rows.pair_rows` with ``cuis`` and ``sources`` (numbers of
         `PairSource`), one for each mention, in their order. In a row the positive comes
         first, then nearest negatives in the order of the list, then same-type, then random ones.
         Candidates keep the name of the list. A concept that is not in the list gets its name most

@@ -182,7 +182,7 @@ def _about_candidates(
 
 
 def _gold_cell(row: Mapping[str, Any]) -> str | None:
-    """The gold concept of a row as `read.gold_of_cell` reads it."""
+    """The gold concept of a row as `lists.cells.gold_of_cell` reads it."""
     gold = next((row[key] for key in GOLD_KEYS if row.get(key) is not None), None)
     parts = gold_parts(gold) or ()
     if len(parts) > 1:

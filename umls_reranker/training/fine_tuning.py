@@ -43,7 +43,7 @@ def fine_tune(
         run: section of the recipe.
         model: section of the recipe.
         training: section of the recipe, the fields that it sets.
-        train: training rows (`models.pairs.pair_rows`) as mined.
+        train: training rows (`models.pair_rows.pair_rows`) as mined.
         dev: the lists to compare checkpoints on, as training rows.
         folder: folder to write.
 

@@ -1,6 +1,6 @@
 """Training rows as tokenized pairs, and their collator.
 
-A training row is a mention with its positive and negatives (`models.pairs.pair_rows`).
+A training row is a mention with its positive and negatives (`models.pair_rows.pair_rows`).
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def read_obo_codes(paths: Sequence[Path]) -> dict[str, list[Code]]:
     The further CUIs of its terms, none of which has their names, follow the CUI.
 
     Raises:
-        UserError: as `ontology.read_ontology`.
+        UserError: as `obo_files.read_ontology`.
     """
     ids: dict[str, list[Code]] = {}
     cuis: dict[str, list[Code]] = {}
