@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..calibration.calibration import Calibration
-from ..calibration.decisions import TIERS, Decisions
+from ..calibration.thresholds import TIERS
 from ..core.arrays import values_at
-from ..lists.candidate_lists import CandidateLists
 from ..vocab.normalization import normalize_texts
+
+if TYPE_CHECKING:
+    from ..calibration.calibration import Calibration
+    from ..calibration.decisions import Decisions
+    from ..lists.candidate_lists import CandidateLists
 
 # In the metadata of a field: its key in the state of a part, where that is not its name.
 KEY = "key"

@@ -1,11 +1,16 @@
 """What a command prints about the rows of a finished file."""
 
-from collections.abc import Iterator
+from __future__ import annotations
 
-from ..calibration.calibration import Calibration
-from ..calibration.string_counts import StringCounts
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from .list_warnings import NO_TIERS
 from .row_counts import RowCounts
+
+if TYPE_CHECKING:
+    from ..calibration.calibration import Calibration
+    from ..calibration.string_counts import StringCounts
 
 # Shares of scores and mentions that calibration did not see; above them, the report warns.
 MANY_SCORES_OUTSIDE = 0.05
