@@ -175,6 +175,12 @@ def mode_by_umask(path: Path) -> None:
     path.chmod(0o666 & ~mask)
 
 
+def weights_by_umask(folder: Path) -> None:
+    """`mode_by_umask` of the weights that a library wrote into a folder."""
+    for path in folder.glob("*.safetensors"):
+        mode_by_umask(path)
+
+
 def link_or_copy(source: str | Path, target: str | Path) -> None:
     """Link a file, or copy it if the file system has no hard links."""
     try:

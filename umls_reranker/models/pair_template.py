@@ -82,10 +82,10 @@ class PairTemplate:
         )
 
     @classmethod
-    def of_folder(cls, folder: Path) -> PairTemplate:
-        """The template that a cross-encoder was trained with on lists; the default if none says."""
+    def of_folder(cls, folder: Path) -> PairTemplate | None:
+        """The template that a cross-encoder was trained with by `RerankerTrainer`; else None."""
         path = folder / TEMPLATE_FILE
-        return cls.from_dict(read_json(path), path) if path.is_file() else cls()
+        return cls.from_dict(read_json(path), path) if path.is_file() else None
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,10 +9,9 @@ import pyarrow as pa
 from ..core.errors import UserError
 from ..core.files import require_new
 from ..core.hashes import fingerprint_path
-from ..core.json_files import write_json
 from ..core.stage import Stage
 from ..lists.read import read_rows
-from ..models.pair_template import TEMPLATE_FILE, PairTemplate
+from ..models.pair_template import PairTemplate
 from ..training.pair_dataset import values_of_pairs
 from ..training.rows import training_rows
 from .command import would_make
@@ -52,7 +50,6 @@ def train_on_lists(recipe: Recipe, train_lists: str, dev_lists: str, output: Pat
     is_owner = train_cross_encoder(recipe, run, stage, train, dev)
     if is_owner:
         best = stage.folder / "checkpoint-best"
-        write_json(best / TEMPLATE_FILE, asdict(PairTemplate.from_recipe(recipe.model)))
         os.replace(best, output)
         shutil.rmtree(run.path)
         print(

@@ -11,7 +11,7 @@ import yaml
 
 from ..calibration.string_counts import COUNTS_FILE, StringCounts
 from ..calibration.study import NO_HISTORY, StudyHistory
-from ..core.errors import UserError
+from ..core.errors import UserError, warn_caller
 from ..core.hashes import file_sha256, json_sha256
 from ..core.json_files import read_json
 from ..hub.file_names import CALIBRATOR, MANIFEST, RECIPE, WEIGHTS, loaded_files
@@ -61,8 +61,8 @@ class ModelSource:
         Args:
             name: folder or Hub id.
             revision: tag, branch or commit on the Hub.
-            template: how a classifier that is no reranker reads a pair; None: as it was trained by
-                ``umls-reranker train --lists``, else mention and name.
+            template: how a classifier reads a pair that says nothing of it, as those of
+                `RerankerTrainer` do; None: mention and name, with a warning.
             options: ``device`` and ``dtype``, as for `UMLSReranker.from_pretrained`.
 
         Raises:
@@ -75,7 +75,7 @@ class ModelSource:
         folder = download(name, revision, files=files, is_plain=True)
         if not (folder / MANIFEST).is_file():
             _require_plain(folder, name)
-            template = template or PairTemplate.of_folder(folder)
+            template = PairTemplate.of_folder(folder) or template or _usual_template(name)
             cross_encoder = PairScorer.from_folder(folder, template, **options)
             return cls(
                 name,
@@ -130,6 +130,16 @@ class ModelSource:
             return NO_HISTORY
         is_of_lists = "lists" in read_json(self.folder / CALIBRATOR)["fitted_on"]
         return self.reranker.calibration.history if is_of_lists else NO_HISTORY
+
+
+def _usual_template(name: str) -> PairTemplate:
+    """The template of a model that does not say how it was trained, which is told."""
+    template = PairTemplate()
+    warn_caller(
+        f"{name} has no {TEMPLATE_FILE}, which RerankerTrainer writes; its pairs are read as "
+        f"mention and name, of at most {template.max_length} tokens"
+    )
+    return template
 
 
 def _require_plain(folder: Path, name: str) -> None:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
 
 from ..core.devices import in_threads, resolve_dtype
+from ..core.files import weights_by_umask
 from ..core.json_files import write_json
 from ..core.keys import RunArguments
 from ..lists.gold import trainable
@@ -215,6 +216,7 @@ def train_encoder(
     if trainer.is_world_process_zero():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        weights_by_umask(folder)
         write_json(folder / CONTEXT_FILE, {"schema_version": 1, "context_tokens": CONTEXT_TOKENS})
         shutil.rmtree(folder / "checkpoints")
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

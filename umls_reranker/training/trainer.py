@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
 
 from ..core.errors import UserError
-from ..models.pair_template import PairTemplate
+from ..core.files import weights_by_umask
+from ..core.json_files import write_json
+from ..models.pair_template import TEMPLATE_FILE, PairTemplate
 from ..models.pairs import PairEncoder
 from ..models.pretrained import load_base_model
 from .dropout import set_dropout
@@ -216,6 +221,17 @@ class RerankerTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory and on_gpu,
             **loader_options(self.args) | options,
         )
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save a checkpoint or the model, with the template that says how to read its pairs."""
+        super()._save(output_dir, state_dict)
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        write_json(folder / TEMPLATE_FILE, asdict(self._encoder.template))
+        weights_by_umask(folder)
+        # A pickle, which nothing reads.
+        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def compute_loss(
         self,
