@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from ..core.errors import UserError
 from ..core.files import weights_by_umask
 from ..core.json_files import write_json
 from ..models.pair_template import TEMPLATE_FILE, PairTemplate
@@ -25,7 +24,12 @@ from .loaders import loader_of_own_share, loader_options
 from .losses import LOSSES, Loss, bce
 from .packed_training import can_pack, packed_config, packed_logits
 from .pair_dataset import LABEL_NAMES, PairCollator, TokenizedPairs, weight_scale
-from .trainer_keys import REFUSED
+from .trainer_inputs import (
+    require_cross_encoder,
+    require_read,
+    require_teacher_scores,
+    table_of_rows,
+)
 from .training_arguments import RerankerTrainingArguments
 
 if TYPE_CHECKING:
@@ -36,14 +40,6 @@ if TYPE_CHECKING:
 # Lengths of padded batches are multiples; tensor cores need eight.
 MULTIPLE_ON_CPU = 1
 MULTIPLE_ON_GPU = 8
-# Arguments of transformers that the trainer does not read.
-UNREAD = (
-    "auto_find_batch_size",
-    "average_tokens_across_devices",
-    "dataloader_drop_last",
-    "label_smoothing_factor",
-    "train_sampling_strategy",
-)
 
 
 class RerankerTrainer(Trainer):
@@ -65,10 +61,11 @@ class RerankerTrainer(Trainer):
         loss: name of the loss (``losses.LOSSES``); None: that of ``args``, or bce.
         template: how the model reads a pair, as for `training_rows`.
         processing_class: tokenizer of a model that is not given by name.
-        options: further options of ``Trainer``, but no ``model_init``.
+        options: further options of ``Trainer``, but none of ``REFUSED_OPTIONS``.
 
     Raises:
-        ValueError: there is no such loss, or an argument or option would have no effect.
+        ValueError: there is no such loss, the rows are not those of `training_rows`, the model does
+            not have one logit, or an argument or option would have no effect.
         UserError: the pairs weigh nothing, or have no scores of a teacher, which the loss needs.
     """
 
@@ -93,19 +90,21 @@ class RerankerTrainer(Trainer):
         processing_class: Any = None,
         **options: Any,
     ) -> None:
-        if options.get("model_init") is not None:
-            raise ValueError("model_init is not supported; make the model, and give it as model")
-        require_read(args)
+        require_read(args, options)
         self.loss = loss_of(loss or str(getattr(args, "loss", "bce")))
         template = template or PairTemplate()
         if isinstance(model, str):
             model, processing_class = load_base_model(model, None, template)
+        require_cross_encoder(model, processing_class)
         self._encoder = PairEncoder(processing_class.backend_tokenizer, template)
-        train_pairs = self._tokenized(train_dataset, is_scaled=True)
+        train_pairs = self._tokenized(train_dataset, "train_dataset", is_scaled=True)
         if self.loss.reads_teacher:
             require_teacher_scores(train_pairs)
         if isinstance(eval_dataset, dict):
-            eval_dataset = {name: self._tokenized(rows) for name, rows in eval_dataset.items()}
+            sets = eval_dataset.items()
+            eval_dataset = {
+                name: self._tokenized(rows, f"eval_dataset {name}") for name, rows in sets
+            }
         elif eval_dataset is not None:
             eval_dataset = self._tokenized(eval_dataset)
         options.setdefault("compute_metrics", metrics_of_lists)
@@ -134,12 +133,22 @@ class RerankerTrainer(Trainer):
         self._teacher = torch.from_numpy(train_pairs.teacher).to(args.device)
 
     def _tokenized(
-        self, rows: datasets.Dataset | pa.Table | TokenizedPairs, is_scaled: bool = False
+        self,
+        rows: datasets.Dataset | pa.Table | TokenizedPairs,
+        name: str = "eval_dataset",
+        *,
+        is_scaled: bool = False,
     ) -> TokenizedPairs:
-        """The pairs of training rows, with weights of mean 1 if they are scaled."""
+        """The pairs of training rows, with weights of mean 1 if they are scaled.
+
+        Args:
+            rows: the rows, or their pairs, which are returned as they are.
+            name: the argument that has them.
+            is_scaled: whether the weights are scaled.
+        """
         if isinstance(rows, TokenizedPairs):
             return rows
-        table = rows.with_format("arrow")[:] if hasattr(rows, "with_format") else rows
+        table = table_of_rows(rows, name)
         scale = weight_scale(table, self.loss.gold_pairs_only) if is_scaled else 1.0
         return TokenizedPairs(table, self._encoder, scale)
 
@@ -210,7 +219,7 @@ class RerankerTrainer(Trainer):
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
         """Pairs in their order, in which ``predict`` returns their logits."""
-        return super().get_test_dataloader(self._tokenized(test_dataset))
+        return super().get_test_dataloader(self._tokenized(test_dataset, "test_dataset"))
 
     def _loader(self, dataset: TokenizedPairs, **options: Any) -> DataLoader:
         """A loader by the arguments of the training; these options win over them."""
@@ -274,26 +283,6 @@ class RerankerTrainer(Trainer):
         if self.loss.reads_teacher:
             arguments.append(self._teacher[inputs["row"]])
         return self.loss.terms(*arguments)
-
-
-def require_read(args: TrainingArguments) -> None:
-    """Refuse arguments that differ from their defaults and that nothing reads.
-
-    Raises:
-        ValueError: there is one; names it, and what to set instead.
-    """
-    for name in UNREAD:
-        if getattr(args, name) != getattr(TrainingArguments, name):
-            raise ValueError(f"{name} has no effect: {REFUSED[name]}")
-
-
-def require_teacher_scores(pairs: TokenizedPairs) -> None:
-    """Refuse pairs none of which has a teacher's score; UserError."""
-    if np.isnan(pairs.teacher).all():
-        raise UserError(
-            "teacher: this loss needs a teacher; set teacher, or give training "
-            "candidates teacher_score"
-        )
 
 
 def loss_of(name: str) -> Loss:

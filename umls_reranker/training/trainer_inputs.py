@@ -1,0 +1,126 @@
+"""What `RerankerTrainer` is given: refused with the way out, where it would fail or do nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from transformers import PreTrainedModel, TrainingArguments
+
+from ..core.errors import UserError
+from .pair_dataset import LABEL_NAMES, TokenizedPairs
+from .trainer_keys import REFUSED
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Arguments of transformers that the trainer does not read.
+UNREAD = (
+    "auto_find_batch_size",
+    "average_tokens_across_devices",
+    "dataloader_drop_last",
+    "label_names",
+    "label_smoothing_factor",
+    "length_column_name",
+    "train_sampling_strategy",
+)
+# Options of Trainer that would do nothing -> what to do instead.
+REFUSED_OPTIONS = {
+    "compute_loss_func": "register a function of the lists with training.losses.register, and give "
+    "its name as loss",
+    "data_collator": "the trainer makes its own batches of training_rows",
+    "model_init": "make the model, and give it as model",
+}
+TEXT_COLUMNS = ("entity", "left", "right")
+LIST_COLUMNS = ("names", "labels", "weights")
+
+
+def require_read(args: TrainingArguments | None, options: Mapping[str, Any]) -> None:
+    """Refuse arguments and options of a trainer that nothing reads.
+
+    Raises:
+        ValueError: there is one; names it, and what to set instead.
+    """
+    if args is None:
+        raise ValueError("args is missing; give TrainingArguments(output_dir=FOLDER)")
+    for name in UNREAD:
+        default = getattr(TrainingArguments, name)
+        # The arguments of a former trainer have the labels of its pairs.
+        if getattr(args, name) not in (default, LABEL_NAMES):
+            raise ValueError(f"{name} has no effect: {REFUSED[name]}")
+    for name, way_out in REFUSED_OPTIONS.items():
+        if options.get(name) is not None:
+            raise ValueError(f"{name} is not supported; {way_out}")
+    optimizer, _ = options.get("optimizers") or (None, None)
+    if optimizer is not None and getattr(args, "head_learning_rate", None) is not None:
+        raise ValueError(
+            "head_learning_rate has no effect on the optimizer in optimizers; "
+            "set the rate in its groups, or leave one of them out"
+        )
+
+
+def require_cross_encoder(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse what is no cross-encoder of one logit with its fast tokenizer; ValueError."""
+    # Adapters of peft wrap a model.
+    network = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if not isinstance(network, PreTrainedModel):
+        raise ValueError(
+            f"model is a {type(model).__name__}, not a model of transformers; give its folder or "
+            "Hub id, or AutoModelForSequenceClassification.from_pretrained(NAME, num_labels=1)"
+        )
+    outputs = network.config.num_labels
+    if outputs != 1:
+        raise ValueError(
+            f"model has {outputs} labels, and a reranker one logit; give its folder or Hub id, or "
+            "AutoModelForSequenceClassification.from_pretrained(NAME, num_labels=1)"
+        )
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise ValueError(
+            "processing_class is missing: give the model's fast tokenizer, "
+            "AutoTokenizer.from_pretrained(NAME); or give the model by name"
+        )
+
+
+def table_of_rows(rows: Any, name: str) -> pa.Table:
+    """Training rows as a table.
+
+    Args:
+        rows: what was given as rows of `training_rows`.
+        name: the argument that it was given as.
+
+    Raises:
+        ValueError: it is something else, or has no rows; says what makes such rows.
+    """
+    way_out = "make them of mentions with their candidates by umls_reranker.training_rows"
+    if rows is None:
+        raise ValueError(f"{name} is missing: it takes rows; {way_out}")
+    if isinstance(rows, datasets.Dataset):
+        rows = rows.with_format("arrow")[:]
+    if not isinstance(rows, pa.Table):
+        raise ValueError(f"{name} is a {type(rows).__name__}, not training rows; {way_out}")
+    columns = rows.column_names
+    missing = [column for column in (*TEXT_COLUMNS, *LIST_COLUMNS) if column not in columns]
+    if missing:
+        raise ValueError(
+            f"{name} has the columns {', '.join(columns)}, and training rows have {missing[0]}; "
+            f"{way_out}"
+        )
+    for column in LIST_COLUMNS:
+        kind = rows.schema.field(column).type
+        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+            raise ValueError(f"{name}: {column} is {kind}, not a list for each row; {way_out}")
+    if not rows.num_rows:
+        raise ValueError(f"{name} has no rows; {way_out}")
+    return rows
+
+
+def require_teacher_scores(pairs: TokenizedPairs) -> None:
+    """Refuse pairs none of which has a teacher's score; UserError."""
+    if np.isnan(pairs.teacher).all():
+        raise UserError(
+            "teacher: this loss needs a teacher; set teacher, or give training "
+            "candidates teacher_score"
+        )
