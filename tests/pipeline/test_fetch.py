@@ -397,6 +397,17 @@ def test_all_faults_are_told_at_once(recipe, monkeypatch, keys, named):
         preflight(recipe(**keys))
 
 
+def test_folders_that_no_stage_made_are_refused_before_the_first_stage(recipe):
+    some = recipe()
+    own = [some.run.run_dir / name for name in ("mentions", "report")]
+    for folder in own:
+        folder.mkdir(parents=True)
+        (folder / "notes.txt").write_text("mine")
+    with pytest.raises(UserError) as told:
+        preflight(some)
+    assert all(str(folder) in str(told.value) for folder in own)
+
+
 def test_models_on_the_hub_are_reached_and_checked_without_their_weights(
     recipe, monkeypatch, tmp_path
 ):

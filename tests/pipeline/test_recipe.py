@@ -179,12 +179,16 @@ def test_a_repeated_key_is_refused_with_both_lines(write, text, named):
         load_recipe(write(text))
 
 
-@pytest.mark.parametrize("name", ["../../evil", "/evil", "a/b", "a/", "..", ".", "a\\b", "C:evil"])
+@pytest.mark.parametrize(
+    "name", ["../../evil", "/evil", "a/b", "a/", "..", ".", "a\\b", "C:evil", ""]
+)
 def test_the_name_of_a_run_is_no_path(write, name):
     with pytest.raises(UserError, match="run_name"):
         load_recipe(write(f"run_name: '{name}'\n"))
     with pytest.raises(UserError, match="run_name"):
         parse(write("seed: 1\n"), "--run_name", name)
+    with pytest.raises(UserError, match="run_name"):
+        Recipe.from_values({"run_name": name})
 
 
 # Where the cross-encoder starts

@@ -4,6 +4,7 @@ stale.
 
 import errno
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -16,10 +17,16 @@ from umls_reranker.core import files
 from umls_reranker.core.arrow_files import arrow_writer
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.json_files import read_json
+from umls_reranker.core.keys import RunArguments
 from umls_reranker.core.stage import Stage
 from umls_reranker.lists.index_scores import INDEX_SCORES, IndexScore
 from umls_reranker.pipeline.recipe import Recipe
-from umls_reranker.pipeline.run_folder import RunFolder, planned_stages, tell_other_settings
+from umls_reranker.pipeline.run_folder import (
+    RunFolder,
+    planned_stages,
+    should_run,
+    tell_other_settings,
+)
 from umls_reranker.pipeline.stages import stage_table
 from umls_reranker.retrieval.retrieval_method import RetrievalMethod
 from umls_reranker.retrieval.retrievers import RETRIEVERS, register_retriever
@@ -292,12 +299,12 @@ def test_a_full_disk_is_said_and_the_former_output_stays(tmp_path, error, resume
 
 
 @pytest.mark.parametrize(
-    "change", [[], None, {"key": 1}, {"settings": None}, {"inputs": []}, {"summary": None}]
+    "change", [{"key": 1}, {"settings": None}, {"inputs": []}, {"summary": None}]
 )
 def test_a_manifest_that_was_changed_is_named(tmp_path, change):
     write_output(some_stage(tmp_path), "cold")
     manifest = tmp_path / "index" / "manifest.json"
-    manifest.write_text(json.dumps(change and read_json(manifest) | change))
+    manifest.write_text(json.dumps(read_json(manifest) | change))
     for ask in (
         some_stage(tmp_path).is_done,
         lambda: RunFolder(tmp_path).key_of("index", "build_index"),
@@ -306,6 +313,42 @@ def test_a_manifest_that_was_changed_is_named(tmp_path, change):
             ask()
     write_output(some_stage(tmp_path), "cold", overwrite=True)
     assert some_stage(tmp_path).is_done()
+
+
+def own_annotations(folder):
+    folder.mkdir()
+    (folder / "annotations.txt").write_text("mine")
+
+
+def own_manifest(folder):
+    folder.mkdir()
+    (folder / "manifest.json").write_text('{"name": "mine"}')
+
+
+def own_file(folder):
+    folder.write_text("mine")
+
+
+@pytest.mark.parametrize("make", [own_annotations, own_manifest, own_file])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_no_stage_made_is_refused_and_stays(tmp_path, make, overwrite):
+    stage = some_stage(tmp_path)
+    make(stage.folder)
+    for dry_run in (True, False):
+        with pytest.raises(UserError, match=re.escape(str(stage.folder))):
+            should_run(stage, RunArguments(overwrite=overwrite, dry_run=dry_run))
+    with pytest.raises(UserError, match=re.escape(str(stage.folder))):
+        write_output(stage, "cold", overwrite=overwrite)
+    assert listing(tmp_path) == ["index"]
+    assert stage.folder.is_file() or "mine" in next(stage.folder.iterdir()).read_text()
+
+
+def test_an_empty_folder_becomes_a_stage_s(tmp_path):
+    stage = some_stage(tmp_path)
+    stage.folder.mkdir()
+    assert should_run(stage, RunArguments())
+    write_output(stage, "cold")
+    assert stage.is_done()
 
 
 # The lock

@@ -71,6 +71,10 @@ class RunArguments:
     )
 
     def __post_init__(self) -> None:
+        # The path of an empty word is the current folder.
+        for key in ("run_name", "output_dir", "cache_dir"):
+            if not getattr(self, key):
+                raise UserError(f"{key}: is empty; name it, or leave it out")
         # Windows divides at slashes of both kinds, and has drives.
         if self.run_name == ".." or PureWindowsPath(self.run_name).name != self.run_name:
             raise UserError(

@@ -72,17 +72,35 @@ def has_manifest(folder: Path) -> bool:
     return (folder / STAGE_MANIFEST).is_file()
 
 
+def require_of_stage(folder: Path) -> None:
+    """Refuse a folder that no stage made, before a stage takes its place; an empty one is fine.
+
+    Raises:
+        UserError: it would be lost.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    manifest = folder / STAGE_MANIFEST
+    content = read_json(manifest) if manifest.is_file() else None
+    # Other programs write files of this name, too.
+    if not isinstance(content, dict) or "stage" not in content:
+        raise UserError(
+            f"{folder} was not made by a stage and would be lost; move it, or choose another "
+            "output_dir or run_name"
+        )
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a finished stage.
 
     Raises:
-        UserError: it is missing, or was changed or cut short.
+        UserError: it is missing, was changed or cut short, or is no stage's.
     """
+    require_of_stage(folder)
     path = folder / STAGE_MANIFEST
     content = read_json(path)
     kinds = {"key": str, "settings": dict, "inputs": dict, "summary": dict}
-    values = content if isinstance(content, dict) else {}
-    if not all(isinstance(values.get(key), kind) for key, kind in kinds.items()):
+    if not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
         raise UserError(f"{path} is not as the stage wrote it; rebuild {folder} with --overwrite")
     return content
 
@@ -154,7 +172,11 @@ class Stage:
 
         Args:
             overwrite: drop what a killed run left.
+
+        Raises:
+            UserError: the folder that the output would replace is of no stage.
         """
+        require_of_stage(self.folder)
         if overwrite or not self.resumes:
             shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True, exist_ok=True)

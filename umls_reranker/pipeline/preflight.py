@@ -17,6 +17,7 @@ import psutil
 from ..core.devices import resolve_device, sharing_processes
 from ..core.errors import CollectedErrors, UserError
 from ..core.hashes import CHUNK_BYTES
+from ..core.stage import require_of_stage
 from ..core.text_files import open_binary
 from ..retrieval.faiss_indexes import new_index, training_size
 from ..training.losses import LOSSES
@@ -37,6 +38,7 @@ from .model_configs import BERT_PARAMETERS, count_parameters, read_configs
 from .options import parse_recipe
 from .recipe import Recipe, typed_training
 from .sources import input_files
+from .stages import stage_table
 
 # Input files, by name, that have the names of the dictionary.
 DICTIONARY_FILES = ("MRCONSO", "obo", "names")
@@ -66,6 +68,9 @@ def preflight(recipe: Recipe) -> str:
     empty_index = read_index(recipe, dimension, dictionary, faults)
     with faults.collecting():
         require_teacher(recipe, training)
+    for name in stage_table(recipe):
+        with faults.collecting():
+            require_of_stage(recipe.run.run_dir / name)
     parameters = BERT_PARAMETERS
     with faults.collecting():
         parameters = count_parameters(recipe, configs)

@@ -57,8 +57,10 @@ def read_recipe(path: Path, keys: Mapping[str, Key]) -> dict[str, Any]:
     require_known(content, keys, f"{path}: ", "")
     values = {}
     for name, value in content.items():
+        # The class refuses it.
+        is_nameless = name == "run_name" and value == ""
         try:
-            if value not in EMPTY:
+            if is_nameless or value not in EMPTY:
                 values[name] = keys[name].read_yaml(value) if name in keys else value
         except argparse.ArgumentTypeError as error:
             raise UserError(f"{path}: {name}: {error}") from None

@@ -20,7 +20,14 @@ from ..core.errors import UserError
 from ..core.files import FORMER, hold, restore_folder
 from ..core.hashes import file_sha256
 from ..core.keys import RunArguments
-from ..core.stage import STAGE_MANIFEST, Stage, StageInputs, has_manifest, read_manifest
+from ..core.stage import (
+    STAGE_MANIFEST,
+    Stage,
+    StageInputs,
+    has_manifest,
+    read_manifest,
+    require_of_stage,
+)
 from ..models.model_files import model_identity
 from .recipe import Recipe
 from .stages import DOCUMENT_LISTS, stage_table
@@ -170,7 +177,12 @@ def made_otherwise(
 
 
 def should_run(stage: Stage, run: RunArguments) -> bool:
-    """Whether the stage must run; prints once, to standard error, what happens and why."""
+    """Whether the stage must run; prints once, to standard error, what happens and why.
+
+    Raises:
+        UserError: the folder that it would replace is of no stage.
+    """
+    require_of_stage(stage.folder)
     needed = run.overwrite or not stage.is_done()
     if os.environ.get("RANK", "0") == "0":
         plan = _plan_of(stage, run) if needed else f"up to date in {stage.folder}"
