@@ -108,7 +108,7 @@ from umls_reranker.serving.arguments import ServingArguments
 from umls_reranker.doors.http.app import create_app
 
 reranker = umls_reranker.UMLSReranker.from_pretrained(sys.argv[1], device="cpu")
-with TestClient(create_app(reranker, ServingArguments())) as client:
+with TestClient(create_app(reranker, ServingArguments()), base_url="http://localhost") as client:
     answer = client.post("/rerank", json={"query": "cold", "texts": ["common cold", "cough"]})
 assert answer.status_code == 200, answer.text
 """

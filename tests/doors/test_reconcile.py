@@ -265,9 +265,6 @@ PATHS = (
         {"origin": "null"},
         {"origin": f"{PAGE}.evil.example"},
         {"host": "evil.example:8080"},
-        {"host": "127.0.0.1.evil.example"},
-        {"host": ""},
-        {"host": "[::1"},
     ],
 )
 def test_other_pages_and_hosts_are_refused(get, path, headers):
@@ -276,10 +273,76 @@ def test_other_pages_and_hosts_are_refused(get, path, headers):
     assert "access-control-allow-origin" not in answer.headers
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8080", "[::1]:8080", "127.0.0.2:1"])
-def test_this_machine_has_several_names(get, host):
-    manifest = get("", {"host": host}).json()
-    assert manifest["preview"]["url"].startswith(f"http://{host}/reconcile/")
+OTHER_HOSTS = (
+    "evil.example",
+    "127.0.0.1.evil.example",
+    "localhost.",
+    "localhost#evil",
+    "localhost?evil",
+    "localhost/evil",
+    "evil@localhost",
+    "localhost:99999999",
+    "localhost:port",
+    "127.1",
+    "[::1",
+    "[127.0.0.1]",
+    "[::2]:8080",
+    "",
+)
+
+
+@pytest.mark.parametrize("host", OTHER_HOSTS)
+def test_what_is_no_name_of_this_machine_is_refused_on_every_path(linker, host):
+    with client_of(linker) as client:
+        for path in ("/reconcile", "/info", "/metrics", "/health", "/openapi.json", "/unknown"):
+            answer = client.get(path, headers={"host": host})
+            assert refused_answer(answer)[0] == 403, path
+            assert "x-model-revision" in answer.headers
+        for path in ("/link", "/rank", "/rerank", "/reconcile"):
+            mentions = {"mentions": [{"mention": "cold", "candidates": ["common cold"]}]}
+            answer = client.post(path, json=mentions, headers={"host": host})
+            assert refused_answer(answer)[0] == 403, path
+            assert "C9000004" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST:8080", "[::1]:8080", "[::1]", "127.0.0.2:1", "localhost:65535"],
+)
+def test_this_machine_has_several_names(linker, host):
+    with client_of(linker) as client:
+        manifest = client.get("/reconcile", headers={"host": host}).json()
+        assert manifest["preview"]["url"].startswith(f"http://{host}/reconcile/")
+        mentions = {"mentions": [{"mention": "cold"}]}
+        assert client.post("/link", json=mentions, headers={"host": host}).status_code == 200
+        assert client.get("/info", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"host": "0.0.0.0"},
+        {"host": "::"},
+        {"host": "terms.example"},
+        {"public_url": "https://terms.example"},
+    ],
+)
+def test_who_opens_the_service_to_others_chooses_its_names(linker, settings):
+    headers = {"host": "another.example"}
+    with client_of(linker, **settings) as client:
+        assert client.get("/info", headers=headers).status_code == 200
+        mentions = {"mentions": [{"mention": "cold"}]}
+        assert client.post("/link", json=mentions, headers=headers).status_code == 200
+        # Its forms need no preflight, so any page may send them.
+        assert refused_answer(client.get("/reconcile", headers=headers))[0] == 403
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LocalHost", "::1", "127.0.0.9"])
+def test_a_service_of_this_machine_alone_has_its_names_alone(linker, host):
+    with client_of(linker, host=host) as client:
+        assert client.get("/info").status_code == 200
+        answer = client.get("/info", headers={"host": "another.example"})
+        assert refused_answer(answer)[0] == 403
 
 
 def test_other_pages_and_hosts_can_be_named(get):
@@ -300,7 +363,9 @@ def test_other_pages_and_hosts_can_be_named(get):
 def test_no_answer_is_a_script(get, path):
     mark = "&" if "?" in path else "?"
     assert refused_answer(get(f"{path}{mark}callback=steal"))[0] == 400
-    assert get(path).headers["x-content-type-options"] == "nosniff"
+    headers = get(path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ async def running(reranker, linker=None, **limits):
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://service") as client,
+        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client,
     ):
         client.batcher = app.state.batcher
         yield client
@@ -629,7 +629,7 @@ def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(
 def test_a_stop_ends_half_sent_requests_without_a_traceback(tmp_path):
     code = "from umls_reranker.doors.http import server\nserver.STOP_SECONDS = 1\n"
     (tmp_path / "sitecustomize.py").write_text(code)
-    head = b"POST /rank HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    head = b"POST /rank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     sent = [head + b"Content-Length: 99\r\n\r\n{", head]
     with Service("built-in-fast", path=tmp_path) as service:
         address = httpx.URL(service.url)
@@ -656,10 +656,10 @@ def test_a_recipe_that_will_not_do_ends_in_one_line(scripts, finished, recipe, t
         assert ended.code == 2 and len(ended.errors) == 1 and named in ended.errors[0]
 
 
-ANSWERED = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET /he"
+ANSWERED = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /he"
 
 
-@pytest.mark.parametrize("begin", [b"", b"POST /rerank HTTP/1.1\r\nHost: a\r\nX", ANSWERED])
+@pytest.mark.parametrize("begin", [b"", b"POST /rerank HTTP/1.1\r\nHost: localhost\r\nX", ANSWERED])
 def test_a_connection_that_stops_inside_its_headers_is_closed(reranker, begin):
     app = create_app(reranker, ServingArguments())
     server = uvicorn.Server(

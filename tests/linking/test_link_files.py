@@ -872,7 +872,9 @@ def test_a_service_and_spacy_link_with_built_in(linker):
     mention = {"mention": "CP", "start": 42} | EVIL
     body = {"document": TEXT, "mentions": [mention], "top": 1}
     listed = {"mention": "x", "candidates": [{"name": "y", "cui": "C1"} | EVIL]} | EVIL
-    with TestClient(create_app(linker.reranker, ServingArguments(), linker)) as client:
+    with TestClient(
+        create_app(linker.reranker, ServingArguments(), linker), base_url="http://localhost"
+    ) as client:
         ((concept,),) = client.post("/link", json=body).json()
         ((ranked,),) = client.post("/rank", json={"mentions": [listed]}).json()
     assert not {*EVIL} & {*concept, *ranked} and ranked["cui"] == "C1"

@@ -79,7 +79,9 @@ def test_a_service_trusts_the_scores_of_its_own_index(linker):
         for candidates in (items, [item | {"index_key": "x"} for item in items])
     ]
     with (
-        TestClient(create_app(linker.reranker, ServingArguments(), linker)) as client,
+        TestClient(
+            create_app(linker.reranker, ServingArguments(), linker), base_url="http://localhost"
+        ) as client,
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")

@@ -475,7 +475,7 @@ def test_where_only_some_candidates_have_a_fitted_score_the_others_have_the_lowe
     }
     expected = reranker.rerank_batch(["cold"], [filled["candidates"]])
     body = {"mentions": [whole, partly | {"entity": "cold"}, bare]}
-    service = TestClient(create_app(reranker, ServingArguments()))
+    service = TestClient(create_app(reranker, ServingArguments()), base_url="http://localhost")
     with service, pytest.warns(UserWarning, match="sapbert_score: candidates"):
         found = service.post("/rank", json=body).json()
     assert_alike([found[1]], expected)

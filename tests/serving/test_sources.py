@@ -86,7 +86,9 @@ def test_a_tier_is_given_to_lists_of_the_source_alone(reranker, change, tmp_path
         assert "certified" not in said
     found["file"] = pq.read_table(output)["ranked"][0].as_py()[0]
     if "index_key" not in row:
-        with TestClient(create_app(reranker, ServingArguments())) as service:
+        with TestClient(
+            create_app(reranker, ServingArguments()), base_url="http://localhost"
+        ) as service:
             found["http"] = service.post("/rank", json={"mentions": [row]}).json()[0][0]
             assert service.get("/info").json()["calibrated_on"] == reranker.calibrated_on
     for by, top in found.items():

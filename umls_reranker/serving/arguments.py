@@ -62,5 +62,6 @@ class ServingArguments:
     )
     public_url: str | None = recipe_key(
         None,
-        "/reconcile: URL by which others reach the service; empty: it answers only on this machine",
+        "URL by which others reach the service; empty: /reconcile, and with a loopback host every "
+        "path, answers only under a name of this machine",
     )

@@ -36,6 +36,7 @@ from ...serving.ranked_candidate import RankedCandidate
 from ...serving.reranker import UMLSReranker
 from ...serving.statistics import StatisticsCollector
 from .batching import Batcher, Call, QueueFull
+from .browsers import BrowserAccess, HostMiddleware
 from .middleware import MAX_BODY_BYTES, RequestMiddleware
 from .reconcile import Reconciliation
 from .refusals import error_answer, invalid_body, refused
@@ -67,7 +68,8 @@ class Service:
         linker: linker with the same reranker; None: no linking.
 
     Raises:
-        UserError: the limits contradict each other.
+        UserError: the limits contradict each other, or the settings name pages or a URL that are
+            none.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Service:
                 f"max_request_mentions: {serving.max_request_mentions} mentions never fit into "
                 f"max_queue: {serving.max_queue}; lower the former or raise the latter"
             )
+        self.access = BrowserAccess(serving)
         reranker.quotes_callers = False
         self.reranker = reranker
         self.serving = serving
@@ -341,6 +344,9 @@ def create_app(
     app.exception_handler(HTTPException)(refused)
     app.exception_handler(Exception)(service.failed)
     paths = {route.path for route in (*app.routes, *router.routes) if isinstance(route, Route)}
+    if service.access.is_of_this_machine:
+        app.add_middleware(HostMiddleware, access=service.access)
+    # The outermost one: it counts refusals too.
     app.add_middleware(
         RequestMiddleware, registry=service.registry, paths=paths, header=service.header
     )

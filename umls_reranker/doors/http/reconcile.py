@@ -65,6 +65,7 @@ class Linking(Protocol):
 
     serving: ServingArguments
     linker: ConceptLinker | None
+    access: BrowserAccess
 
     def admitted(self, mentions: int) -> AbstractContextManager[None]:
         """Admit a request of so many mentions."""
@@ -90,15 +91,14 @@ class Reconciliation:
         service: links.
 
     Raises:
-        UserError: the settings name pages or a URL that are none, or the index has no codes that
-            can be read.
+        UserError: the index has no codes that can be read.
     """
 
     def __init__(self, service: Linking) -> None:
         serving = service.serving
         self.service = service
         self.is_blind = serving.blind
-        self.access = BrowserAccess(serving)
+        self.access = service.access
         self.most_queries = serving.max_request_mentions
         queries = Annotated[dict[Text, ReconcileQuery], Field(max_length=self.most_queries)]
         self.queries: TypeAdapter[dict[str, ReconcileQuery]] = TypeAdapter(queries)
