@@ -211,3 +211,42 @@ def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(tmp_path, monkeyp
         "model": ["checkpoints"],
         "report": ["model"],
     }
+
+
+# Command -> a line of it, whose words are paths and names.
+LINES = {
+    "link": "index in.csv out.csv --model m --reviewed a.csv b.csv --omop_concepts C.csv R.csv",
+    "rerank": "built-in in.jsonl out.jsonl --dictionary META",
+    "candidates": "index in.csv sheet.csv",
+    "search": "index cold",
+    "index": "META names.csv index --add_names a.csv --encoder built-in --cache_dir c",
+    "calibrate": "built-in --lists a.jsonl --answers a.csv --add b.jsonl --output m",
+    "evaluate": "built-in --lists a.jsonl --output report --dictionary META",
+    "train": "--lists a.jsonl b.jsonl --output m --model base",
+    "select_for_review": "out.jsonl sheet.csv",
+    "monitor": "built-in out.jsonl",
+    "publish": "m --repo_id org/m",
+    "export": "quickstart --output_dir runs",
+    "export_index": "quickstart --index_folder index",
+    "validate": "quickstart --against m",
+    "serve": "built-in --served_index index",
+    "run": "quickstart --output_dir runs --run_name r --corpus a.txt b.txt --umls_dir META",
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_an_empty_word_is_not_the_current_folder(name, tmp_path, monkeypatch):
+    """As of a shell variable that is not set."""
+    monkeypatch.chdir(tmp_path)
+    words = LINES[name].split()
+    lines = []
+    for number, word in enumerate(words):
+        if not word.startswith("--"):
+            lines.append([*words[:number], "", *words[number + 1 :]])
+        elif number + 1 < len(words):
+            lines.append([*words[:number], f"{word}=", *words[number + 2 :]])
+    for line in lines:
+        monkeypatch.setattr(sys, "argv", ["umls-reranker", name, *line])
+        with pytest.raises(UserError, match="is empty"):
+            command.dispatch()
+    assert [*tmp_path.iterdir()] == []

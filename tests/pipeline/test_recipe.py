@@ -191,6 +191,11 @@ def test_the_name_of_a_run_is_no_path(write, name):
         Recipe.from_values({"run_name": name})
 
 
+def test_an_empty_item_is_not_the_current_folder(write):
+    with pytest.raises(UserError, match="corpus.*empty"):
+        load_recipe(write("corpus: [a.txt, '']\n"))
+
+
 # Where the cross-encoder starts
 
 

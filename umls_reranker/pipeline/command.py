@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -64,16 +64,34 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse options, whose names may have dashes, too."""
+        """Parse options, whose names may have dashes, too; an empty word is an error."""
         if args is None:
             args = sys.argv[1:]
-        words = []
+        words: list[str] = []
         for word in args:
             if word.startswith("--"):
                 option, mark, value = word.removeprefix("--").partition("=")
                 word = f"--{option.replace('-', '_')}{mark}{value}"
+            self._require_value(word, words)
             words.append(word)
         return super().parse_known_args(words, namespace)
+
+    def _require_value(self, word: str, before: Sequence[str]) -> None:
+        """Refuse an empty word, such as an unset shell variable: as a path it is the current folder.
+
+        An empty revision takes back that of a recipe.
+        """
+        last = before[-1] if before else self.prog
+        option, mark, value = word.partition("=")
+        if not word:
+            option = last
+        elif not (word.startswith("--") and mark and not value):
+            return
+        if not option.endswith("revision"):
+            self.error(
+                f"the word after {option!r} is empty; is a shell variable unset? "
+                "The current folder is ."
+            )
 
     def error(self, message: str) -> NoReturn:
         """Raise a `UserError` in place of a usage text."""

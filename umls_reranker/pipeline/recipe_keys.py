@@ -54,6 +54,8 @@ class Key:
             raise argparse.ArgumentTypeError(
                 f"{word!r} is unknown; choose from {', '.join(self.choices)}"
             )
+        if not word and self.is_list:
+            raise argparse.ArgumentTypeError("an item is empty")
         # An empty word takes back a value that has no default: ``--model_revision ""``.
         if not word and self.default is None:
             return None
