@@ -361,6 +361,47 @@ def test_a_sample_is_a_number_or_those_that_follow(text):
     assert Sample.parse("201-400", 1) == Sample(201, 400, 1)
 
 
+@pytest.mark.parametrize("answer", [{"choice": "1"}, {"gold_cui": "C9000004"}])
+def test_a_sheet_with_answers_is_not_replaced(tmp_path, linker, answer):
+    write_csv(tmp_path / "in.csv")
+    sheet = tmp_path / "sheet.csv"
+    run(CandidatesJob, linker, tmp_path / "in.csv", sheet)
+    # The gold concepts that the input brought are no answers.
+    run(CandidatesJob, linker, tmp_path / "in.csv", sheet, overwrite=True)
+    with sheet.open(newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    lines[1] |= answer
+    with sheet.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, lines[0])
+        writer.writeheader()
+        writer.writerows(lines)
+    labelled = sheet.read_bytes()
+    for job in (CandidatesJob, LinkJob):
+        with pytest.raises(UserError, match=r"sheet\.csv:3: .*answers"):
+            run(job, linker, tmp_path / "in.csv", sheet, overwrite=True)
+    assert sheet.read_bytes() == labelled
+    # A table of answers brings the columns of its input.
+    run(LinkJob, linker, sheet, tmp_path / "out.csv")
+    run(LinkJob, linker, sheet, tmp_path / "out.csv", overwrite=True)
+
+
+def test_the_sheet_of_what_is_not_accepted_is_not_replaced_once_answered(tmp_path, linker):
+    write_csv(tmp_path / "in.csv")
+    options = {"format_name": "sssom"}
+    run(LinkJob, linker, tmp_path / "in.csv", tmp_path / "out.tsv", **options)
+    sheet = tmp_path / "out.candidates.csv"
+    sheet.write_text("mention,choice,id_1,gold_cui\nasthma,1,C9000004,\n")
+    options["overwrite"] = True
+    for reviewed in ([], [sheet]):
+        with pytest.raises(UserError, match=r"out\.candidates\.csv"):
+            LinkJob(tmp_path / "in.csv", tmp_path / "out.tsv", reviewed=reviewed, **options)
+    # Nor is a sheet that is read.
+    with pytest.raises(UserError, match=r"own\.csv is also the input"):
+        (tmp_path / "own.csv").write_text("mention,gold_cui\nasthma,C9000004\n")
+        own = tmp_path / "own.csv"
+        LinkJob(tmp_path / "in.csv", own, reviewed=[own], overwrite=True)
+
+
 def test_an_input_or_output_that_will_not_do_is_refused(tmp_path, linker):
     (tmp_path / "in.csv").write_text("name\ncold\n")
     with pytest.raises(UserError, match="mention or entity"):

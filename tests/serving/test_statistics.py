@@ -376,6 +376,15 @@ def test_answers_find_their_rows_or_are_refused_with_both_lines(tmp_path):
         answered(Rows.of([{"mention": "x"}]), Answers(answers(*lines)))
 
 
+@pytest.mark.parametrize("existing", ["queue.jsonl", "sheet.csv", "sheet.lists.jsonl"])
+def test_a_queue_replaces_no_file(tmp_path, existing):
+    (tmp_path / existing).write_text("labelled")
+    with pytest.raises(UserError, match=existing):
+        write_queue([ranked_row()], tmp_path / existing.replace(".lists.jsonl", ".csv"))
+    assert [path.name for path in tmp_path.iterdir()] == [existing]
+    assert (tmp_path / existing).read_text() == "labelled"
+
+
 def test_rows_of_link_become_a_sheet_and_mentions(tmp_path):
     row = {"doc_id": "d", "mention": "cold", "document": "a cold"}
     row["ranked"] = [{"name": "B", "preferred_name": "Bb", "cui": "C2", "semantic_types": ["T047"]}]
@@ -434,7 +443,7 @@ def test_a_row_that_labels_could_not_be_joined_with_is_refused_before(tmp_path):
         (batch,) = read_rows(lists or tmp_path / name)
         assert [one["doc_id"] for one in batch.mappings()] == ["cold"]
         with pytest.raises(UserError, match="'m1' of document d1 .* rows 1 and 2"):
-            write_queue([ranked_row(), ranked_row("flu")], tmp_path / name)
+            write_queue([ranked_row(), ranked_row("flu")], tmp_path / f"twice_{name}")
 
 
 def test_a_sheet_is_in_the_order_in_which_one_reads(tmp_path):

@@ -142,7 +142,7 @@ def require_writable(output: Path, *, makes_folders: bool = False) -> None:
 def require_new(output: Path, *, makes_folders: bool = False) -> None:
     """Refuse an output that exists or cannot be written; arguments as for `require_writable`."""
     if output.exists():
-        raise UserError(f"{output} already exists; choose a new folder or remove it")
+        raise UserError(f"{output} already exists; choose another output, or remove it")
     require_writable(output, makes_folders=makes_folders)
 
 

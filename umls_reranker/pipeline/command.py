@@ -77,7 +77,7 @@ class CommandParser(argparse.ArgumentParser):
         return super().parse_known_args(words, namespace)
 
     def _require_value(self, word: str, before: Sequence[str]) -> None:
-        """Refuse an empty word, such as an unset shell variable: as a path it is the current folder.
+        """Refuse an empty word, such as an unset variable: as a path it is the current folder.
 
         An empty revision takes back that of a recipe.
         """

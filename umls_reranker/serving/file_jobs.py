@@ -31,6 +31,7 @@ from .list_warnings import NO_TIERS
 from .output_format import FormatSettings, OutputFormat
 from .outputs import OUTPUT_FORMATS, format_of
 from .parts import Parts, PartsFolder
+from .review_sheet import require_unanswered
 from .row_counts import RowCounts
 from .rows import RankedRows
 
@@ -67,7 +68,7 @@ class FileJob(ABC):
 
     Raises:
         UserError: the input is not found, the output has no known format, is the input or exists,
-            or its folder is missing or cannot be written to.
+            has answers of a reviewer, or its folder is missing or cannot be written to.
     """
 
     # Shown before the progress bar.
@@ -91,7 +92,8 @@ class FileJob(ABC):
         self.format = format_of(target, format_name, self.formats)(
             format_settings or FormatSettings()
         )
-        require_another(target, self.files())
+        inputs = (*self.files(), *self.further_files())
+        require_another(target, inputs)
         ending = self.format.beside if self.format.settings.only_accepted else ""
         self.beside = target.with_name(target.stem + ending) if ending else None
         if self.beside is not None and self.beside.exists() and not overwrite:
@@ -101,10 +103,14 @@ class FileJob(ABC):
                 f"{target} already exists; choose another output, "
                 "or replace a file with --overwrite"
             )
+        require_unanswered(target)
+        if self.beside is not None:
+            require_another(self.beside, inputs)
+            require_unanswered(self.beside)
         require_writable(target)
         # Before they are read: of a file that changes meanwhile, the parts will not count.
-        inputs = () if source == STDIN else (*self.files(), *self.further_files())
-        self._hashes = {f"the file {file}": _sha256(file) for file in inputs}
+        hashed = () if source == STDIN else inputs
+        self._hashes = {f"the file {file}": _sha256(file) for file in hashed}
 
     @abstractmethod
     def files(self) -> Sequence[Path]:

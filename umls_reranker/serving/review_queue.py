@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..core.files import written
+from ..core.files import require_new, written
 from ..lists.answers import term_of
 from ..lists.gold import id_text
 from ..lists.labels import with_document
@@ -151,7 +151,7 @@ def write_queue(
         The file of rows beside the sheet, or None.
 
     Raises:
-        UserError: a row has no ``doc_id``, or a mention_id is repeated.
+        UserError: a file exists, a row has no ``doc_id``, or a mention_id is repeated.
     """
     selected = [*map(dict, rows)]
     for number, row in enumerate(selected, start=1):
@@ -169,6 +169,8 @@ def write_queue(
     ranked = RankedRows(
         table_of_mappings(selected), ranked=pa.nulls(len(rows)), errors=[None] * len(rows)
     )
+    for file in outputs:
+        require_new(file)
     for file, kind in outputs.items():
         with written(file) as partial:
             kind.write(partial, [ranked])

@@ -12,6 +12,8 @@ from ..lists.answers import FREQUENCY, first_of, term_of
 from ..lists.candidates import concept_id
 from ..lists.choices import ANSWER, CHOICE
 from ..lists.gold import GOLD_KEYS, gold_parts, id_text
+from ..lists.read import read_rows
+from ..lists.sheets import DELIMITERS, sheet_rows
 from ..lists.table import ERROR
 from .candidate_descriptions import describe_candidates, display_name
 from .input_columns import RANKED
@@ -115,6 +117,39 @@ class ReviewSheet(OutputFormat):
                 if self.only_open and is_accepted:
                     continue
                 yield row, row.get("candidates") or items or row.get(RANKED) or []
+
+
+def require_unanswered(sheet: Path) -> None:
+    """Refuse to replace a sheet with answers of a reviewer; any other file is fine.
+
+    Raises:
+        UserError: answers would be lost; names the line of the first.
+    """
+    if sheet.suffix not in DELIMITERS or not sheet.is_file():
+        return
+    from_input: set[tuple[str, str]] | None = None
+    for position, cells in sheet_rows(sheet):
+        # A table of answers has the columns of its input, such as those of a sheet.
+        if CHOICE not in cells or "answer" in cells:
+            return
+        if cells.get(ANSWER) and from_input is None:
+            from_input = _golds_of_lists(sheet.with_name(sheet.stem + ReviewSheet.beside))
+        gold = (cells.get("mention_id", ""), cells.get(ANSWER, ""))
+        if cells[CHOICE] or (from_input is not None and gold[1] and gold not in from_input):
+            raise UserError(
+                f"{position}: the sheet has answers, which would be lost; move it, or choose "
+                "another output"
+            )
+
+
+def _golds_of_lists(path: Path) -> set[tuple[str, str]]:
+    """The cells of mention and gold concept of lists beside a sheet, which their input brought."""
+    golds = set()
+    if path.is_file():
+        for rows in read_rows(path):
+            for row in rows.mappings():
+                golds.add((str(row.get("mention_id")), _gold_cell(row) or ""))
+    return golds
 
 
 LIST_FORMATS: dict[str, type[OutputFormat]] = {kind.name: kind for kind in (ListLines, ReviewSheet)}
