@@ -24,7 +24,12 @@ from umls_reranker.calibration.threshold_fitting import (
     fit_thresholds,
     precision_threshold,
 )
-from umls_reranker.calibration.thresholds import TIERS, ThresholdTable, TypeThreshold
+from umls_reranker.calibration.thresholds import (
+    TIERS,
+    ThresholdTable,
+    TypeThreshold,
+    high_threshold,
+)
 from umls_reranker.calibration.thresholds_file import load_thresholds, thresholds_content
 from umls_reranker.calibration.type_lineage import DEFAULT, memberships
 from umls_reranker.core.errors import UserError
@@ -246,7 +251,7 @@ def test_json_round_trip():
     table = fit_thresholds(*drawn({"T047": 500, "T191": 200, "T121": 40}), settings)
     other = ThresholdTable({"default": replace(ROW, high=None)}, table.hierarchy, 0.9)
     state = thresholds_content({"all": table, "no type": other})
-    assert state["schema_version"] == 8 and state["tiers"] == list(TIERS)
+    assert state["schema_version"] == 9 and state["tiers"] == list(TIERS)
     tables = load_thresholds(json.loads(json.dumps(state, allow_nan=False)))
     loaded = tables["all"]
     assert loaded.rows == table.rows and loaded.reads_types and tables["no type"].rows == other.rows
@@ -257,17 +262,23 @@ def test_json_round_trip():
 
 
 @pytest.mark.parametrize(
-    ("certified", "high"), [(None, 0.01), (None, 0.9), (0.9, 0.01), (0.9, None), (0.3, 0.3)]
+    ("certified", "high_of_types"), [(None, {None}), (0.9, {0.9}), (0.5, {0.5, 0.6})]
 )
-def test_a_high_tier_that_is_not_that_of_the_certificate_is_a_user_error(certified, high):
+def test_the_file_says_high_once_since_it_is_guaranteed_for_all_types_together(
+    certified, high_of_types
+):
     certificate = Certificate(certified, 100.0, 59, coverage=0.5, precision=0.99)
-    row = TypeThreshold(low=0.01, accept=0.01, high=None if certified is None else 0.9)
-    if certified == 0.3:
-        row = TypeThreshold(low=0.1, accept=0.4, high=0.4)
-    table = ThresholdTable({"default": row, "T047": row}, HIERARCHY, certificate=certificate)
-    state = thresholds_content({"all": table})
-    assert load_thresholds(state)["all"].rows == table.rows
-    state["models"][0]["types"]["T047"]["high"] = high
+    rows = {"default": TypeThreshold(0.1, 0.4), "T047": TypeThreshold(0.1, 0.6)}
+    rows = {node: replace(row, high=high_threshold(row, certificate)) for node, row in rows.items()}
+    state = thresholds_content({"all": ThresholdTable(rows, HIERARCHY, certificate=certificate)})
+    (entry,) = state["models"]
+    assert entry["certificate"]["threshold"] == certified
+    assert entry["default"] == {"low": 0.1, "accept": 0.4}
+    assert entry["types"] == {"T047": {"low": 0.1, "accept": 0.6}}
+    loaded = load_thresholds(state)["all"].rows
+    assert loaded == rows and {row.high for row in loaded.values()} == high_of_types
+    # Nobody can make a type's answers high by the file.
+    entry["types"]["T047"]["high"] = 0.01
     with pytest.raises(UserError, match="damaged .*T047"):
         load_thresholds(state)
 

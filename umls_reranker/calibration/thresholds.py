@@ -15,7 +15,7 @@ A type falls back along its `lineage`. Lookup needs only numpy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -44,6 +44,10 @@ class TypeThreshold:
         """The lowest probabilities of all tiers but "reject", the lowest tier first."""
         high = np.inf if self.high is None else self.high
         return self.low, self.accept, high
+
+    def to_dict(self) -> dict[str, float]:
+        """Its entry in ``thresholds.json``; the certificate there says what is ``high``."""
+        return {"low": self.low, "accept": self.accept}
 
     def tier(self, p: float) -> str:
         """Tier of a calibrated probability, one of `TIERS`."""
@@ -137,8 +141,8 @@ class ThresholdTable:
         """Its entry in ``thresholds.json``."""
         return {
             "certificate": self.certificate and self.certificate.to_dict(),
-            "default": asdict(self.rows[DEFAULT]),
+            "default": self.rows[DEFAULT].to_dict(),
             "types": {
-                node: asdict(row) for node, row in sorted(self.rows.items()) if node != DEFAULT
+                node: row.to_dict() for node, row in sorted(self.rows.items()) if node != DEFAULT
             },
         }

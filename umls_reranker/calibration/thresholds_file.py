@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..core.errors import UserError
@@ -12,7 +13,10 @@ from .thresholds import TIERS, ThresholdTable, TypeThreshold, high_threshold
 from .type_lineage import DEFAULT
 
 # The schema of the file.
-THRESHOLDS_VERSION = 8
+THRESHOLDS_VERSION = 9
+# What the file has of a type. Where its high tier begins follows from the certificate, whose
+# guarantee is of all types together.
+KEYS_OF_TYPE = {"low", "accept"}
 
 
 def thresholds_content(tables: Mapping[str, ThresholdTable]) -> dict[str, Any]:
@@ -63,17 +67,16 @@ def load_thresholds(state: dict[str, Any]) -> dict[str, ThresholdTable]:
 def _table_of(
     entry: Mapping[str, Any], hierarchy: TypeHierarchy, target_precision: float, confidence: float
 ) -> ThresholdTable:
-    """The table of an entry; `TypeError` if thresholds do not fit each other or the certificate."""
-    rows = {
-        node: TypeThreshold(**row)
-        for node, row in {**entry["types"], DEFAULT: entry["default"]}.items()
-    }
+    """The table of an entry; `TypeError` if thresholds are missing, too many or out of order."""
     certificate = None
     if entry["certificate"] is not None:
         certificate = Certificate.from_dict(entry["certificate"])
-    for node, row in rows.items():
+    rows = {}
+    for node, thresholds in {**entry["types"], DEFAULT: entry["default"]}.items():
+        if thresholds.keys() != KEYS_OF_TYPE:
+            raise TypeError(f"thresholds of {node} are not low and accept")
+        row = TypeThreshold(**thresholds)
         if not 0.0 <= row.low <= row.accept <= 1.0:
             raise TypeError(f"thresholds of {node} are not in order")
-        if row.high != high_threshold(row, certificate):
-            raise TypeError(f"high of {node} is not what the certificate allows")
+        rows[node] = replace(row, high=high_threshold(row, certificate))
     return ThresholdTable(rows, hierarchy, target_precision, confidence, certificate)
