@@ -101,7 +101,7 @@ def test_every_script_ends_well(finished):
         stage for script in STAGE_SCRIPTS for stage in finished.outcomes[script].remade
     ] == list(STAGES)
     assert re.match(
-        r"best checkpoint: step \d+ of 60; dev pairs: f1 ",
+        r"best checkpoint: step \d+ of 60; dev: f1 ",
         finished.outcomes["train"].out.splitlines()[-1],
     )
     assert "3 passed, 0 failed" in finished.outcomes["validate"].out

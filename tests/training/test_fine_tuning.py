@@ -240,6 +240,16 @@ def test_a_training_that_resumes_from_its_last_step_takes_no_other(model, tmp_pa
     assert again == first and again["steps"] == 2
 
 
+def test_of_logits_that_are_compared_within_a_list_no_figure_of_single_pairs_is_a_result(
+    model, tmp_path
+):
+    def of_dev(loss):
+        return {*run_training(model, tmp_path / loss, max_steps=2, loss=loss)["dev"]}
+
+    assert of_dev("listwise") == {"acc@1", "list_loss"}
+    assert {"f1", "roc_auc", "ece", "log_loss", "acc@1", "list_loss"} < of_dev("bce")
+
+
 def test_a_checkpoint_that_was_cut_short_does_not_count(model, tmp_path):
     summary = run_training(model, tmp_path, max_steps=2)
     assert (summary["steps"], summary["train_pairs"], summary["dev_pairs"]) == (2, 104, 40)

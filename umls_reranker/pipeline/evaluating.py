@@ -57,7 +57,9 @@ def make_report(recipe: Recipe, run: RunFolder, stage: Stage, reranker: UMLSRera
         # Without the texts of mentions, because outcomes may be published with the model.
         outcomes = replace(outcomes, entity=np.full(len(outcomes), None))
         dev = read_manifest(run.path / "checkpoints")["summary"]["dev"]
-        metrics["figures"] |= {name: {"value": dev[name]} for name in ("f1", "roc_auc")}
+        metrics["figures"] |= {
+            name: {"value": dev[name]} for name in ("f1", "roc_auc") if name in dev
+        }
         title = f"the model {recipe.run.run_name} on its test split"
         save_report(metrics, outcomes, reranker, title, folder)
         histogram = Histogram.of_outcomes(outcomes)

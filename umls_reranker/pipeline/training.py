@@ -158,5 +158,5 @@ def train_cross_encoder(
     if is_owner:
         figures = "  ".join(f"{name} {value:.4f}" for name, value in summary["dev"].items())
         steps = f"step {summary['best_step']} of {summary['steps']}"
-        print(f"best checkpoint: {steps}; dev pairs: {figures}")
+        print(f"best checkpoint: {steps}; dev: {figures}")
     return is_owner

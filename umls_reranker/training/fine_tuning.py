@@ -21,8 +21,10 @@ from .trainer import RerankerTrainer
 
 # Name of a precision in accelerate, whose launch configuration can also set it -> dtype.
 DTYPE_OF_PRECISION = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
-# The dev metrics that the summary of a training has, where they were measured.
-SUMMARY_METRICS = ("f1", "precision", "recall", "roc_auc", "acc@1", "ece", "log_loss", "list_loss")
+# The dev metrics that the summary of a training has, where they were measured. Logits that were
+# trained for comparison within a list say nothing of single pairs before calibration.
+LIST_METRICS = ("acc@1", "list_loss")
+PAIR_METRICS = ("f1", "precision", "recall", "roc_auc", "ece", "log_loss")
 
 
 def fine_tune(
@@ -75,7 +77,11 @@ def fine_tune(
     return {
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
-        "dev": dev_metrics_at(trainer.state.best_global_step, trainer.state.log_history),
+        "dev": dev_metrics_at(
+            trainer.state.best_global_step,
+            trainer.state.log_history,
+            LIST_METRICS if trainer.loss.compares_pairs else PAIR_METRICS + LIST_METRICS,
+        ),
         "train_pairs": pairs,
         "dev_pairs": len(trainer.eval_dataset),
         "pairs_at_max_length": int(np.count_nonzero(lengths == model.max_length)),
@@ -86,10 +92,12 @@ def fine_tune(
     }
 
 
-def dev_metrics_at(step: int | None, log: list[dict[str, Any]]) -> dict[str, float]:
-    """The dev metrics that were logged at a step; empty: there was no evaluation."""
+def dev_metrics_at(
+    step: int | None, log: list[dict[str, Any]], names: tuple[str, ...]
+) -> dict[str, float]:
+    """The dev metrics of these names that were logged at a step; empty: there was no evaluation."""
     for entry in log:
         if entry["step"] == step and "eval_f1" in entry:
-            measured = [name for name in SUMMARY_METRICS if f"eval_{name}" in entry]
+            measured = [name for name in names if f"eval_{name}" in entry]
             return {name: entry[f"eval_{name}"] for name in measured}
     return {}
