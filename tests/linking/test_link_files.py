@@ -240,6 +240,61 @@ def test_columns_of_the_input_that_are_named_like_ours_stay(tmp_path, linker, en
     assert all(name in said for name in names[:3]) and count == 3 and "mention" not in said
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+@pytest.mark.parametrize("source", ["csv", "parquet", "jsonl"])
+def test_a_column_error_of_the_input_is_no_reason(tmp_path, linker, source, ending):
+    rows = [{"mention": "asthma", "error": text} for text in ("0", "", "none")]
+    path = tmp_path / f"in.{source}"
+    if source == "jsonl":
+        write_lists(path, rows)
+    elif source == "csv":
+        path.write_text("mention,error\nasthma,0\nasthma,\nasthma,none\n")
+    else:
+        pq.write_table(Table.from_pylist(rows), path)
+    counts, job = run(LinkJob, linker, path, tmp_path / f"out.{ending}")
+    assert (counts.ranked, counts.errors, job.first_error) == (3, 0, None)
+    linked = read_table(tmp_path / f"out.{ending}")
+    assert [row.get("input_error") or "" for row in linked] == ["0", "", "none"]
+    assert not any(row.get("error") for row in linked)
+    assert not any("reading_error" in key for row in linked for key in row)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+def test_a_corrected_row_of_a_former_output_is_linked(tmp_path, linker, ending):
+    write_lists(tmp_path / "in.jsonl", [{"mention": "asthma"}, {"mention": " "}])
+    former = tmp_path / f"out.{ending}"
+    counts, _ = run(LinkJob, linker, tmp_path / "in.jsonl", former)
+    assert (counts.ranked, counts.errors) == (1, 1)
+    rows = read_table(former)
+    assert rows[1]["error"]
+    rows[1]["mention"] = "chest pain"
+    if ending == "csv":
+        with former.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    elif ending == "parquet":
+        table = pq.read_table(former)
+        mentions = [[row["mention"] for row in rows]]
+        number = table.column_names.index("mention")
+        pq.write_table(table.set_column(number, "mention", mentions), former)
+    else:
+        write_lists(former, rows)
+    counts, _ = run(LinkJob, linker, former, tmp_path / f"again.{ending}")
+    assert (counts.ranked, counts.errors) == (2, 0)
+    again = read_table(tmp_path / f"again.{ending}")
+    assert not any(row.get("error") for row in again)
+
+
+def read_table(path):
+    """The rows of an output, as mappings."""
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    if path.suffix == ".csv":
+        return list(csv.DictReader(path.read_text().splitlines()))
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def test_a_carriage_return_in_a_mention_is_quoted():
     line = table_line(["a\rb", "c\nd", 'e"'])
     assert line.endswith("\n") and not line.endswith("\r\n")

@@ -21,7 +21,7 @@ from umls_reranker.lists.dictionary import Dictionary
 from umls_reranker.lists.labels import gold_ids, labelled_lists, read_labelled_lists
 from umls_reranker.lists.read import read_rows
 from umls_reranker.lists.rows import Rows
-from umls_reranker.lists.table import require_lists
+from umls_reranker.lists.table import READING_ERROR, require_lists
 from umls_reranker.vocab.types import TypeHierarchy
 
 ROWS = [
@@ -238,7 +238,7 @@ def test_why_a_line_is_not_json_is_said(tmp_path, line, named):
     path = tmp_path / "in.jsonl"
     path.write_bytes(line.encode("latin-1"))
     (batch,) = read_rows(path)
-    assert re.search(named, batch.mappings()[0]["error"])
+    assert re.search(named, batch.mappings()[0][READING_ERROR])
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", "null", '{"a": 1e}', "\xff"])
@@ -246,7 +246,7 @@ def test_a_line_that_is_no_object_is_a_faulty_row(tmp_path, line):
     path = tmp_path / "in.jsonl"
     path.write_bytes(b'{"entity": "a", "candidates": []}\n' + line.encode("latin-1"))
     (batch,) = read_rows(path)
-    assert set(batch.mappings()[1]) == {"line", "error"}
+    assert set(batch.mappings()[1]) == {"line", READING_ERROR}
     with pytest.raises(InvalidRow) as found:
         CandidateLists.from_rows(TypeHierarchy.built_in(), batch.content)
     assert found.value.row == 1
@@ -265,9 +265,30 @@ def test_rows_that_no_output_could_repeat_are_faulty(tmp_path, name):
     text = f"[{','.join(rows)}]" if name == "in.json" else "\n".join(rows)
     (tmp_path / name).write_text(text)
     (batch,) = read_rows(tmp_path / name)
-    assert ["error" in row for row in batch.mappings()] == [True] * 4 + [False]
+    assert [READING_ERROR in row for row in batch.mappings()] == [True] * 4 + [False]
     assert batch.mappings()[2]["entity"] == "cold" and [*batch.mappings()[4]][1].isascii()
     assert len(json.dumps(batch.mappings())) < 1_000
+
+
+@pytest.mark.parametrize("name", ["in.json", "in.jsonl"])
+@pytest.mark.parametrize(
+    ("repeated", "key"),
+    [
+        ('{"entity": "cold", "candidates": ["a"], "entity": "flu"}', "entity"),
+        ('{"entity": "cold", "candidates": [{"name": "a", "name": "b"}]}', "name"),
+        ('{"entity": "cold", "candidates": [], "x": {"y": 1, "y": 1}}', "y"),
+    ],
+)
+def test_a_key_that_a_row_has_twice_is_an_error_of_that_row(tmp_path, name, repeated, key):
+    rows = ['{"entity": "cold", "candidates": ["a"]}', repeated]
+    text = f"[{','.join(rows)}]" if name == "in.json" else "\n".join(rows)
+    (tmp_path / name).write_text(text)
+    (batch,) = read_rows(tmp_path / name)
+    first, second = batch.mappings()
+    assert READING_ERROR not in first and repr(key) in second[READING_ERROR]
+    with pytest.raises(InvalidRow, match=repr(key)) as found:
+        CandidateLists.from_rows(TypeHierarchy.built_in(), batch.content)
+    assert found.value.row == 1
 
 
 def test_an_array_that_is_nested_too_deeply_is_named(tmp_path):

@@ -402,6 +402,7 @@ def test_rows_of_link_become_a_sheet_and_mentions(tmp_path):
         "{",
         "[" * 100_000,
         json.dumps(ranked_row(entity="")),
+        json.dumps(ranked_row())[:-1] + ', "entity": "flu"}',
         json.dumps(
             ranked_row(
                 ranked=[

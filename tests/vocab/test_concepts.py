@@ -307,6 +307,14 @@ def test_numbers_of_json_are_ids_and_the_first_name_is_preferred(tmp_path):
     assert read(tmp_path / "names")[0] == [Concept("73211009", "one", ("two",))]
 
 
+def test_a_key_that_a_row_of_json_has_twice_is_named_with_its_line(tmp_path):
+    (tmp_path / "names").write_text(
+        '{"name": "one", "id": "1"}\n{"name": "two", "id": "2", "name": "three"}\n'
+    )
+    with pytest.raises(UserError, match="names:2.*'name'"):
+        read(tmp_path / "names")
+
+
 def test_a_line_of_biosyn_is_a_concept_with_alternate_ids(tmp_path):
     lines = '\ufeffD2|10|B1||flu|the flu|flu\r\nC1||cold, "common"\n\nD2|11||grippe|\nB1||own\n'
     (tmp_path / "names").write_text(lines, encoding="utf-8", newline="")

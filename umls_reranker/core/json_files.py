@@ -49,6 +49,27 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
+class RepeatedKey(dict[str, Any]):
+    """An object of JSON that has a key more than once, of which it holds the last value.
+
+    Attributes:
+        key: the key.
+    """
+
+    key = ""
+
+
+def marking_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON by its pairs, as an ``object_pairs_hook``."""
+    content = dict(pairs)
+    if len(content) == len(pairs):
+        return content
+    keys = [key for key, _ in pairs]
+    repeated = RepeatedKey(content)
+    repeated.key = next(key for key in keys if keys.count(key) > 1)
+    return repeated
+
+
 def require_format(path: Path, content: Any, version: int, command: str) -> None:
     """Refuse a file with another ``schema_version``.
 

@@ -17,7 +17,7 @@ from ..lists.gold import id_text
 from ..lists.labels import with_document
 from ..lists.read import STDIN
 from ..lists.rows import Rows
-from ..lists.table import ERROR, table_of_mappings
+from ..lists.table import READING_ERROR, table_of_mappings
 from ..serving.study_files import Sample, StudySettings, expected_tier_coverage, write_study
 from .linker import ConceptLinker
 from .mentions import UsagiSheets, read_mentions, span_columns
@@ -65,7 +65,7 @@ class DrawnMentions:
         for rows in read_mentions(self.source, READ_ROWS, self.sheets):
             mentions = zip(rows.positions, rows.mappings(), rows.documents, strict=True)
             for mention in map(_Mention._make, mentions):
-                if not mention.row.get(ERROR):
+                if not mention.row.get(READING_ERROR):
                     labelled = dict(mention.row)
                     with_document(labelled, mention.place, self.each_row_is_a_document)
                     pool[str(id_text(labelled["doc_id"]))].append(mention)

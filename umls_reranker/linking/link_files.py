@@ -17,7 +17,7 @@ from ..lists.gold import CUI_LESS, GOLD_KEYS, gold_parts, id_text
 from ..lists.label_checks import OWN_DOCUMENTS
 from ..lists.labels import gold_ids, with_document
 from ..lists.rows import Rows
-from ..lists.table import ERROR, TEXT_KEYS, first_values, table_of_mappings
+from ..lists.table import READING_ERROR, TEXT_KEYS, first_values, table_of_mappings
 from ..models.arguments import BUILT_IN
 from ..serving.cluster_batches import ranked_frames, spark_schema
 from ..serving.file_jobs import FileJob, OneProcess
@@ -213,8 +213,7 @@ def _readable_mentions(linker: ConceptLinker, rows: Rows) -> tuple[pa.Table, lis
     """The mentions that can be read (`ConceptLinker.read`), and why each of n cannot, or None."""
     columns = span_columns(rows)
     errors: list[str | None] = []
-    for reason in first_values(rows.content, ERROR):
-        # Blank in a table that was linked before.
+    for reason in first_values(rows.content, READING_ERROR):
         error = str(reason) if reason else None
         errors.append(error)
 

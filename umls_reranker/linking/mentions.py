@@ -31,7 +31,7 @@ from ..lists.read import ENDINGS, STDIN, mention_files, read_rows
 from ..lists.reading_errors import naming
 from ..lists.rows import RowPosition, Rows
 from ..lists.sheets import table_rows
-from ..lists.table import ERROR, SPAN_KEYS, TEXT_KEYS, first_values, table_of_mappings
+from ..lists.table import READING_ERROR, SPAN_KEYS, TEXT_KEYS, first_values, table_of_mappings
 from ..serving.omop_vocabulary import OmopVocabulary
 from ..serving.usagi import APPROVED
 from ..vocab.concept_codes import ConceptCodes
@@ -178,7 +178,7 @@ class FaultRows(Faults):
         self.rows: list[Item] = []
 
     def add(self, where: str, problem: Malformed) -> None:
-        self.rows.append((where, {ERROR: str(problem)}, None))
+        self.rows.append((where, {READING_ERROR: str(problem)}, None))
 
 
 def input_files(path: Path) -> list[Path]:
@@ -195,7 +195,7 @@ def input_files(path: Path) -> list[Path]:
 def read_mentions(
     path: Path, batch_rows: int, sheets: UsagiSheets = UsagiSheets()
 ) -> Iterator[Rows]:
-    """Yield the mentions of `input_files` in batches; those that cannot be read have ``error``.
+    """Yield the mentions of `input_files` in batches; what cannot be read has `READING_ERROR`.
 
     Args:
         path: file or folder, or `STDIN`.
@@ -312,7 +312,7 @@ def _mentions_of(position: Any, row: dict[str, Any]) -> Iterator[Item]:
                 outside = f"from {offsets[0]} to {offsets[1]} is not in its text"
                 fault = outside if text is None else length_fault(len(text))
         if fault:
-            yield f"{position}.{number}", about | {ERROR: f"span {number} {fault}"}, None
+            yield f"{position}.{number}", about | {READING_ERROR: f"span {number} {fault}"}, None
             continue
         of_span = {key: value for key, value in span.items() if key != "text"}
         mention = about | {"mention": text} | of_span

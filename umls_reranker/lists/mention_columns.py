@@ -11,10 +11,19 @@ import pyarrow.compute as pc
 from ..core.arrow_files import one_chunk
 from .candidates import are_structs, candidate_structs, keys_found
 from .columns import TEXT, TYPES, ColumnChecker, InvalidRow, python_values
-from .table import CANDIDATES, ERROR, mappings_of
+from .table import CANDIDATES, READING_ERROR, mappings_of
 
 # The columns that are read.
-READ_COLUMNS = ("entity", "mention", "entity_type", "left", "right", "index_key", CANDIDATES, ERROR)
+READ_COLUMNS = (
+    "entity",
+    "mention",
+    "entity_type",
+    "left",
+    "right",
+    "index_key",
+    CANDIDATES,
+    READING_ERROR,
+)
 # The end of the message about a mention without a list.
 FINDS_CANDIDATES = "; umls-reranker link finds the candidates of mentions"
 
@@ -33,10 +42,10 @@ class MentionColumns:
         self._checker = ColumnChecker(len(table))
 
     def refuse_unreadable(self) -> None:
-        """Refuse a row that could not be read, which has ``error``."""
-        if ERROR not in self._columns:
+        """Refuse a row that could not be read, which has `READING_ERROR`."""
+        if READING_ERROR not in self._columns:
             return
-        for row, reason in enumerate(python_values(self._columns[ERROR])):
+        for row, reason in enumerate(python_values(self._columns[READING_ERROR])):
             if reason:
                 raise InvalidRow(row, str(reason), len(self._table))
 

@@ -54,7 +54,7 @@ def mention_files(path: Path) -> list[Path]:
 def read_rows(
     path: Path, batch_rows: int = BATCH_ROWS, *, has_candidates: bool = True
 ) -> Iterator[Rows]:
-    """Yield rows of `mention_files` in batches; a line that is not JSON has the key ``error``.
+    """Yield rows of `mention_files` in batches; a line that is not JSON has `READING_ERROR`.
 
     Args:
         path: a file, a folder, or `STDIN`.

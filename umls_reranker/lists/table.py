@@ -30,8 +30,10 @@ from .gold import GOLD_KEYS
 
 # The column of mappings, each in JSON.
 LINE = "line"
-# The key of a row that could not be read or ranked, with the reason.
+# The key of a row in an output that could not be read or ranked, with the reason.
 ERROR = "error"
+# The key of what a reader of files found wrong with a row; a name that no input has.
+READING_ERROR = "umls_reranker:reading_error"
 CANDIDATES = "candidates"
 # Keys of a document's text, and of its spans.
 TEXT_KEYS = ("document", "text")
@@ -59,7 +61,7 @@ READ_KEYS = (
     *SPAN_KEYS,
     REVIEWED,
     REVIEWED_NAME,
-    ERROR,
+    READING_ERROR,
 )
 # The Arrow types of columns whose values are all of one Python type.
 ARROW_TYPES: dict[type, pa.DataType] = {

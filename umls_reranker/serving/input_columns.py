@@ -9,8 +9,10 @@ import pyarrow as pa
 from ..lists.table import (
     ERROR,
     LINE,
+    READING_ERROR,
     REVIEWED,
     REVIEWED_NAME,
+    first_values,
     has_lines,
     mappings_of,
     table_of_mappings,
@@ -44,16 +46,28 @@ def names_in_output(columns: Iterable[str], added: Iterable[str]) -> dict[str, s
 def without_reviewed(content: pa.Table) -> pa.Table:
     """What the input brought, with a prefix for keys that only sheets of reviewers set."""
     if not has_lines(content):
-        names = names_in_output(content.column_names, REVIEWED_KEYS)
-        return content.rename_columns([names[column] for column in content.column_names])
+        return _with_prefixes(content, REVIEWED_KEYS)
     return _changed_mappings(content, REVIEWED_KEYS, _with_prefix)
 
 
+def _with_prefixes(content: pa.Table, keys: Collection[str]) -> pa.Table:
+    """A table with a prefix for its columns that have one of some names."""
+    names = names_in_output(content.column_names, keys)
+    return content.rename_columns([names[column] for column in content.column_names])
+
+
 def without_former_output(content: pa.Table) -> pa.Table:
-    """What the input brought without what an earlier output of this package had added to it."""
-    if not has_lines(content):
-        return content.drop_columns([*{RANKED, ERROR}.intersection(content.column_names)])
-    return _changed_mappings(content, (RANKED, ERROR), _without_ranked)
+    """What the input brought without what an earlier output of this package had added to it.
+
+    A reason under ``error`` may be the input's own, and gets a prefix.
+    """
+    if has_lines(content):
+        return _changed_mappings(content, (RANKED, ERROR, READING_ERROR), _without_ranked)
+    former = {RANKED, READING_ERROR, ERROR}.intersection(content.column_names)
+    if any(first_values(content, ERROR)):
+        former.remove(ERROR)
+        content = _with_prefixes(content, [ERROR])
+    return content.drop_columns([*former])
 
 
 def _changed_mappings(
@@ -81,8 +95,12 @@ def _with_prefix(row: dict[str, Any]) -> dict[str, Any]:
 def _without_ranked(row: dict[str, Any]) -> dict[str, Any]:
     """A row of the input without what an earlier output of this package had added to it."""
     kept = {}
+    names = names_in_output(row, [ERROR])
     for key, value in row.items():
-        if key not in (RANKED, ERROR):
+        if key == ERROR:
+            if value:
+                kept[names[key]] = value
+        elif key not in (RANKED, READING_ERROR):
             kept[key] = value
         elif key == RANKED and isinstance(value, str):
             # A text was not ranked by this package.

@@ -189,7 +189,7 @@ def format_of(
 
 
 def brought(parts: Iterable[RankedRows]) -> pa.Schema:
-    """The columns that a table repeats: all of any part, but for errors, which are told again.
+    """The columns that a table repeats: all of any part.
 
     Of the candidates of mappings it repeats none. A column of several types is text.
     """
@@ -200,7 +200,7 @@ def brought(parts: Iterable[RankedRows]) -> pa.Schema:
         metadata = metadata or schema.metadata
         for field in schema:
             types[field.name] = _common_type(types.get(field.name, pa.null()), field.type)
-    return pa.schema([field for field in types.items() if field[0] != ERROR], metadata)
+    return pa.schema([*types.items()], metadata)
 
 
 def brought_names(parts: Iterable[RankedRows]) -> list[str]:
@@ -211,7 +211,7 @@ def brought_names(parts: Iterable[RankedRows]) -> list[str]:
             names |= dict.fromkeys(chain.from_iterable(rows.mappings()))
         else:
             names |= dict.fromkeys(rows.content.column_names)
-    return [name for name in names if name not in (CANDIDATES, ERROR)]
+    return [name for name in names if name != CANDIDATES]
 
 
 def brought_table(rows: RankedRows) -> pa.Table:

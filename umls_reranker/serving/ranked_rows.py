@@ -14,6 +14,7 @@ from ..calibration.fallback_models import ALL_INPUTS
 from ..calibration.thresholds import TIERS
 from ..core.arrays import list_offsets, number_distinct
 from ..core.errors import UserError
+from ..core.json_files import RepeatedKey, marking_repeated
 
 # Tier of a top candidate, None without one, -> its index in `TIERS`, or -1.
 TIER_NUMBERS: dict[str | None, int] = {
@@ -62,7 +63,7 @@ def read_ranked(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=marking_repeated)
             except (ValueError, RecursionError):
                 row = None
             if isinstance(row, dict) and "error" in row:
@@ -77,7 +78,9 @@ def read_ranked(path: Path) -> Iterator[dict[str, Any]]:
 
 def _is_ranked(row: Any) -> bool:
     """Whether a value is a mention with its ranked candidates."""
-    if not isinstance(row, dict) or not isinstance(row.get("ranked"), list):
+    if not isinstance(row, dict) or isinstance(row, RepeatedKey):
+        return False
+    if not isinstance(row.get("ranked"), list):
         return False
     has_text = bool(row.get("entity") or row.get("mention"))
     return has_text and all(map(_is_ranked_candidate, row["ranked"]))

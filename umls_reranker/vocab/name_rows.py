@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.errors import UserError
+from ..core.json_files import RepeatedKey, marking_repeated
 from ..core.text_files import open_binary, read_lines, read_table, start_of
 from .concepts import ROWS_PER_BATCH
 from .type_sets import UNIT_SEPARATOR
@@ -178,7 +179,14 @@ def _json_rows(path: Path) -> Iterator[tuple[int, list[Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, parse_int=str, parse_float="{:.17g}".format)
+            row = json.loads(
+                line,
+                object_pairs_hook=marking_repeated,
+                parse_int=str,
+                parse_float="{:.17g}".format,
+            )
+            if isinstance(row, RepeatedKey):
+                raise ValueError(f"it has the key {row.key!r:.60} twice")
             row["preferred"] = str(row.get("preferred"))
             row.setdefault("id", row.get("ids"))
             cells = [row.get(name) for name in NAME_COLUMNS]
