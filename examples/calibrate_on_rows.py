@@ -12,10 +12,13 @@ prints
 """
 
 import json
+import sys
 from pathlib import Path
 
 from umls_reranker import calibrate, evaluate
 
+if Path("my_model").exists():
+    sys.exit("my_model already exists; move it, or work in another folder")
 with Path(__file__).with_name("my_lists.jsonl").open(encoding="utf-8") as lines:
     rows = [json.loads(line) for line in lines]
 known = [row for row in rows if row["doc_id"] < "note 31"]

@@ -17,6 +17,8 @@ from transformers import TrainingArguments
 
 from umls_reranker import RerankerTrainer, training_rows
 
+if Path("cross-encoder").exists():
+    sys.exit("cross-encoder already exists; move it, or work in another folder")
 lines = Path(__file__).with_name("my_lists.jsonl").read_text(encoding="utf-8").splitlines()
 rows = [json.loads(line) for line in lines]
 # Documents are held out, not mentions: those of one document go wrong together.

@@ -12,6 +12,7 @@ import itertools
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 from umls_reranker import UMLSReranker
 
@@ -55,6 +56,9 @@ for number, name in enumerate(names):
         rows.append(row | {"candidates": candidates_of(mention)})
 # Documents are divided: those to train on, to compare checkpoints on, and to calibrate on.
 parts = {"train.jsonl": rows[::2], "dev.jsonl": rows[1::4], "calibration.jsonl": rows[3::4]}
+for output in (*parts, "cross-encoder", "model"):
+    if Path(output).exists():
+        sys.exit(f"{output} already exists; move it, or work in another folder")
 for file, part in parts.items():
     with open(file, "w", encoding="utf-8") as lines:
         lines.writelines(f"{json.dumps(row)}\n" for row in part)

@@ -44,6 +44,61 @@ HEAVY = (
 )
 
 
+# What a checkout has at its top, and no command leaves there.
+TOP_LEVEL = {
+    ".ci",
+    ".dockerignore",
+    ".github",
+    ".gitignore",
+    ".pre-commit-config.yaml",
+    "accelerate_configs",
+    "benchmarks",
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "compose.yaml",
+    "conftest.py",
+    "constraints.txt",
+    "CONTRIBUTING.md",
+    "Dockerfile",
+    "docs",
+    "examples",
+    "LICENSE",
+    "Makefile",
+    "MANIFEST.in",
+    "prometheus.yml",
+    "pyproject.toml",
+    "README.md",
+    "recipes",
+    "ruff.toml",
+    "scripts",
+    "SECURITY.md",
+    "setup.cfg",
+    "tests",
+    "umls_reranker",
+}
+LARGEST_FILE = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def tracked():
+    """The files that git tracks."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
+    )
+    return [name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()]
+
+
+def test_nothing_that_a_command_wrote_is_tracked(tracked):
+    assert {name.partition("/")[0] for name in tracked} == TOP_LEVEL
+
+
+def test_only_the_models_in_the_package_have_large_files(tracked):
+    large = [name for name in tracked if (ROOT / name).stat().st_size > LARGEST_FILE]
+    assert large and all(name.startswith("umls_reranker/built_in") for name in large)
+
+
 def test_importing_the_package_loads_nothing_heavy():
     code = "import sys, umls_reranker; umls_reranker.UserError; print(*sys.modules)"
     loaded = python("-c", code).stdout.split()

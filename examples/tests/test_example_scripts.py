@@ -81,6 +81,26 @@ def test_an_example_without_a_run_prints_what_it_says(run, script, tmp_path):
     assert told and run(script, tmp_path) == [line.strip() for line in told.splitlines()]
 
 
+@pytest.mark.parametrize(
+    ("script", "output"),
+    [
+        ("calibrate_on_rows.py", "my_model/reranker.json"),
+        ("train_from_python.py", "cross-encoder/config.json"),
+        ("train_on_lists.py", "train.jsonl"),
+        ("train_on_lists.py", "cross-encoder/config.json"),
+        ("train_on_lists.py", "model/reranker.json"),
+    ],
+)
+def test_an_example_replaces_nothing(scripts, script, output, tmp_path):
+    file = tmp_path / output
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    outcome = scripts.run(EXAMPLES / script, cwd=tmp_path)
+    assert outcome.code == 1 and f"{output.partition('/')[0]} already exists" in outcome.err
+    assert file.read_text() == "mine"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
+
+
 def test_a_pipeline_of_the_reference_changes_one_import(folder, monkeypatch):
     monkeypatch.chdir(folder)
     example = runpy.run_path(str(EXAMPLES / "reference_pipeline.py"))
