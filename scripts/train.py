@@ -12,6 +12,7 @@ The last form needs no run, and a recipe (before --lists) only for its settings.
 files of lists, in the format of umls-reranker calibrate --lists, of different documents. Negatives
 are the top incorrect candidates of each list (nearest_negatives); the gold concept is never added.
 umls-reranker calibrate FOLDER --lists OTHER_LISTS --output MODEL makes a reranker of the result.
+The curves are in FOLDER/tensorboard.
 """
 
 from dataclasses import dataclass

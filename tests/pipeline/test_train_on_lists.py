@@ -68,6 +68,10 @@ def folder(scripts, tmp_path_factory):
 def test_the_result_is_a_cross_encoder_and_nothing_else_stays(folder):
     trained = folder / "trained"
     assert not list(folder.glob(".*"))
+    # Its learning curves can be compared.
+    assert list(trained.glob("tensorboard/*/events.*"))
+    weights = trained / "model.safetensors"
+    assert weights.stat().st_mode == (folder / "train.jsonl").stat().st_mode
     template = PairTemplate.of_folder(trained)
     assert template == PairTemplate(candidate_fields=("preferred_name",))
     logits = PairScorer.from_folder(trained, template, "cpu").score(["cold"], ["a cold"]).logits

@@ -17,7 +17,7 @@ from ..training.rows import training_rows
 from .command import would_make
 from .recipe import Recipe
 from .run_folder import RunFolder
-from .training import check_training, train_cross_encoder
+from .training import CURVES, check_training, train_cross_encoder
 
 
 def train_on_lists(recipe: Recipe, train_lists: str, dev_lists: str, output: Path) -> None:
@@ -50,6 +50,9 @@ def train_on_lists(recipe: Recipe, train_lists: str, dev_lists: str, output: Pat
     is_owner = train_cross_encoder(recipe, run, stage, train, dev)
     if is_owner:
         best = stage.folder / "checkpoint-best"
+        curves = run.path / CURVES
+        if curves.exists():
+            os.replace(curves, best / CURVES)
         os.replace(best, output)
         shutil.rmtree(run.path)
         print(

@@ -31,6 +31,8 @@ from .run_folder import RunFolder
 
 # How long processes wait for each other if the recipe does not say, as in transformers.
 DDP_TIMEOUT_SECONDS = 1800
+# The folder of the learning curves of a run, or of a training on lists.
+CURVES = "tensorboard"
 # Digits of a stage's key that tell the curves of its trainings apart.
 KEY_DIGITS = 12
 
@@ -149,7 +151,7 @@ def train_cross_encoder(
     processes = sharing_processes(recipe.run.device, timeout)
     is_owner = processes.is_main_process
     # Not in the folder of the stage, which is hidden until its end.
-    curves = run.path / "tensorboard" / stage.key[:KEY_DIGITS]
+    curves = run.path / CURVES / stage.key[:KEY_DIGITS]
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(curves))
     with owned(run, stage, recipe.run.overwrite, is_owner=is_owner) as (folder, summary):
         processes.wait_for_everyone()
