@@ -508,12 +508,12 @@ def test_the_script_publishes_and_refuses_to_do_it_twice(hub, folder, tmp_path, 
     recipe = tmp_path / "config.yaml"
     recipe.write_text(f"output_dir: {tmp_path.parent}\nrun_name: {tmp_path.name}\n")
 
-    def run(*options):
-        run_script("publish", recipe, "--repo_id", REPO, "--tag", "v1.0.0", *options)
+    def run(*options, tag=("--tag", "v1.0.0")):
+        run_script("publish", recipe, "--repo_id", REPO, *tag, *options)
         return capsys.readouterr().out
 
     assert run("--dry_run") == f"would be published with tag v1.0.0: {hub.url}/{REPO}\n"
     assert hub.writes == []
     assert run().endswith(f"{hub.url}/{REPO}/commit/{hub.repos[REPO].tags['v1.0.0']}\n")
-    assert f"published with tag v{date.today():%Y.}" in run("--tag=")
+    assert f"published with tag v{date.today():%Y.}" in run(tag=())
     assert "'v1.0.0'" in refused(run)

@@ -70,7 +70,8 @@ published = UMLSReranker.from_pretrained("org/tiny-lists", revision="v1.0.0", ba
 results.append(published.rerank("cold", candidates, "T047"))
 rows = [[item.as_row() for item in ranked] for ranked in results]
 mention = {"entity": "cold", "candidates": candidates, "entity_type": "T047"}
-with TestClient(create_app(reranker, ServingArguments(served_model=str(folder))), base_url="http://localhost") as client:
+app = create_app(reranker, ServingArguments(served_model=str(folder)))
+with TestClient(app, base_url="http://localhost") as client:
     rows += client.post("/rank", json={"mentions": [mention]}).json()
     texts = {"query": "cold", "texts": ["Common Cold", "cold"], "truncate": False}
     tei = client.post("/rerank", json=texts).json()

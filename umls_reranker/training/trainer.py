@@ -236,7 +236,7 @@ class RerankerTrainer(Trainer):
         super()._save(output_dir, state_dict)
         if not self.args.should_save:
             return
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir or str(self.args.output_dir))
         write_json(folder / TEMPLATE_FILE, asdict(self._encoder.template))
         weights_by_umask(folder)
         # A pickle, which nothing reads.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import datasets
@@ -54,8 +54,9 @@ def require_read(args: TrainingArguments | None, options: Mapping[str, Any]) -> 
     for name, way_out in REFUSED_OPTIONS.items():
         if options.get(name) is not None:
             raise ValueError(f"{name} is not supported; {way_out}")
-    optimizer, _ = options.get("optimizers") or (None, None)
-    if optimizer is not None and getattr(args, "head_learning_rate", None) is not None:
+    optimizers = options.get("optimizers")
+    has_optimizer = optimizers is not None and optimizers[0] is not None
+    if has_optimizer and getattr(args, "head_learning_rate", None) is not None:
         raise ValueError(
             "head_learning_rate has no effect on the optimizer in optimizers; "
             "set the rate in its groups, or leave one of them out"
@@ -65,7 +66,8 @@ def require_read(args: TrainingArguments | None, options: Mapping[str, Any]) -> 
 def require_cross_encoder(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse what is no cross-encoder of one logit with its fast tokenizer; ValueError."""
     # Adapters of peft wrap a model.
-    network = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base: Callable[[], Any] | None = getattr(model, "get_base_model", None)
+    network = base() if base is not None else model
     if not isinstance(network, PreTrainedModel):
         raise ValueError(
             f"model is a {type(model).__name__}, not a model of transformers; give its folder or "
