@@ -45,6 +45,9 @@ DICTIONARY_HELP = (
     "similar name of the concept); a model calibrated with synonym_score needs it at serving too"
 )
 
+# Endings of the options whose empty word takes back what a recipe says.
+TAKEN_BACK = ("revision", "index_parameters")
+
 
 class CommandParser(argparse.ArgumentParser):
     """The command line of ``umls-reranker SCRIPT``: no abbreviated options, one-line errors.
@@ -79,7 +82,7 @@ class CommandParser(argparse.ArgumentParser):
     def _require_value(self, word: str, before: Sequence[str]) -> None:
         """Refuse an empty word, such as an unset variable: as a path it is the current folder.
 
-        An empty revision takes back that of a recipe.
+        One of the options of `TAKEN_BACK` may be empty.
         """
         last = before[-1] if before else self.prog
         option, mark, value = word.partition("=")
@@ -87,7 +90,7 @@ class CommandParser(argparse.ArgumentParser):
             option = last
         elif not (word.startswith("--") and mark and not value):
             return
-        if not option.endswith("revision"):
+        if not option.endswith(TAKEN_BACK):
             self.error(
                 f"the word after {option!r} is empty; is a shell variable unset? "
                 "The current folder is ."

@@ -239,7 +239,7 @@ class RerankerTrainer(Trainer):
         folder = Path(output_dir or str(self.args.output_dir))
         write_json(folder / TEMPLATE_FILE, asdict(self._encoder.template))
         weights_by_umask(folder)
-        # A pickle, which nothing reads.
+        # Nothing reads it, and reading it could run code.
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def compute_loss(

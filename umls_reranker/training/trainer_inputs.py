@@ -71,18 +71,18 @@ def require_cross_encoder(model: PreTrainedModel, tokenizer: PreTrainedTokenizer
     if not isinstance(network, PreTrainedModel):
         raise ValueError(
             f"model is a {type(model).__name__}, not a model of transformers; give its folder or "
-            "Hub id, or AutoModelForSequenceClassification.from_pretrained(NAME, num_labels=1)"
+            "Hub id, or an AutoModelForSequenceClassification of num_labels=1"
         )
     outputs = network.config.num_labels
     if outputs != 1:
         raise ValueError(
             f"model has {outputs} labels, and a reranker one logit; give its folder or Hub id, or "
-            "AutoModelForSequenceClassification.from_pretrained(NAME, num_labels=1)"
+            "an AutoModelForSequenceClassification of num_labels=1"
         )
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise ValueError(
-            "processing_class is missing: give the model's fast tokenizer, "
-            "AutoTokenizer.from_pretrained(NAME); or give the model by name"
+            "processing_class is missing: give the model's fast AutoTokenizer, or give the model "
+            "by name"
         )
 
 
