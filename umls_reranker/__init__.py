@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .calibration.certify import certify
     from .calibration.study import Study
     from .core.errors import UserError
+    from .evaluation.ranking_metrics import RankingMetrics
     from .linking.linked_concept import LinkedConcept
     from .linking.linker import ConceptLinker
     from .lists.dictionary import Dictionary
@@ -39,6 +40,7 @@ __all__ = [
     "Dictionary",
     "LinkedConcept",
     "RankedCandidate",
+    "RankingMetrics",
     "RerankerTrainer",
     "Study",
     "UMLSReranker",
@@ -57,6 +59,7 @@ _HOMES = {
     "Dictionary": ".lists.dictionary",
     "LinkedConcept": ".linking.linked_concept",
     "RankedCandidate": ".serving.ranked_candidate",
+    "RankingMetrics": ".evaluation.ranking_metrics",
     "RerankerTrainer": ".training.trainer",
     "Study": ".calibration.study",
     "UMLSReranker": ".serving.reranker",

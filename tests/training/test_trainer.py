@@ -6,25 +6,22 @@ from collections import Counter
 from itertools import pairwise
 
 import datasets
-import evaluate
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 from list_fixtures import make_lists
 from loss_on_processes import TRAINING_ROW, load_model, make_pairs, make_rows, make_trainer
-from sklearn.metrics import brier_score_loss, f1_score, precision_score, recall_score, roc_auc_score
 from tiny_models import tiny_cross_encoder
 from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import AutoTokenizer, EvalPrediction
 
-from umls_reranker.calibration.reliability import ece
 from umls_reranker.core.arrays import list_offsets
 from umls_reranker.core.errors import UserError
 from umls_reranker.models.batches import PairBatch
 from umls_reranker.models.pair_template import PairTemplate
 from umls_reranker.models.pairs import PairEncoder
-from umls_reranker.training.dev_metrics import RankingMetrics, dev_metrics
+from umls_reranker.training.dev_metrics import dev_metrics
 from umls_reranker.training.dev_sample import dev_rows, sample_by_document
 from umls_reranker.training.global_batches import GlobalBatches, units_per_batch
 from umls_reranker.training.pair_dataset import PairCollator, TokenizedPairs, weight_scale
@@ -398,44 +395,3 @@ def test_a_mention_without_negatives_is_won_and_one_without_gold_is_lost():
     metrics = dev_metrics(EvalPrediction(np.array([-3.0, -4.0]), label_ids))
     # A mention without gold has no list-wise loss.
     assert (metrics["acc@1"], metrics["list_loss"]) == pytest.approx((0.5, 0.0), abs=1e-12)
-
-
-@pytest.fixture
-def candidates() -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    logits = rng.integers(-20, 20, 2000) / 10  # many ties
-    labels = rng.random(2000) < 1 / (1 + np.exp(-logits))
-    return {"predictions": logits, "references": labels.astype(int), "lists": np.arange(2000) // 4}
-
-
-def test_figures_of_candidates_agree_with_scikit_learn(candidates):
-    figures = RankingMetrics().compute(**candidates)
-    y = candidates["references"]
-    p = 1 / (1 + np.exp(-candidates["predictions"]))
-    expected = {
-        "precision": precision_score(y, p >= 0.5),
-        "recall": recall_score(y, p >= 0.5),
-        "f1": f1_score(y, p >= 0.5),
-        "roc_auc": roc_auc_score(y, p),
-        "ece": ece(p, y),
-        "brier": brier_score_loss(y, p),
-    }
-    assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=1e-12)
-
-
-def test_figures_without_a_gold_candidate_are_zero_or_undefined():
-    figures = RankingMetrics().compute(predictions=[-1.0, -2.0], references=[0, 0], lists=[0, 0])
-    assert (figures["precision"], figures["recall"], figures["f1"]) == (0.0, 0.0, 0.0)
-    assert np.isnan(figures["roc_auc"])
-
-
-def test_batches_give_the_same_figures_without_a_file(candidates, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", tmp_path / "cache")
-    metric = RankingMetrics()
-    for _ in range(2):  # a metric is used again for the next evaluation
-        for start in range(0, 2000, 300):
-            metric.add_batch(
-                **{name: column[start : start + 300] for name, column in candidates.items()}
-            )
-        assert metric.compute() == pytest.approx(RankingMetrics().compute(**candidates))
-    assert not list(tmp_path.iterdir())
