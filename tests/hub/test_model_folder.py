@@ -124,6 +124,25 @@ def test_an_edited_manifest_is_refused(folder, changes):
     assert str(folder / MANIFEST) in refused(UMLSReranker.from_pretrained, folder)
 
 
+@pytest.mark.parametrize("number", ["1e400", "-Infinity", "NaN", "9" * 400])
+@pytest.mark.parametrize(
+    ("name", "replaced", "key"),
+    [
+        ("calibrator.json", '"slope": 0.8', "models.0.parameters.slope"),
+        ("calibrator.json", '"mentions": 800', "fitted_on.mentions"),
+        ("thresholds.json", '"confidence": 0.95', "confidence"),
+        ("thresholds.json", '"answers": 0', "models.0.certificate.answers"),
+    ],
+)
+def test_a_number_beyond_a_float_is_named_with_file_and_key(folder, name, replaced, key, number):
+    text = (folder / name).read_text()
+    assert replaced in text
+    label = replaced.partition(":")[0]
+    with changing(folder) as new:
+        (new / name).write_text(text.replace(replaced, f"{label}: {number}", 1))
+    assert f"{folder / name}: {key}: " in refused(UMLSReranker.from_pretrained, folder)
+
+
 def test_parts_that_do_not_travel_with_every_copy_may_be_missing(folder):
     (folder / "reliability.svg").unlink()
     verify_model(folder)

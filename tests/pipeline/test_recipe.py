@@ -82,6 +82,12 @@ def test_missing_keys_take_their_defaults(write):
         "positive_weight: -.inf",
         "target_precision: 1",
         "candidate_fields: [color]",
+        "retrievers: [[dense], [lexical]]",
+        "features: [{a: 1}]",
+        "add_names: [[a], [b]]",
+        "teacher: [[a, [b]]]",
+        "targets: [null, {a: {b: 1}}]",
+        "lr_scheduler_kwargs: {min_lr: .nan}",
     ],
 )
 def test_a_value_that_does_not_fit_is_named(write, line):
@@ -304,9 +310,11 @@ def test_flags_need_no_value_and_a_list_can_be_emptied(write):
 
 
 def test_a_value_of_a_mapping_has_its_type(write):
-    given = {"min_lr_rate": 0.1, "a": "b", "c": True}
-    recipe = load_recipe(write("lr_scheduler_kwargs: {min_lr_rate: 0.1, a: b, c: true}"))
-    text = '{"min_lr_rate": 0.1, "a": "b", "c": true}'
+    given = {"min_lr": 1e-6, "a": "b", "c": True, "day": "2024-01-01", "n": 3}
+    recipe = load_recipe(
+        write("lr_scheduler_kwargs: {min_lr: 1e-6, a: b, c: true, day: 2024-01-01, n: 3}")
+    )
+    text = '{"min_lr": 1e-06, "a": "b", "c": true, "day": "2024-01-01", "n": 3}'
     assert recipe.training == parse(write(""), "--lr_scheduler_kwargs", text).training
     typed = typed_training(recipe.training)
     assert RerankerTrainingArguments(**typed, use_cpu=True).lr_scheduler_kwargs == given

@@ -107,6 +107,8 @@ def test_a_run_shorter_than_an_evaluation_interval_is_evaluated_at_its_end(tmp_p
         ({"adam_beta1": 1.5}, "the training section is invalid"),
         ({"dataloader_persistent_workers": True}, "persistent_workers"),
         ({"report_to": ["tensorboard", "trackio"]}, "report_to: trackio"),
+        ({"report_to": ["flyte"]}, "report_to: flyte "),
+        ({"report_to": ["tensorbord"]}, "report_to: tensorbord .*tensorboard"),
     ],
 )
 def test_arguments_that_cannot_work_are_refused(tmp_path, monkeypatch, options, reason):
@@ -119,6 +121,18 @@ def test_arguments_that_cannot_work_are_refused(tmp_path, monkeypatch, options, 
     )
     with pytest.raises(UserError, match=reason):
         training_arguments(RUN, training(**options), tmp_path, *LISTS)
+
+
+@pytest.mark.parametrize(
+    ("report_to", "loggers"),
+    [(["all"], ["tensorboard"]), ("tensorboard", ["tensorboard"]), (["none"], []), ("none", [])],
+)
+def test_logs_go_to_all_installed_loggers_to_one_or_to_none(monkeypatch, report_to, loggers):
+    monkeypatch.setattr(
+        "transformers.integrations.get_available_reporting_integrations", lambda: ["tensorboard"]
+    )
+    arguments = RerankerTrainingArguments(use_cpu=True, report_to=report_to)
+    assert arguments.report_to == loggers
 
 
 def test_a_base_model_gets_a_head_of_one_logit_and_its_markers(tmp_path):

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,30 @@ def marking_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     repeated = RepeatedKey(content)
     repeated.key = next(key for key in keys if keys.count(key) > 1)
     return repeated
+
+
+def require_finite(path: Path, content: Any, key: str = "") -> None:
+    """Refuse numbers beyond a float, which Python reads, though no file is written with them.
+
+    Args:
+        path: the file.
+        content: its content, or a part of it.
+        key: the keys that lead to the part, with dots between them.
+
+    Raises:
+        UserError: a number is NaN, infinite, or an integer too large for a float.
+    """
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(content, dict):
+        parts = content.items()
+    elif isinstance(content, list):
+        parts = enumerate(content)
+    elif isinstance(content, int | float) and not abs(content) <= sys.float_info.max:
+        raise UserError(
+            f"{path}: {key}: the number is beyond a float; the file was modified, use another copy"
+        )
+    for name, part in parts:
+        require_finite(path, part, f"{key}.{name}" if key else str(name))
 
 
 def require_format(path: Path, content: Any, version: int, command: str) -> None:

@@ -19,7 +19,7 @@ from ..core.files import (
     mode_by_umask,
 )
 from ..core.hashes import file_sha256, json_sha256
-from ..core.json_files import read_json, require_format, write_json
+from ..core.json_files import read_json, require_finite, require_format, write_json
 from ..models.arguments import BACKENDS
 from .file_names import (
     CALIBRATOR,
@@ -73,7 +73,9 @@ def verify_model(folder: Path, backend: str | None = None) -> dict[str, Any]:
     required = {weights} if has_cross_encoder(info) else set()
     verify_files(folder, sorted(required | ((needed | present) & listed)))
     for name in (CALIBRATOR, THRESHOLDS):
-        require_format(folder / name, read_json(folder / name), SCHEMA_VERSIONS[name], "calibrate")
+        content = read_json(folder / name)
+        require_format(folder / name, content, SCHEMA_VERSIONS[name], "calibrate")
+        require_finite(folder / name, content)
     return info
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..calibration.study import StudyHistory
 from ..core.errors import UserError
-from ..core.json_files import read_json
+from ..core.json_files import read_json, require_finite
 from ..hub.file_names import CALIBRATOR, MANIFEST, REFERENCE
 from ..hub.manifest import verify_files
 from ..hub.model_download import download
@@ -45,7 +45,9 @@ def monitor(
     )
     verify_files(model, [REFERENCE, CALIBRATOR])
     figures, reference = read_reference(model / REFERENCE)
-    history = StudyHistory.from_dict(read_json(model / CALIBRATOR), model / CALIBRATOR)
+    calibrator = read_json(model / CALIBRATOR)
+    require_finite(model / CALIBRATOR, calibrator)
+    history = StudyHistory.from_dict(calibrator, model / CALIBRATOR)
     is_new = lru_cache(lambda document: history.is_new([document])[0])
     # The document of each row, also of those that are left out; filled while the rows are read.
     documents: list[str] = []

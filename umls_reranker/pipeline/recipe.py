@@ -100,9 +100,17 @@ class Recipe:
         """Build the sections from flat, typed values; missing keys get defaults.
 
         Keys of no other section are training's, typed or as text.
+
+        Raises:
+            UserError: a value has no form as text, or does not go with the others.
         """
         rest = {name: value for name, value in values.items() if value is not None}
-        training = {name: as_text(value) for name, value in rest.items() if name not in KEYS}
+        training = {}
+        for name in [name for name in rest if name not in KEYS]:
+            try:
+                training[name] = as_text(rest[name])
+            except (TypeError, ValueError, RecursionError) as error:
+                raise UserError(f"{name}: its value has no form in JSON ({error})") from None
         sections = {
             name: section(**pick(values, keys_of(section))) for name, section in SECTIONS.items()
         }
@@ -139,7 +147,7 @@ def as_text(value: Any) -> str | list[str]:
     """A value of the training section as a recipe says it."""
     if isinstance(value, list):
         return [str(as_text(item)) for item in value]
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, allow_nan=False, default=str)
 
 
 # Name -> section, of all but that of training.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,15 @@ class TextLoader(yaml.BaseLoader):
                 )
             lines[key.value] = line
         return super().construct_mapping(node, deep)
+
+
+class MappingLoader(yaml.SafeLoader):
+    """Reads mappings as YAML 1.1 types them, but 1e-6 is a number, as in YAML 1.2."""
+
+
+MappingLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def read_recipe(path: Path, keys: Mapping[str, Key]) -> dict[str, Any]:
@@ -134,10 +144,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mappings = [name for name, value in content.items() if isinstance(value, dict)]
         if not mappings:
             return content
-        return content | pick(yaml.safe_load(text), mappings)
+        return content | pick(yaml.load(text, Loader=MappingLoader), mappings)
     except FileNotFoundError:
         raise UserError(
             f"recipe {path} does not exist; in the package: {', '.join(shipped_recipes())}"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"recipe {path} is not valid YAML: {error}") from None

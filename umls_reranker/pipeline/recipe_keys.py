@@ -67,6 +67,9 @@ class Key:
             raise argparse.ArgumentTypeError(f"takes a single value, not {value}")
         if self.is_list:
             items = value if isinstance(value, list) else [value]
+            for item in items:
+                if not isinstance(item, str):
+                    raise argparse.ArgumentTypeError(f"takes a list of words; {item} is none")
             return [self.read(item) for item in items]
         return self.read(value)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from accelerate import PartialState
 from transformers import TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 
 from ..core.devices import resolve_device, resolve_dtype
 from ..core.errors import UserError
@@ -14,6 +15,8 @@ from ..core.keys import recipe_key
 from .losses import LOSSES
 from .trainer_keys import REFUSED
 
+# Loggers whose module has another name.
+LOGGER_MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}
 METRICS = ("roc_auc", "f1", "acc@1", "log_loss", "list_loss")
 
 
@@ -133,10 +136,7 @@ class RerankerTrainingArguments(OneGpuArguments):
             raise UserError(
                 "deepspeed: it rounds labels and weights to the dtype of the model; use fsdp.yaml"
             )
-        self.report_to = [name for name in self.report_to if name != "none"]
-        for name in self.report_to:
-            if importlib.util.find_spec(name) is None:
-                raise UserError(f"report_to: {name} is not installed; pip install {name}")
+        self._choose_loggers()
         self._choose_precision()
         self.per_device_train_batch_size, passes = divide_batch(
             self.global_batch_size, self.per_device_train_batch_size, PartialState().num_processes
@@ -152,6 +152,23 @@ class RerankerTrainingArguments(OneGpuArguments):
         # Otherwise early stopping would forget its patience.
         self._follow("restore_callback_states_from_checkpoint", True)
         super().__post_init__()
+
+    def _choose_loggers(self) -> None:
+        """Make ``report_to`` a list without "none"; refuse a logger that cannot be used.
+
+        All installed ones are what "all" means, and TrainingArguments finds them.
+        """
+        names = [self.report_to] if isinstance(self.report_to, str) else self.report_to
+        self.report_to = [name for name in names if name != "none"]
+        if self.report_to == ["all"]:
+            return
+        try:
+            get_reporting_integration_callbacks(self.report_to)
+        except ValueError as error:
+            raise UserError(f"report_to: {error}") from None
+        for name in self.report_to:
+            if importlib.util.find_spec(LOGGER_MODULES.get(name, name)) is None:
+                raise UserError(f"report_to: {name} is not installed; install it, or leave it out")
 
     def _follow(self, name: str, value: Any) -> None:
         """Set a field that follows from others; refuse another value."""
