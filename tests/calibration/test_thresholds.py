@@ -25,6 +25,7 @@ from umls_reranker.calibration.threshold_fitting import (
     precision_threshold,
 )
 from umls_reranker.calibration.thresholds import (
+    ABOVE_ALL,
     TIERS,
     ThresholdTable,
     TypeThreshold,
@@ -107,9 +108,9 @@ def test_a_precision_sets_one_threshold_for_all_types():
     # 4 of 5 are correct down to 0.5, and of the tie at 0.8 only 2 of 3.
     assert precision_threshold(p, correct, 0.8) == pytest.approx(0.45)
     assert precision_threshold(p, correct, 0.85) == pytest.approx(0.85)
-    assert (
-        precision_threshold(p, ~correct, 0.9) == 1.0 == precision_threshold(p[:0], correct[:0], 0.9)
-    )
+    assert precision_threshold(p[:0], correct[:0], 0.9) == ABOVE_ALL
+    # Not even certain answers have the precision.
+    assert 1.0 < precision_threshold(np.ones(100), np.arange(100) >= 3, 0.99) == ABOVE_ALL
     table = single(p, correct, ["T047", "T121"] * 3, accept_precision=0.8)
     assert [row.accept for row in table.rows.values()] == pytest.approx([0.45] * 6)
     assert all(row.low <= row.accept for row in table.rows.values())

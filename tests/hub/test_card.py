@@ -147,14 +147,22 @@ def test_the_example_has_the_models_own_ids_and_types():
     models = [{"name": "all", "certificate": None, "types": types}]
     metrics = METRICS | {"documents": METRICS["mentions"]}
     options = {"models": models, "source": "lists of the index 1a", "cross_encoder": False}
-    card = model_card(metrics, recipe(), ids=["D003110", "MESH:1"], **options)
+    example = {"mention": "colon ca", "types": ["Neoplasm"], "ids": ["D003110", "MESH:1"]}
+    card = model_card(metrics, recipe(), example=example, **options)
     assert '{"cui": "D003110", "name": "a name of this concept"}' in card
-    assert '{"cui": "MESH:1"' in card and 'entity_type="HP:1")' in card and "C0011882" not in card
+    assert '{"cui": "MESH:1"' in card and "C0011882" not in card
+    assert 'rerank("colon ca", candidates, entity_type="Neoplasm")' in card
     assert "that reranks concept candidates" in card
     assert "from a score of 0.250 to 0.500 on, median 0.375" in card
     assert "tiers and decisions to lists of the index 1a. Other lists get scores alone" in card
     assert "6,012 mentions, each counted as a document" in card
-    assert '"C0011882"' in model_card(metrics, recipe(), ids=["C0000001"], **options)
+    assert '"C0011882"' in model_card(metrics, recipe(), **options)
+
+
+def test_an_encoder_that_was_trained_is_not_the_one_it_was_made_from():
+    trained = model_card(METRICS, recipe(encoder_training_steps=36))
+    assert "an encoder of this training, made from" in trained
+    assert "an encoder of this training" not in model_card(METRICS, recipe())
 
 
 def test_metadata_holds_the_models_own_figures():

@@ -619,3 +619,21 @@ def test_a_value_of_no_one_type_is_refused_where_it_is_read_alone():
         with pytest.raises(InvalidRow, match=f"candidate {candidate}: {score}_score") as refused:
             CandidateLists.from_table(HIERARCHY, table, [score])
         assert refused.value.row == row
+
+
+def test_the_example_is_the_mention_of_the_most_documents():
+    heart = [{"name": "heart", "cui": "C1"}, {"name": "cold", "cui": "C2"}]
+    unusable = [{"name": "liver", "cui": "C1"}]
+    lists = make_lists(
+        ["a heart", "liver", "heart", "heart", "liver", "liver"],
+        [heart, unusable, heart, heart, unusable, unusable],
+        types=[["T047"], [], ["T023"], ["T023"], [], []],
+        gold=[0] * 6,
+        documents=["1", "2", "3", "4", "5", "6"],
+    )
+    assert lists.example() == {
+        "mention": "heart",
+        "types": ["Body Part, Organ, or Organ Component"],
+        "ids": ["C1", "C2"],
+    }
+    assert lists.take(np.array([1, 4, 5])).example() is None

@@ -194,19 +194,16 @@ def test_the_tier_of_a_row_is_its_own():
     assert reranker.get_confidence_tier(of_another_source) is None
 
 
-def test_a_bare_score_is_never_in_the_tier_high():
-    row = fit_thresholds().for_type()
-    reranker = probabilities(a=0.999)
-    score = reranker.rerank("mention", ["a"])[0].cross_encoder_score
-    assert score > row.high
-    assert reranker.get_confidence_tier(score) == "medium"
-    assert reranker.get_confidence_tier(row.accept) == "medium"
-    assert reranker.get_confidence_tier(row.low) == "low"
-    assert reranker.get_confidence_tier(score, model_name="all") == "high"
-    assert UMLSReranker.from_pretrained("built-in-fast").get_confidence_tier(0.999) == "medium"
+def test_a_score_alone_has_no_tier_and_with_its_model_that_of_its_row():
+    ranked = probabilities(a=0.999, b=0.6, c=0.001).rerank("mention", ["a", "b", "c"])
+    reranker = probabilities()
+    for row in ranked:
+        with pytest.raises(ValueError, match="^model_name: "):
+            reranker.get_confidence_tier(row.score)
+        assert reranker.get_confidence_tier(row.score, model_name=row.model_name) == row.tier
 
 
-def test_a_bare_score_gets_the_lowest_tier_of_all_models_that_may_have_decided():
+def test_each_model_has_tiers_of_its_own():
     strict = ThresholdTable({DEFAULT: TypeThreshold(low=0.5, accept=0.8)}, HIERARCHY)
     lenient = ThresholdTable({DEFAULT: TypeThreshold(low=0.1, accept=0.2)}, HIERARCHY)
     models = [
@@ -214,12 +211,12 @@ def test_a_bare_score_gets_the_lowest_tier_of_all_models_that_may_have_decided()
         CalibratedModel(IdentityCalibrator(), thresholds=strict, name="no type"),
     ]
     reranker = UMLSReranker(GivenScores({}), Calibration(models), None, {})
-    assert [reranker.get_confidence_tier(score) for score in (0.9, 0.6, 0.3)] == [
+    scores = (0.9, 0.6, 0.3)
+    assert [reranker.get_confidence_tier(score, model_name="no type") for score in scores] == [
         "medium",
         "low",
         "reject",
     ]
-    assert reranker.get_confidence_tier(0.6, model_name="all") == "medium"
     # Not certified.
     assert reranker.get_confidence_tier(0.999, model_name="all") == "medium"
 

@@ -134,6 +134,7 @@ def fit_calibration(
         "documents": len({*annotations.documents}),
         "pairs": len(lists.owner),
         "positives": int(lists.labels.sum()),
+        "example": lists.example(),
         "certified_by": {
             "share": options.share,
             "documents": len({*certified}),

@@ -11,7 +11,7 @@ from ..core.arrays import values_at
 from ..core.errors import TooLittleData
 from .certificate import find_certificate
 from .precision_test import PrecisionTest
-from .thresholds import ThresholdTable, TypeThreshold, high_threshold
+from .thresholds import ABOVE_ALL, ThresholdTable, TypeThreshold, high_threshold
 from .type_lineage import lineage, memberships
 
 if TYPE_CHECKING:
@@ -163,7 +163,9 @@ def f1_threshold(p: np.ndarray, y: np.ndarray) -> float:
 
 
 def precision_threshold(p: np.ndarray, correct: np.ndarray, precision: float) -> float:
-    """The lowest threshold t at which the answers with ``p >= t`` have a precision; 1 if none has.
+    """The lowest threshold t at which the answers with ``p >= t`` have a precision.
+
+    `ABOVE_ALL` if none has.
 
     Args:
         p: (n,) probabilities of answers.
@@ -174,7 +176,7 @@ def precision_threshold(p: np.ndarray, correct: np.ndarray, precision: float) ->
     has_precision = acceptances.correct >= precision * acceptances.accepted
     possible = np.flatnonzero(acceptances.is_last_of_ties & has_precision)
     if not len(possible):
-        return 1.0
+        return ABOVE_ALL
     return acceptances.threshold_after(int(possible[-1]))
 
 

@@ -29,6 +29,8 @@ from .type_lineage import DEFAULT, lineage
 TIERS = ("high", "medium", "low", "reject")
 # Tiers that a deployment may name as the lowest that it accepts.
 ACCEPT_TIERS = TIERS[:2]
+# The threshold of a precision that no answers have: the next number above every probability.
+ABOVE_ALL = 1.0 + 2.0**-52
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from ..core.errors import UserError
 from ..vocab.types import TypeHierarchy
 from .certificate import Certificate
-from .thresholds import TIERS, ThresholdTable, TypeThreshold, high_threshold
+from .thresholds import ABOVE_ALL, TIERS, ThresholdTable, TypeThreshold, high_threshold
 from .type_lineage import DEFAULT
 
 # The schema of the file.
@@ -76,7 +76,7 @@ def _table_of(
         if thresholds.keys() != KEYS_OF_TYPE:
             raise TypeError(f"thresholds of {node} are not low and accept")
         row = TypeThreshold(**thresholds)
-        if not 0.0 <= row.low <= row.accept <= 1.0:
+        if not 0.0 <= row.low <= row.accept <= ABOVE_ALL:
             raise TypeError(f"thresholds of {node} are not in order")
         rows[node] = replace(row, high=high_threshold(row, certificate))
     return ThresholdTable(rows, hierarchy, target_precision, confidence, certificate)

@@ -92,7 +92,7 @@ def require_finite(path: Path, content: Any, key: str = "") -> None:
             f"{path}: {key}: the number is beyond a float; the file was modified, use another copy"
         )
     for name, part in parts:
-        require_finite(path, part, f"{key}.{name}" if key else str(name))
+        require_finite(path, part, f"{key}.{name}".lstrip("."))
 
 
 def require_format(path: Path, content: Any, version: int, command: str) -> None:

@@ -19,7 +19,7 @@ from umls_reranker.evaluation.score_figures import roc_auc
 
 
 class RankingMetrics(evaluate.Metric):
-    """`ranking_figures` as a metric of evaluate, which gathers batches.
+    """Figures of labelled candidate lists as a metric of evaluate, which gathers batches.
 
     ``compute(predictions=logits, references=labels, lists=lists)``, or ``add_batch`` and
     ``compute``.

@@ -99,6 +99,11 @@ def report_tables(metrics: Mapping[str, Any]) -> list[Table]:
         for row, label in metrics["rows"].get("subsets", {}).items()
         if figures[f"subsets/{row}/acc@1"]["n"] < metrics["mentions"]
     }
+    # Where types have no groups, the broadest types are the groups, and one row of each is enough.
+    groups = metrics["rows"].get("groups", {})
+    types = {
+        row: label for row, label in metrics["rows"].get("types", {}).items() if row not in groups
+    }
     tables = [
         systems_table(figures),
         _matrix(ranking, "systems", RANKING_COLUMNS, metrics),
@@ -110,7 +115,12 @@ def report_tables(metrics: Mapping[str, Any]) -> list[Table]:
             {**metrics, "rows": {"subsets": subsets}},
         ),
         _matrix("Semantic groups", "groups", slice_columns, metrics),
-        _matrix("Semantic types, the most overconfident first", "types", slice_columns, metrics),
+        _matrix(
+            "Semantic types, the most overconfident first",
+            "types",
+            slice_columns,
+            {**metrics, "rows": {"types": types}},
+        ),
         _figures_table(metrics),
     ]
     return [table for table in tables if table.rows]

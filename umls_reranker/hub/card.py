@@ -42,6 +42,11 @@ from .former_card import BEGIN, END
 
 # Tables that are not folded: a page of all is long.
 OPEN_TABLES = (COMPARISON, TIERS)
+# Of the two candidates of the loading example: of a model without an example of its own, and of
+# others, in place of names, which may be licensed.
+UMLS_IDS = ("C0011882", "C0031117")
+UMLS_NAMES = ("diabetic neuropathy", "Peripheral neuropathy")
+NAMES = ("a name of this concept", "a name of another")
 
 
 class Card(CardFacts):
@@ -50,11 +55,16 @@ class Card(CardFacts):
     def text(self) -> str:
         """The content of ``README.md``: YAML metadata with ``model-index``, then Markdown."""
         template = self.info["template"] and PairTemplate.from_dict(self.info["template"])
-        pair = template and [*template.pair_text(**CARD_TABLES["example"]).values()]
+        texts = CARD_TABLES["example"]
+        pair = template and [*template.pair_text(**texts).values()]
+        example = self.example or {name: texts[name] for name in ("mention", "types")}
+        ids = example.get("ids", UMLS_IDS)
         body = rendered(
             "model_card.md",
             card=self,
-            has_cuis=all(re.fullmatch(r"C\d{7}", name) for name in self.ids),
+            has_cuis=all(re.fullmatch(r"C\d{7}", name) for name in ids),
+            example=example | {"ids": ids},
+            names_of_example=NAMES if self.example else UMLS_NAMES,
             begin=BEGIN,
             end=END,
             template=template,
@@ -95,7 +105,7 @@ def folder_card(
         thresholds=read_json(folder / THRESHOLDS),
         score_ranges=calibrator.get("score_ranges") or {},
         source=ListSource.from_dict(calibrator).in_words,
-        ids=calibrator.get("fitted_on", {}).get("ids") or (),
+        example=calibrator.get("fitted_on", {}).get("example"),
         repo_id=repo_id,
         tag=tag,
         plots=[name for name in (RELIABILITY, RISK_COVERAGE) if (evaluated / name).is_file()],

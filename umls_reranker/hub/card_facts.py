@@ -27,7 +27,8 @@ class CardFacts:
         thresholds: content of ``thresholds.json``.
         score_ranges: name of a score -> its lowest and highest value in calibration.
         source: the lists that get tiers, in words.
-        ids: two ids of concepts, for the loading example; none: those of the UMLS.
+        example: mention, types and ids (`AnnotatedLists.example`), for the loading example; None:
+            one of the UMLS.
         repo_id: Hub repo, for the loading example; None: it is not published.
         tag: version that the example pins.
         plots: SVG files next to the card.
@@ -42,7 +43,7 @@ class CardFacts:
     thresholds: Mapping[str, Any]
     score_ranges: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     source: str = ""
-    ids: Sequence[str] = ()
+    example: Mapping[str, Any] | None = None
     repo_id: str | None = None
     tag: str | None = None
     plots: Sequence[str] = ()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -105,6 +106,35 @@ class AnnotatedLists(CandidateLists):
     def correct(self) -> np.ndarray:
         """Whether each candidate is correct, (m,) bool: the gold one, and of alternatives each."""
         return self.labels.astype(bool) | self.among(self.annotations.alternatives)
+
+    def example(self) -> dict[str, Any] | None:
+        """A mention that shows how to ask: that of the most documents, so of no one patient.
+
+        Returns:
+            Its text as ``mention``, the names of its ``types``, and ``ids`` of its gold concept and
+            of another candidate; None if no mention has both.
+        """
+        gold_positions = self.annotations.gold
+        ids_of_text: dict[str, tuple[int, list[str]]] = {}
+        documents_of_text = defaultdict(set)
+        for row in np.flatnonzero(gold_positions >= 0).tolist():
+            cuis = self.cuis[slice(*self.offsets[row : row + 2])].to_list()
+            candidates = [(text or "").strip() for text in cuis]
+            gold = candidates[gold_positions[row]]
+            others = [name for name in candidates if name not in ("", gold)]
+            if gold and others:
+                text = self.mentions[row]
+                ids_of_text.setdefault(text, (row, [gold, others[0]]))
+                documents_of_text[text].add(self.annotations.documents[row])
+        if not ids_of_text:
+            return None
+        text = min(ids_of_text, key=lambda text: (-len(documents_of_text[text]), text))
+        row, two_ids = ids_of_text[text]
+        return {
+            "mention": text,
+            "types": self.hierarchy.names(self.types[row]),
+            "ids": two_ids,
+        }
 
     def is_gold(self, positions: np.ndarray) -> np.ndarray:
         """Whether the candidate at each flat position (n,) is correct, (n,) bool; -1 is not."""

@@ -35,8 +35,6 @@ from .look_plan import LookPlan
 from .model_source import ModelSource
 
 RESAMPLES = 1000
-# Examples of ids in the facts about a calibration.
-EXAMPLE_IDS = 2
 ROWS_COUNTED = "each row counted as a document, also for the certificate"
 NOT_HELD_OUT = (
     "there are too few documents to fit without a part of them, so these figures are of documents "
@@ -128,10 +126,7 @@ def _logits_of_measured(data: CalibrationLists, fit: Fitted) -> np.ndarray:
 def _of_source(fit: Fitted, lists: AnnotatedLists) -> Calibration:
     """The fitted calibration, with what says of which lists it speaks."""
     filled = lists.take(np.diff(lists.offsets) > 0)
-    facts = {
-        "dictionary": lists.dictionary and lists.dictionary.name,
-        "ids": [*dict.fromkeys(filter(None, lists.ids))][:EXAMPLE_IDS],
-    }
+    facts = {"dictionary": lists.dictionary and lists.dictionary.name}
     source = replace(
         fit.calibration.source,
         list_scores={name: bool(filled.have_score(name).all()) for name in lists.scores},

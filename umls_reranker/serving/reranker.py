@@ -14,7 +14,7 @@ import pyarrow as pa
 from ..calibration.calibration import Calibration
 from ..calibration.decisions import Decisions
 from ..calibration.ranking import rank
-from ..calibration.thresholds import ACCEPT_TIERS, TIERS
+from ..calibration.thresholds import ACCEPT_TIERS
 from ..core.errors import UserError, warn_caller
 from ..core.json_files import read_json
 from ..hub.file_names import CALIBRATOR, THRESHOLDS
@@ -160,8 +160,8 @@ class UMLSReranker:
             UserWarning: it runs in another dtype than it was calibrated in.
 
         >>> reranker = UMLSReranker.from_pretrained("built-in-fast")
-        >>> reranker.get_confidence_tier(0.86, "Disease or Syndrome")
-        'medium'
+        >>> reranker.model_names[0]
+        'all'
         """
         folder = download(
             id_or_path,
@@ -403,16 +403,15 @@ class UMLSReranker:
     ) -> str | None:
         """Tier of a ranked candidate, or of a calibrated probability: one of ``thresholds.TIERS``.
 
-        A number does not say which model decided, nor whether the list was of the source that it
-        was calibrated on (`calibrated_on`). So it gets the lowest tier that any model of this
-        reranker gives, and never ``high``, which would promise a precision.
+        A number alone has no tier: it does not say which model decided, nor whether the list was of
+        the source that it was calibrated on (`calibrated_on`).
 
         Args:
             score: a candidate of `rerank`, whose `tier` is returned; or a probability, of a list of
                 the source that the reranker was calibrated on.
             entity_type: as for `rerank`; a ranked candidate has its tier already.
-            model_name: the model that decided, as in `RankedCandidate.model_name`. Its tier may be
-                ``high``, if the model is certified for lists like this one.
+            model_name: of a probability, the model that decided, as in
+                `RankedCandidate.model_name`.
 
         Raises:
             TypeError: a type is not text.
@@ -428,20 +427,17 @@ class UMLSReranker:
             return score.tier
         if not 0 <= score <= 1:
             raise ValueError(f"score must be a calibrated probability, from 0 to 1, not {score}")
-        if model_name not in (None, *self.model_names):
+        if model_name not in self.model_names:
             choices = ", ".join(self.model_names)
-            raise ValueError(f"model_name: {model_name!r} is unknown; choose from {choices}")
+            raise ValueError(
+                f"model_name: a number alone has no tier; give the ranked candidate, or the model "
+                f"that decided, one of {choices}, not {model_name!r}"
+            )
         table = mention_table(["mention"], [[]], types=[entity_type])
         lists = CandidateLists.from_table(self.thresholds.hierarchy, table)
         self._warnings.unknown_types(lists.unknown_types)
-        tiers = {}
-        for model in self.calibration.models:
-            thresholds = model.thresholds.for_type(lists.types[0])
-            # By its position: the highest tier is 0, so a lower tier has a higher number.
-            tiers[model.name] = TIERS.index(thresholds.tier(float(score)))
-        if model_name is not None:
-            return TIERS[tiers[model_name]]
-        return TIERS[max(TIERS.index("medium"), *tiers.values())]
+        decided = self.calibration.models[self.model_names.index(model_name)]
+        return decided.thresholds.for_type(lists.types[0]).tier(float(score))
 
     def get_statistics(self) -> dict[str, Any]:
         """Figures over everything this instance has ranked, and what its thresholds are.

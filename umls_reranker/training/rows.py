@@ -15,6 +15,9 @@ from ..models.pair_rows import pair_rows
 from ..models.pair_template import PairTemplate
 from ..vocab.types import TypeHierarchy
 
+TEXT_COLUMNS = ("entity", "left", "right")
+LIST_COLUMNS = ("names", "labels", "weights")
+
 
 def training_rows(
     rows: Iterable[Mapping[str, Any]] | datasets.Dataset | Rows,
@@ -65,3 +68,36 @@ def training_rows(
             TEACHER, pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), scores)
         )
     return datasets.Dataset(table)
+
+
+def table_of_rows(rows: Any, name: str) -> pa.Table:
+    """Training rows as a table.
+
+    Args:
+        rows: what was given as rows of `training_rows`.
+        name: the argument that it was given as.
+
+    Raises:
+        ValueError: it is something else, or has no rows; says what makes such rows.
+    """
+    way_out = "make them of mentions with their candidates by umls_reranker.training_rows"
+    if rows is None:
+        raise ValueError(f"{name} is missing: it takes rows; {way_out}")
+    if isinstance(rows, datasets.Dataset):
+        rows = rows.with_format("arrow")[:]
+    if not isinstance(rows, pa.Table):
+        raise ValueError(f"{name} is a {type(rows).__name__}, not training rows; {way_out}")
+    columns = rows.column_names
+    missing = [column for column in (*TEXT_COLUMNS, *LIST_COLUMNS) if column not in columns]
+    if missing:
+        raise ValueError(
+            f"{name} has the columns {', '.join(columns)}, and training rows have {missing[0]}; "
+            f"{way_out}"
+        )
+    for column in LIST_COLUMNS:
+        kind = rows.schema.field(column).type
+        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+            raise ValueError(f"{name}: {column} is {kind}, not a list for each row; {way_out}")
+    if not rows.num_rows:
+        raise ValueError(f"{name} has no rows; {way_out}")
+    return rows

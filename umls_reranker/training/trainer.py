@@ -24,12 +24,7 @@ from .loaders import loader_of_own_share, loader_options
 from .losses import LOSSES, Loss, bce
 from .packed_training import can_pack, packed_config, packed_logits
 from .pair_dataset import LABEL_NAMES, PairCollator, TokenizedPairs, weight_scale
-from .trainer_inputs import (
-    require_cross_encoder,
-    require_read,
-    require_teacher_scores,
-    table_of_rows,
-)
+from .trainer_inputs import require_cross_encoder, require_read, require_teacher_scores
 from .training_arguments import RerankerTrainingArguments
 
 if TYPE_CHECKING:
@@ -148,6 +143,9 @@ class RerankerTrainer(Trainer):
         """
         if isinstance(rows, TokenizedPairs):
             return rows
+        # Pairs alone need neither datasets nor pyarrow.
+        from .rows import table_of_rows
+
         table = table_of_rows(rows, name)
         scale = weight_scale(table, self.loss.gold_pairs_only) if is_scaled else 1.0
         return TokenizedPairs(table, self._encoder, scale)

@@ -158,8 +158,9 @@ class RerankerTrainingArguments(OneGpuArguments):
 
         All installed ones are what "all" means, and TrainingArguments finds them.
         """
-        names = [self.report_to] if isinstance(self.report_to, str) else self.report_to
-        self.report_to = [name for name in names if name != "none"]
+        if isinstance(self.report_to, str):
+            self.report_to = [self.report_to]
+        self.report_to = [name for name in self.report_to if name != "none"]
         if self.report_to == ["all"]:
             return
         try:
