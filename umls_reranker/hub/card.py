@@ -63,7 +63,7 @@ class Card(CardFacts):
             "model_card.md",
             card=self,
             has_cuis=all(re.fullmatch(r"C\d{7}", name) for name in ids),
-            example=example | {"ids": ids},
+            example={**example, "ids": ids},
             names_of_example=NAMES if self.example else UMLS_NAMES,
             begin=BEGIN,
             end=END,
