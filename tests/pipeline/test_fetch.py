@@ -372,6 +372,8 @@ def test_minutes_follow_from_a_probe_of_the_processor(monkeypatch):
         ({"optim": "nonsense"}, "nonsense"),
         ({"fp16": True}, "fp16"),
         ({"max_length": 4096}, "max_length: 4096"),
+        ({"context_tokens": 64}, "context_tokens: 64"),
+        ({"num_train_epochs": 0}, "num_train_epochs: 0"),
         ({"encoder_max_length": 4096}, "encoder_max_length: 4096"),
         ({"model": "./no-such"}, "model: .* ./no-such"),
         ({"encoder": "./no-such", "model": "encoder", "retrievers": ["lexical"]}, "./no-such"),

@@ -334,7 +334,9 @@ def test_features_are_known(write):
     path = write("features: [cross_encoder]")
     with pytest.raises(UserError, match="features: 'luck'.*exact_name"):
         parse(path, "--features", "cross_encoder", "luck")
-    assert parse(path, "--features").calibration.features == []
+    for words in (["--features"], ["--features", "[]"], ["--features=[]"]):
+        assert parse(path, *words).calibration.features == []
+    assert typed_training(parse(path, "--report_to", "[]").training) == {"report_to": []}
 
 
 def test_a_calibrator_that_cannot_weigh_features_is_refused_with_them(write):

@@ -1,6 +1,7 @@
 """From candidate lists of another pipeline to a calibrated model, by two commands."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -19,6 +20,18 @@ NAMES = {
     for number, (word, noun) in enumerate(
         (word, noun) for word in ("acute", "chronic", "rare") for noun in ("cold", "pain", "fever")
     )
+}
+
+# Values that a training could not follow.
+REFUSED = {
+    "num_train_epochs": "-1",
+    "max_steps": "-7",
+    "weight_decay": "-3",
+    "save_total_limit": "-1",
+    "max_grad_norm": "-1",
+    "context_tokens": "100",
+    "num_hidden_layers": "99",
+    "retrievers": "[]",
 }
 
 
@@ -100,6 +113,12 @@ def test_calibrate_makes_a_reranker_of_it_with_the_scores_of_the_lists(folder, s
         (["--lists", "train.jsonl", "foreign.jsonl", "--output", "new"], "foreign.jsonl: no list"),
         (["--lists", "train.jsonl", "broken.jsonl", "--output", "new"], "broken.jsonl:2: cui"),
         (["--lists", "train.jsonl", "dev.jsonl", "--output", "new", "--optim", "x"], "optim"),
+        (["--lists", "train.jsonl", "train.jsonl", "--output", "new"], "train.jsonl: it has the"),
+        (["--lists", "train.jsonl", "copy.jsonl", "--output", "new"], "copy.jsonl: it has the"),
+        *[
+            (["--lists", "train.jsonl", "dev.jsonl", "--output", "new", f"--{key}", value], key)
+            for key, value in REFUSED.items()
+        ],
     ],
 )
 def test_lists_that_will_not_do_are_named_before_training(folder, scripts, words, reason):
@@ -107,10 +126,36 @@ def test_lists_that_will_not_do_are_named_before_training(folder, scripts, words
     rows = list(lists_of(range(3)))
     del rows[1]["cui"]
     write_lists(folder / "broken.jsonl", rows)
+    shutil.copy(folder / "train.jsonl", folder / "copy.jsonl")
     words = [*words, "--model", "base", "--dry_run"]
     ended = scripts.run("train", *words, cwd=folder)
     assert ended.code == 2 and len(ended.errors) == 1 and reason in ended.errors[0], ended.err
     assert not (folder / "new").exists()
+
+
+def test_a_loss_of_a_teacher_needs_its_scores_in_the_lists(folder, scripts):
+    without = []
+    for row in lists_of(range(20)):
+        for candidate in row["candidates"]:
+            del candidate["teacher_score"]
+        without.append(row)
+    write_lists(folder / "no_teacher.jsonl", without)
+    lists = ("--lists", "no_teacher.jsonl", "dev.jsonl", "--output", "new", "--model", "base")
+    words = (*lists, "--loss", "listwise_kl", "--dry_run")
+    for teacher in ((), ("--teacher", "base")):
+        ended = scripts.run("train", *words, *teacher, cwd=folder)
+        assert ended.code == 2 and "teacher_score: " in ended.errors[0], ended.err
+    ended = scripts.run("train", *lists, "--loss", "listwise", "--dry_run", cwd=folder)
+    assert ended.code == 0, ended.err
+
+
+def test_documents_in_both_files_are_counted(folder, scripts):
+    write_lists(folder / "some_shared.jsonl", lists_of(range(57, 67)))
+    words = ("--output", "new", "--model", "base", "--dry_run")
+    ended = scripts.run("train", "--lists", "train.jsonl", "some_shared.jsonl", *words, cwd=folder)
+    assert ended.code == 0 and "3 of the 10 documents" in ended.err
+    ended = scripts.run("train", "--lists", "train.jsonl", "dev.jsonl", *words, cwd=folder)
+    assert ended.code == 0 and "documents" not in ended.err
 
 
 def test_a_stopped_training_goes_on_and_other_settings_start_anew(folder, scripts):

@@ -37,7 +37,9 @@ from umls_reranker.training.checkpoints import last_complete_checkpoint
 from umls_reranker.training.dropout import set_dropout
 from umls_reranker.training.fine_tuning import fine_tune
 from umls_reranker.training.recipe_arguments import training_arguments, training_device
+from umls_reranker.training.trainer import RerankerTrainer
 from umls_reranker.training.training_arguments import (
+    LEAST,
     OneGpuArguments,
     RerankerTrainingArguments,
     divide_batch,
@@ -109,6 +111,18 @@ def test_a_run_shorter_than_an_evaluation_interval_is_evaluated_at_its_end(tmp_p
         ({"report_to": ["tensorboard", "trackio"]}, "report_to: trackio"),
         ({"report_to": ["flyte"]}, "report_to: flyte "),
         ({"report_to": ["tensorbord"]}, "report_to: tensorbord .*tensorboard"),
+        *[
+            ({"num_train_epochs": epochs}, "num_train_epochs: ")
+            for epochs in (0, -1, ".nan", "inf")
+        ],
+        *[({"max_steps": steps}, "max_steps: ") for steps in (0, -7, 10**12)],
+        *[
+            ({name: value}, f"{name}: ")
+            for name in sorted(LEAST)
+            for value in ("-1", "-0.5", ".nan")
+            if "." not in value or name in ("adam_epsilon", "max_grad_norm", "weight_decay")
+        ],
+        ({"save_total_limit": 0}, "save_total_limit: "),
     ],
 )
 def test_arguments_that_cannot_work_are_refused(tmp_path, monkeypatch, options, reason):
@@ -244,6 +258,13 @@ def run_training(model, folder, **options):
 def test_a_loss_of_a_teacher_is_refused_without_its_scores(model, tmp_path):
     with pytest.raises(UserError, match="teacher"):
         run_training(model, tmp_path, loss="listwise_kl")
+
+
+def test_a_training_without_a_step_writes_no_model(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(RerankerTrainer, "train", lambda trainer, **options: None)
+    with pytest.raises(UserError, match="no step"):
+        run_training(model, tmp_path)
+    assert not (tmp_path / "checkpoint-best").exists()
 
 
 @pytest.mark.parametrize("loss", ["bce", "listwise"])

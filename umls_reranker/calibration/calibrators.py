@@ -48,8 +48,8 @@ class Calibrator(ABC):
             UserError: as for `LabelledScores.checked`, or scores rank incorrect candidates above
                 correct ones.
         """
-        if sample.offsets is not None and not self.fits_lists:
-            raise not_for_lists(self.name)
+        if sample.offsets is not None:
+            require_fits_lists(self.name)
         self._fit(sample.checked())
         return self
 
@@ -291,13 +291,14 @@ def register_calibrator(calibrator: type[Calibrator]) -> None:
     CALIBRATORS[calibrator.name] = calibrator
 
 
-def not_for_lists(name: str) -> UserError:
-    """The refusal of a calibrator of logits where features are weighed, inside lists."""
-    others = [other for other, kind in CALIBRATORS.items() if kind.fits_lists]
-    return UserError(
-        f"calibrator: {name} works on the logits of the cross-encoder alone; "
-        f"set `features: []` or choose from {', '.join(others)}"
-    )
+def require_fits_lists(name: str) -> None:
+    """Refuse a calibrator of logits where features are weighed, inside lists; UserError."""
+    fit_lists = ["auto", *(other for other, kind in CALIBRATORS.items() if kind.fits_lists)]
+    if name in CALIBRATORS and name not in fit_lists:
+        raise UserError(
+            f"calibrator: {name} works on the logits of the cross-encoder alone, without scores of "
+            f"lists; choose from {', '.join(fit_lists)}, or in a recipe set `features: []`"
+        )
 
 
 def _wrong_order(reason: str) -> TooLittleData:

@@ -57,7 +57,7 @@ class PairTemplate:
         mention_types: whether the names of the mention's semantic types are shown after it.
 
     Raises:
-        UserError: `max_length` is below 16.
+        UserError: `max_length` is below 16, or leaves no room for a mention with such a context.
     """
 
     max_length: int = 64
@@ -69,6 +69,11 @@ class PairTemplate:
         if self.max_length < 16:
             raise UserError(
                 f"max_length: {self.max_length} is too short for a pair; use 32 or more"
+            )
+        if self.context_tokens >= self.max_length:
+            raise UserError(
+                f"context_tokens: {self.context_tokens} on each side do not fit into max_length, "
+                f"{self.max_length}; lower one or raise the other"
             )
 
     @classmethod

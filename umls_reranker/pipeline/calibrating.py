@@ -4,10 +4,10 @@ import argparse
 from dataclasses import replace
 
 from ..calibration.arguments import CalibrationArguments
-from ..calibration.calibrators import CALIBRATORS
+from ..calibration.calibrators import require_fits_lists
 from ..calibration.ledger import Ledger
 from ..calibration.string_counts import StringCounts, counted_mentions
-from ..core.errors import UserError, printable
+from ..core.errors import printable
 from ..core.files import require_new
 from ..core.json_files import read_json
 from ..core.stage import read_manifest
@@ -95,7 +95,7 @@ def calibrate_run(recipe: Recipe) -> None:
 
 def calibrate_file(options: argparse.Namespace) -> None:
     """Calibrate on user-provided lists, by the options of `options.lists_parser`."""
-    require_calibrator_of_lists(options.calibrator)
+    require_fits_lists(options.calibrator)
     require_new(options.output, makes_folders=True)
     source = ModelSource.load(
         options.model, options.revision, device=options.device, dtype=options.dtype
@@ -142,12 +142,3 @@ def calibrate_file(options: argparse.Namespace) -> None:
     save_calibrated(source, new, options.output)
     note_look(new, lists, ledger, study_path)
     print(f"{calibration_summary(new)}\nthe new model is in {options.output}")
-
-
-def require_calibrator_of_lists(name: str) -> None:
-    """Refuse a calibrator that cannot be fitted to user-provided lists; UserError."""
-    names = ["auto", *(name for name, kind in CALIBRATORS.items() if kind.fits_lists)]
-    if name not in names:
-        raise UserError(
-            f"calibrator: {name!r} is unknown; with lists choose from {', '.join(names)}"
-        )

@@ -47,6 +47,8 @@ DICTIONARY_HELP = (
 
 # Endings of the options whose empty word takes back what a recipe says.
 TAKEN_BACK = ("revision", "index_parameters")
+# How recipes write a list without items.
+EMPTY_LIST = "[]"
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -75,8 +77,11 @@ class CommandParser(argparse.ArgumentParser):
             if word.startswith("--"):
                 option, mark, value = word.removeprefix("--").partition("=")
                 word = f"--{option.replace('-', '_')}{mark}{value}"
+            # Of an empty list, only the option is said.
+            word = word.removesuffix(f"={EMPTY_LIST}")
             self._require_value(word, words)
-            words.append(word)
+            if word != EMPTY_LIST:
+                words.append(word)
         return super().parse_known_args(words, namespace)
 
     def _require_value(self, word: str, before: Sequence[str]) -> None:

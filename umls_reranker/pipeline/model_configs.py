@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from transformers import AutoConfig, AutoModel, PreTrainedConfig
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from ..core.errors import CollectedErrors, UserError
 from ..models.arguments import RUN_ENCODER
@@ -88,12 +88,21 @@ def model_config(
 
 
 def count_parameters(recipe: Recipe, configs: Mapping[str, PreTrainedConfig | None]) -> int:
-    """Parameters of the base model, which is built without memory for its weights."""
+    """Parameters of the base model, by its configuration."""
     base = "encoder" if recipe.model.model == RUN_ENCODER else "model"
     config = configs.get(base)
     if config is None:
         return BERT_PARAMETERS
+    return network(recipe, config).num_parameters()
+
+
+def network(recipe: Recipe, config: PreTrainedConfig) -> PreTrainedModel:
+    """The network of the base model, built without memory for its weights.
+
+    Raises:
+        UserError: it cannot be built here, or has fewer layers than are to be kept.
+    """
     with loading(f"model {config.name_or_path}"), torch.device("meta"):
         body = AutoModel.from_config(config, attn_implementation=recipe.model.attn_implementation)
     keep_layers(body, recipe.model.num_hidden_layers)
-    return body.num_parameters()
+    return body

@@ -19,9 +19,10 @@ from ..core.errors import CollectedErrors, UserError
 from ..core.hashes import CHUNK_BYTES
 from ..core.stage import require_of_stage
 from ..core.text_files import open_binary
+from ..models.pair_template import PairTemplate
 from ..retrieval.faiss_indexes import new_index, training_size
 from ..training.losses import LOSSES
-from ..training.recipe_arguments import training_arguments
+from ..training.recipe_arguments import loss_name, training_arguments
 from ..training.training_arguments import RerankerTrainingArguments
 from .command import run_script
 from .estimate import (
@@ -66,6 +67,8 @@ def preflight(recipe: Recipe) -> str:
     configs = read_configs(recipe, faults)
     dimension = getattr(configs.get("encoder"), "hidden_size", BERT_DIMENSION)
     empty_index = read_index(recipe, dimension, dictionary, faults)
+    with faults.collecting():
+        PairTemplate.from_recipe(recipe.model)
     with faults.collecting():
         require_teacher(recipe, training)
     for name in stage_table(recipe):
@@ -153,7 +156,7 @@ def require_trainable(index: faiss.Index, recipe: Recipe, dictionary: Sequence[P
 
 def require_teacher(recipe: Recipe, training: Mapping[str, Any]) -> None:
     """Refuse a loss without the teacher whose scores it reads, and a teacher that it does not."""
-    loss = training.get("loss", RerankerTrainingArguments.loss)
+    loss = loss_name(training)
     reads_teacher = LOSSES[loss].reads_teacher
     if reads_teacher and not recipe.mining.teacher:
         raise UserError(f"teacher: loss {loss} needs one; name a cross-encoder")

@@ -13,12 +13,13 @@ from typing import Any, ClassVar, NamedTuple
 import yaml
 
 from ..calibration.arguments import CalibrationArguments
-from ..calibration.calibrators import CALIBRATORS, not_for_lists
+from ..calibration.calibrators import require_fits_lists
 from ..core.errors import UserError
 from ..core.keys import RunArguments, recipe_key
 from ..corpora.arguments import ConceptArguments, MentionArguments
 from ..models.arguments import RUN_ENCODER, ModelArguments
 from ..retrieval.arguments import EncoderArguments, IndexArguments, MiningArguments
+from ..retrieval.retrievers import require_ordering
 from ..serving.arguments import ServingArguments
 from .recipe_keys import Key, keys_of, pick
 
@@ -72,11 +73,10 @@ class Recipe:
                 f"model_revision: model is {RUN_ENCODER}, whose revision is encoder_revision; "
                 'leave model_revision out (--model_revision "")'
             )
+        require_ordering(self.index.retrievers)
         # Here, because it would show only after the training.
-        method = CALIBRATORS.get(self.calibration.calibrator)
-        weighs_features = self.calibration.features != []
-        if method is not None and weighs_features and not method.fits_lists:
-            raise not_for_lists(method.name)
+        if self.calibration.features != []:
+            require_fits_lists(self.calibration.calibrator)
 
     @property
     def base(self) -> BaseModel:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..calibration.calibrators import AUTO, CALIBRATORS
 from ..retrieval.retrievers import RETRIEVERS
-from .command import number_in
+from .command import EMPTY_LIST, number_in
 
 # What a key that is true or false may say, in any case.
 TRUE_WORDS = dict.fromkeys(("true", "yes", "t", "y", "1"), True)
@@ -66,6 +66,8 @@ class Key:
         if isinstance(value, dict) or (isinstance(value, list) and not self.is_list):
             raise argparse.ArgumentTypeError(f"takes a single value, not {value}")
         if self.is_list:
+            if value == EMPTY_LIST:
+                return []
             items = value if isinstance(value, list) else [value]
             for item in items:
                 if not isinstance(item, str):

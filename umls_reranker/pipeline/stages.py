@@ -8,7 +8,7 @@ from ..core.errors import UserError
 from ..core.stage import StageInputs
 from ..corpora.arguments import MentionArguments
 from ..retrieval.build import ENCODER_KEYS, index_table
-from ..retrieval.retrievers import Dense, index_folders, require_ordering
+from ..retrieval.retrievers import Dense, index_folders
 from .recipe import SECTIONS, Recipe
 from .recipe_file import FORMER_KEY
 from .recipe_keys import keys_of
@@ -117,13 +117,8 @@ def held_out_shares(mentions: MentionArguments) -> dict[str, float]:
 
 
 def index_stages(recipe: Recipe) -> dict[str, StageInputs]:
-    """The stages from the bi-encoder to the candidates.
-
-    Raises:
-        UserError: none of the recipe's retrievers orders candidates.
-    """
+    """The stages from the bi-encoder to the candidates."""
     index = recipe.index
-    require_ordering(index.retrievers)
     table = {}
     if recipe.encoder.encoder_training_steps > 0:
         table["encoder"] = StageInputs(

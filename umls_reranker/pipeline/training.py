@@ -25,7 +25,7 @@ from ..training.recipe_arguments import training_arguments
 from ..training.training_arguments import RerankerTrainingArguments
 from ..vocab.concept_table import ConceptTable
 from ..vocab.relations import RelationTable
-from .model_configs import model_config
+from .model_configs import model_config, network
 from .recipe import BaseModel, Recipe, typed_training
 from .run_folder import RunFolder
 
@@ -113,7 +113,8 @@ def check_training(recipe: Recipe, folder: Path) -> None:
     """Refuse models, devices and arguments that training into the folder would refuse."""
     sharing_processes(recipe.run.device)
     base = recipe.base
-    model_config("model", base.name, base.revision, {"max_length": recipe.model.max_length})
+    lengths = {"max_length": recipe.model.max_length}
+    network(recipe, model_config("model", base.name, base.revision, lengths))
     training_arguments(recipe.run, typed_training(recipe.training), folder)
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 from transformers import set_seed
 
 from ..core.devices import resolve_attention
+from ..core.errors import UserError
 from ..core.keys import RunArguments
 from ..models.arguments import ModelArguments
 from ..models.model_files import commit_of
@@ -52,6 +53,9 @@ def fine_tune(
     Returns:
         Summary: steps, dev metrics of the best checkpoint, numbers and lengths of pairs, dtype,
         processes, commit of the base model.
+
+    Raises:
+        UserError: a setting does not fit the machine, the model or the rows; or no step was taken.
     """
     template = PairTemplate.from_recipe(model)
     set_seed(run.seed)
@@ -72,6 +76,8 @@ def fine_tune(
     # A resumed run is past its start; another evaluation would count against its patience.
     arguments.eval_on_start &= checkpoint is None
     trainer.train(resume_from_checkpoint=checkpoint)
+    if not trainer.state.global_step:
+        raise UserError("max_steps: the training took no step, so there is no model")
     trainer.save_model(str(folder / "checkpoint-best"))
     lengths = trainer.train_dataset.pairs.lengths
     return {

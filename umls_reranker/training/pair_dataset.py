@@ -65,9 +65,7 @@ class TokenizedPairs(Dataset[tuple[PairBatch, dict[str, np.ndarray]]]):
         self.offsets = list_offsets(rows["labels"].combine_chunks().value_lengths().to_numpy())
         self.labels = values_of_pairs(rows, "labels")
         self.weights = (values_of_pairs(rows, "weights") * np.float64(scale)).astype(np.float32)
-        self.teacher = np.full(len(self.pairs), np.nan, np.float32)
-        if TEACHER in rows.column_names:
-            self.teacher = values_of_pairs(rows, TEACHER)
+        self.teacher = teacher_of_pairs(rows)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -92,6 +90,13 @@ class TokenizedPairs(Dataset[tuple[PairBatch, dict[str, np.ndarray]]]):
 def values_of_pairs(rows: pa.Table, name: str) -> np.ndarray:
     """A column of lists of numbers, one list after the other, (pairs,) float32; NaN for null."""
     return rows[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+
+
+def teacher_of_pairs(rows: pa.Table) -> np.ndarray:
+    """The teacher's scores of training rows, (pairs,) float32; NaN for a pair without one."""
+    if TEACHER in rows.column_names:
+        return values_of_pairs(rows, TEACHER)
+    return np.full_like(values_of_pairs(rows, "labels"), np.nan)
 
 
 def _encoded(rows: pa.Table, encoder: PairEncoder) -> PairBatch:

@@ -89,6 +89,11 @@ def training_arguments(
     return arguments
 
 
+def loss_name(training: Mapping[str, Any]) -> str:
+    """Name of the loss that a recipe sets, or of that without one."""
+    return training.get("loss", RerankerTrainingArguments.loss)
+
+
 def _try_out(arguments: TrainingArguments, steps: int) -> None:
     """Create objects that the Trainer creates only in training, so that bad values fail early."""
     weight = torch.zeros(1, requires_grad=True)

@@ -94,7 +94,7 @@ class RerankerTrainer(Trainer):
         self._encoder = PairEncoder(processing_class.backend_tokenizer, template)
         train_pairs = self._tokenized(train_dataset, "train_dataset", is_scaled=True)
         if self.loss.reads_teacher:
-            require_teacher_scores(train_pairs)
+            require_teacher_scores(train_pairs.teacher)
         if isinstance(eval_dataset, dict):
             sets = eval_dataset.items()
             eval_dataset = {

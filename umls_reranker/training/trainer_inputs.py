@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedModel, TrainingArguments
 
 from ..core.errors import UserError
-from .pair_dataset import LABEL_NAMES, TokenizedPairs
+from .pair_dataset import LABEL_NAMES
 from .trainer_keys import REFUSED
 
 if TYPE_CHECKING:
@@ -82,10 +82,10 @@ def require_cross_encoder(model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         )
 
 
-def require_teacher_scores(pairs: TokenizedPairs) -> None:
-    """Refuse pairs none of which has a teacher's score; UserError."""
-    if np.isnan(pairs.teacher).all():
+def require_teacher_scores(scores: np.ndarray) -> None:
+    """Refuse pairs none of which has a teacher's score, (pairs,) with NaN for none; UserError."""
+    if np.isnan(scores).all():
         raise UserError(
-            "teacher: this loss needs a teacher; set teacher, or give training "
-            "candidates teacher_score"
+            "teacher_score: this loss learns from it, and no training candidate has one; give them "
+            "log-odds of a teacher, or choose another loss"
         )

@@ -11,12 +11,26 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from ..core.devices import resolve_device, resolve_dtype
 from ..core.errors import UserError
-from ..core.keys import recipe_key
+from ..core.keys import LARGEST, recipe_key
 from .losses import LOSSES
 from .trainer_keys import REFUSED
 
 # Loggers whose module has another name.
 LOGGER_MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}
+# Numbers of the library's fields -> the lowest that its Trainer follows; below, it does something
+# else in silence.
+LEAST = {
+    "adam_epsilon": 0,
+    "dataloader_num_workers": 0,
+    "eval_delay": 0,
+    "max_grad_norm": 0,
+    "per_device_eval_batch_size": 1,
+    "save_total_limit": 1,
+    "warmup_steps": 0,
+    "weight_decay": 0,
+}
+# Value of max_steps for as many as num_train_epochs have.
+STEPS_OF_EPOCHS = -1
 METRICS = ("roc_auc", "f1", "acc@1", "log_loss", "list_loss")
 
 
@@ -136,6 +150,7 @@ class RerankerTrainingArguments(OneGpuArguments):
             raise UserError(
                 "deepspeed: it rounds labels and weights to the dtype of the model; use fsdp.yaml"
             )
+        self._require_in_range()
         self._choose_loggers()
         self._choose_precision()
         self.per_device_train_batch_size, passes = divide_batch(
@@ -152,6 +167,20 @@ class RerankerTrainingArguments(OneGpuArguments):
         # Otherwise early stopping would forget its patience.
         self._follow("restore_callback_states_from_checkpoint", True)
         super().__post_init__()
+
+    def _require_in_range(self) -> None:
+        """Refuse numbers with which there would be no training, or another than they say."""
+        if not 0 < self.num_train_epochs <= LARGEST:
+            raise UserError(f"num_train_epochs: {self.num_train_epochs} is no number above 0")
+        if self.max_steps != STEPS_OF_EPOCHS and not 1 <= self.max_steps <= LARGEST:
+            raise UserError(
+                f"max_steps: {self.max_steps} is no number of steps; give 1 or more, or "
+                f"{STEPS_OF_EPOCHS} for those of num_train_epochs"
+            )
+        for name, least in LEAST.items():
+            number = getattr(self, name)
+            if number is not None and not least <= number <= LARGEST:
+                raise UserError(f"{name}: {number} is out of range; give {least} or more")
 
     def _choose_loggers(self) -> None:
         """Make ``report_to`` a list without "none"; refuse a logger that cannot be used.
