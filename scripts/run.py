@@ -1,7 +1,7 @@
 """Run all stages of a recipe in order, from raw data to a validated model folder.
 
     umls-reranker run quickstart
-    umls-reranker run RECIPE --accelerate_config multi_gpu_bf16 --num_processes 8
+    umls-reranker run RECIPE --accelerate_config multi_gpu_bf16
 
 Checks the recipe and estimates disk and memory, then shows one line per stage; the output of the
 stages is in run.log of the run folder. Finished stages are skipped, so the same command resumes

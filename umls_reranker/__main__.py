@@ -50,7 +50,7 @@ Copy a recipe, change it, and run the copy:
 RECIPE is a YAML file, a folder with config.yaml, or the name of a recipe in the package or the
 working folder. --key value sets any key of a recipe. To use all GPUs of a machine:
 
-    umls-reranker run RECIPE --accelerate_config multi_gpu_bf16 --num_processes 8"""
+    umls-reranker run RECIPE --accelerate_config multi_gpu_bf16"""
 
 
 def main() -> None:

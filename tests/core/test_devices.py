@@ -27,7 +27,7 @@ from umls_reranker.core.devices import (
 )
 from umls_reranker.core.errors import UserError
 from umls_reranker.pipeline import indexes, preflight, training
-from umls_reranker.pipeline.runner import LAUNCHED, PREFLIGHT
+from umls_reranker.pipeline.runner import LAUNCHED, PREFLIGHT, LaunchOptions, launcher
 from umls_reranker.pipeline.shipped import shipped_configs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,10 +184,10 @@ FOLDER = Path(__file__).resolve().parents[2] / "accelerate_configs"
 # File -> kind, machines, processes, precision, on the processor.
 EXPECTED = {
     "single_gpu": (DistributedType.NO, 1, 1, "no", False),
-    "multi_gpu_fp16": (DistributedType.MULTI_GPU, 1, 4, "fp16", False),
-    "multi_gpu_bf16": (DistributedType.MULTI_GPU, 1, 4, "bf16", False),
+    "multi_gpu_fp16": (DistributedType.MULTI_GPU, 1, -1, "fp16", False),
+    "multi_gpu_bf16": (DistributedType.MULTI_GPU, 1, -1, "bf16", False),
     "multi_node_fp16": (DistributedType.MULTI_GPU, 2, 8, "fp16", False),
-    "fsdp": (DistributedType.FSDP, 1, 4, "bf16", False),
+    "fsdp": (DistributedType.FSDP, 1, -1, "bf16", False),
     "cpu": (DistributedType.NO, 1, 1, "no", True),
     "cpu_two_processes": (DistributedType.MULTI_GPU, 1, 2, "no", True),
 }
@@ -205,10 +205,31 @@ def test_a_configuration_is_read_as_meant(name):
     assert (config.mixed_precision, config.use_cpu) == (precision, on_processor)
 
 
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_a_run_takes_all_gpus_or_the_number_that_the_configuration_says(name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 6)
+    words = launcher(LaunchOptions(accelerate_config=name))
+    is_open = EXPECTED[name][2] == -1
+    assert words[5:] == (["--num_processes", "6"] if is_open else [])
+    assert launcher(LaunchOptions(name, num_processes=3))[5:] == ["--num_processes", "3"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    if is_open:
+        with pytest.raises(UserError, match=f"^--accelerate_config: {name} "):
+            launcher(LaunchOptions(accelerate_config=name))
+
+
+def test_slurm_jobs_say_the_cores_of_a_gpu():
+    # Where the default is one core a task, launcher, processes and workers would share it.
+    for path in FOLDER.glob("*.slurm"):
+        assert "#SBATCH --cpus-per-gpu=8\n" in path.read_text(), path
+
+
 def test_fsdp_wraps_the_layers_of_bert_and_saves_whole_weights():
     words = [
         "--config_file",
         str(FOLDER / "fsdp.yaml"),
+        "--num_processes",
+        "4",
         "-m",
         "umls_reranker",
         "train",

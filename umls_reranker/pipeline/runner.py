@@ -41,6 +41,8 @@ TITLES = {
 }
 # Those that can share their work among processes.
 LAUNCHED = (PREFLIGHT, "train_encoder", "build_index", "train")
+# num_processes of a launch configuration that does not say it.
+OPEN_NUMBER = -1
 # What moves the cursor of a terminal and colors its text.
 CURSOR_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # Ends a line of a terminal that may have been longer.
@@ -57,7 +59,10 @@ class LaunchOptions:
         None, "accelerate configuration: a file, or the name of one in the package"
     )
     num_processes: int | None = recipe_key(
-        None, "number of processes, in place of the configuration's", least=1
+        None,
+        "number of processes; empty: the configuration's, which of one for several GPUs is the "
+        "number of GPUs that are seen",
+        least=1,
     )
 
 
@@ -144,9 +149,31 @@ def launcher(options: LaunchOptions) -> list[str]:
         )
     file = name if Path(name).is_file() else str(configs[name])
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", file]
-    if options.num_processes is not None:
-        command += ["--num_processes", str(options.num_processes)]
+    processes = options.num_processes or gpus_to_use(Path(file))
+    if processes is not None:
+        command += ["--num_processes", str(processes)]
     return command
+
+
+def gpus_to_use(config: Path) -> int | None:
+    """Number of visible GPUs, if a launch configuration leaves the number of processes open.
+
+    Raises:
+        UserError: it does, and there are not several GPUs.
+    """
+    # They take seconds to import.
+    import torch
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    if load_config_from_file(str(config)).num_processes != OPEN_NUMBER:
+        return None
+    visible = torch.cuda.device_count()
+    if visible < 2:
+        raise UserError(
+            f"--accelerate_config: {config.stem} is for several GPUs, and {visible} can be used "
+            "here; leave it out"
+        )
+    return visible
 
 
 def run_process(
