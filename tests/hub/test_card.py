@@ -159,6 +159,18 @@ def test_the_example_has_the_models_own_ids_and_types():
     assert '"C0011882"' in model_card(metrics, recipe(), **options)
 
 
+def test_time_hardware_and_versions_are_those_of_the_training():
+    versions = {"torch": "2.9.0", "faiss-cpu": None}
+    training = {"seconds": 90, "hardware": "NVIDIA A100", "processes": 8, "dtype": "bfloat16"}
+    card = model_card(METRICS | {"training": training | {"versions": versions}}, recipe())
+    assert (
+        "| training time | 1.5 minutes since its last start, on NVIDIA A100, 8 processes, bfloat16"
+        in card
+    )
+    assert "| trained with | torch 2.9.0 |" in card
+    assert "training time" not in model_card(METRICS, recipe())
+
+
 def test_an_encoder_that_was_trained_is_not_the_one_it_was_made_from():
     trained = model_card(METRICS, recipe(encoder_training_steps=36))
     assert "an encoder of this training, made from" in trained
@@ -380,6 +392,8 @@ def test_the_card_of_a_finished_run_has_all_its_values(finished):
         "- High tier of this model: 0.0\u00a0% of the mentions.\n"
         f"- Some mentions lack inputs, so these models decided: {decided}."
     )
+    training = metrics["training"]
+    versions = ", ".join(f"{name} {text}" for name, text in training["versions"].items() if text)
     assert between(card, "| --- | --- |", "All settings").splitlines() == [
         "| training mentions | corpus.txt |",
         "| candidates | 8 concepts nearest by `encoder` |",
@@ -387,6 +401,9 @@ def test_the_card_of_a_finished_run_has_all_its_values(finished):
         "| loss weights | positive 5.0, nearest-neighbor negatives 1.5, other negatives 1.0 |",
         "| learning rate | 0.005 |",
         "| global batch size | 32 |",
+        f"| training time | {training['seconds'] / 60:.1f} minutes since its last start, "
+        f"on {training['hardware']}, 1 process, float32 |",
+        f"| trained with | {versions} |",
         "| calibrator | auto |",
         "| seed | 13 |",
     ]

@@ -247,6 +247,9 @@ def test_killed_training_goes_on_and_ends_the_same(scripts, finished, tmp_path):
     ours = run / "checkpoints"
     theirs = finished.folder / "checkpoints"
     summary = read_json(ours / "manifest.json")["summary"]
-    assert_alike(summary, read_json(theirs / "manifest.json")["summary"])
+    expected = read_json(theirs / "manifest.json")["summary"]
+    # How long it took is of the machine.
+    del expected["seconds"]
+    assert_alike(summary, expected)
     assert summary["dev"]["roc_auc"] > 0.5
     assert_same_weights(ours / "checkpoint-best", theirs / "checkpoint-best")

@@ -167,6 +167,13 @@ def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+def hardware_name(device: torch.device) -> str:
+    """Name of a GPU, or of the kind of another device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return device.type.upper()
+
+
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the hardware multiplies matrices in bfloat16."""
     if device.type == "cuda":

@@ -21,6 +21,7 @@ from ..serving.list_description import describe_lists
 from ..serving.reranker import UMLSReranker
 from .command import would_make
 from .recipe import Recipe
+from .recipe_keys import pick
 from .run_folder import RunFolder
 
 
@@ -56,7 +57,12 @@ def make_report(recipe: Recipe, run: RunFolder, stage: Stage, reranker: UMLSRera
         )
         # Without the texts of mentions, because outcomes may be published with the model.
         outcomes = replace(outcomes, entity=np.full(len(outcomes), None))
-        dev = read_manifest(run.path / "checkpoints")["summary"]["dev"]
+        training = read_manifest(run.path / "checkpoints")
+        dev = training["summary"]["dev"]
+        metrics["training"] = {
+            **pick(training["summary"], ("seconds", "hardware", "processes", "dtype")),
+            "versions": training["versions"],
+        }
         metrics["figures"] |= {
             name: {"value": dev[name]} for name in ("f1", "roc_auc") if name in dev
         }

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..core.devices import has_fast_bfloat16, resolve_device, resolve_dtype
+from ..core.devices import hardware_name, has_fast_bfloat16, resolve_device, resolve_dtype
 from ..core.parallel import started_processes
 from ..training.losses import LOSSES
 from ..training.training_arguments import RerankerTrainingArguments
@@ -12,11 +12,11 @@ from .recipe import Recipe
 def devices_line(recipe: Recipe, arguments: RerankerTrainingArguments) -> str:
     """On what the run computes, in how many processes, and in which dtypes."""
     device = resolve_device(recipe.run.device)
-    hardware = device.type.upper()
+    hardware = hardware_name(device)
     if device.type == "cuda":
         visible = torch.cuda.device_count()
         used = min(visible, started_processes("LOCAL_WORLD_SIZE"))
-        hardware = f"{used} of {visible} visible GPUs ({torch.cuda.get_device_name(device)})"
+        hardware = f"{used} of {visible} visible GPUs ({hardware})"
     training = "float32"
     if arguments.bf16:
         training = "bfloat16"

@@ -1,6 +1,7 @@
 """The stages that train: the bi-encoder, the pairs of the cross-encoder, and the cross-encoder."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -10,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..core.arrow_files import open_arrow
-from ..core.devices import sharing_processes
+from ..core.devices import hardware_name, resolve_device, sharing_processes
 from ..core.errors import UserError
 from ..core.json_files import write_json
 from ..core.stage import Stage
@@ -156,7 +157,12 @@ def train_cross_encoder(
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(curves))
     with owned(run, stage, recipe.run.overwrite, is_owner=is_owner) as (folder, summary):
         processes.wait_for_everyone()
+        started = time.monotonic()
         summary |= fine_tune(recipe.run, recipe.model, training, train, dev, folder)
+        summary |= {
+            "seconds": round(time.monotonic() - started),
+            "hardware": hardware_name(resolve_device(recipe.run.device)),
+        }
         processes.wait_for_everyone()
     if is_owner:
         figures = "  ".join(f"{name} {value:.4f}" for name, value in summary["dev"].items())
