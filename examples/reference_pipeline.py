@@ -44,7 +44,7 @@ class FineTunedCrossEncoderReranker:
                 raise ValueError(f"{given}: calibrator and thresholds are the model's own, {own}")
         self.reranker = UMLSReranker.from_pretrained(model_path, device=device)
         self.rerank = self.reranker.rerank
-        # Give it a row: a bare score is never in the tier high.
+        # Give it a row: a score alone has no tier.
         self.get_confidence_tier = self.reranker.get_confidence_tier
 
     def get_statistics(self) -> dict[str, Any]:

@@ -183,7 +183,7 @@ def test_figures_of_another_set_do_not_depend_on_the_number_of_processes(model, 
     alone = evaluate_others(model)
     together = json.loads((folder_of_two / "metrics.json").read_text())
     for given in ("rows", "pairs"):
-        for figure in ("acc@1", "list_loss", "roc_auc", "log_loss", "ece"):
+        for figure in ("loss", "acc@1", "list_loss", "roc_auc", "log_loss", "ece"):
             name = f"eval_{given}_{figure}"
             assert together[name] == pytest.approx(alone[name], abs=1e-6), name
 

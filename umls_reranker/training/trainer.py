@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import EvalLoopOutput
 
 from ..core.files import weights_by_umask
 from ..core.json_files import write_json
@@ -219,6 +220,18 @@ class RerankerTrainer(Trainer):
         """Pairs in their order, in which ``predict`` returns their logits."""
         return super().get_test_dataloader(self._tokenized(test_dataset, "test_dataset"))
 
+    def evaluation_loop(self, *arguments: Any, **options: Any) -> EvalLoopOutput:
+        """As of `Trainer`, with the loss of each pair once.
+
+        `Trainer` takes means of batches. On several processes, the last batch of each is filled up
+        with pairs of the first, whose losses would count twice.
+        """
+        output = super().evaluation_loop(*arguments, **options)
+        name = f"{options.get('metric_key_prefix', 'eval')}_loss"
+        if output.predictions is not None and name in (output.metrics or {}):
+            output.metrics[name] = mean_loss(output)
+        return output
+
     def _loader(self, dataset: TokenizedPairs, **options: Any) -> DataLoader:
         """A loader by the arguments of the training; these options win over them."""
         on_gpu = self.accelerator.device.type == "cuda"
@@ -288,6 +301,13 @@ def loss_of(name: str) -> Loss:
     if name not in LOSSES:
         raise ValueError(f"loss {name!r} is unknown; choose from {', '.join(LOSSES)}")
     return LOSSES[name]
+
+
+def mean_loss(output: EvalLoopOutput) -> float:
+    """Mean weighted binary cross-entropy of evaluated pairs."""
+    columns = dict(zip(LABEL_NAMES, map(torch.as_tensor, output.label_ids), strict=True))
+    logits = torch.as_tensor(output.predictions).float().reshape(-1)
+    return bce(logits, columns["labels"], columns["weight"]).mean().item()
 
 
 def metrics_of_lists(prediction: EvalPrediction) -> dict[str, float]:
