@@ -15,6 +15,7 @@ from hub_server import WRITER, HubServer, Repo
 from huggingface_hub import GitRefInfo, HfApi, ModelCard, constants, parse_eval_result_entries
 from list_model import run_script
 from outcome_fixtures import NO_FIGURES, make_outcomes
+from tiny_models import tiny_cross_encoder
 from tiny_reranker import refused, tiny_reranker, tiny_reranker_without_cross_encoder
 
 from umls_reranker import UMLSReranker
@@ -85,6 +86,19 @@ def test_a_version_is_the_files_of_the_model_and_a_card_of_its_own(folder):
     assert files == {
         path.name: path.read_bytes() for path in model_files(folder) if path.name != "README.md"
     }
+
+
+def test_a_mere_cross_encoder_is_to_be_calibrated_first(hub, tmp_path):
+    folder = tiny_cross_encoder(tmp_path / "cross-encoder")
+    hub.repos["org/mere"] = Repo()
+    hub.repos["org/mere"].add({path.name: path.read_bytes() for path in folder.iterdir()})
+    refusals = [
+        (folder, refused(publish, folder, REPO, "v1", dry_run=True)),
+        (folder, refused(UMLSReranker.from_pretrained, folder)),
+        ("org/mere", refused(UMLSReranker.from_pretrained, "org/mere")),
+    ]
+    for name, text in refusals:
+        assert f"umls-reranker calibrate {name} --lists" in text
 
 
 OFFICIAL = {

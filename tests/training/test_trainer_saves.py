@@ -4,6 +4,7 @@ import stat
 import warnings
 
 import pytest
+from hub_server import WRITER, HubServer
 from loss_on_processes import make_pairs, make_rows, make_trainer
 from tiny_models import tiny_cross_encoder
 from transformers import TrainingArguments
@@ -63,3 +64,29 @@ def test_a_training_goes_on_from_such_a_checkpoint(model, trained):
     trainer = make_trainer(model, str(trained), make_pairs(model, 16), max_steps=2)
     trainer.train(resume_from_checkpoint=str(trained / "checkpoint-1"))
     assert trainer.state.global_step == 2
+
+
+@pytest.mark.parametrize("loss", ["bce", "listwise"])
+def test_the_card_says_what_was_trained_and_what_comes_next(model, tmp_path, monkeypatch, loss):
+    args = {"max_steps": 1, "use_cpu": True, "disable_tqdm": True, "hub_model_id": "org/mere"}
+    args |= {"hub_private_repo": True, "save_strategy": "no", "report_to": "none"}
+    args = TrainingArguments(str(tmp_path / "out"), **args)
+    rows = make_rows(16)
+    with HubServer() as hub:
+        hub.connect(monkeypatch, tmp_path / "cache", token=WRITER)
+        # What transformers keeps of an earlier Hub.
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)
+        trainer = RerankerTrainer(model, args, rows, rows, loss=loss, template=TEMPLATE)
+        trainer.train()
+        trainer.evaluate()
+        trainer.push_to_hub(license="mit")
+        files = hub.repos["org/mere"].files()
+    assert "model.safetensors" in files and "training_args.bin" not in files
+    card = files["README.md"].decode()
+    assert "license: mit" in card and str(tmp_path) not in card
+    assert "umls-reranker calibrate org/mere --lists" in card
+    for line in (f"| loss | {loss} |", "| training pairs | 16 in 8 lists |", "| seed | 42 |"):
+        assert line in card
+    # Logits of list-wise losses say nothing of single pairs.
+    assert "| acc@1 |" in card
+    assert ("| f1 |" in card) == (loss == "bce")

@@ -220,12 +220,16 @@ class Stage:
             yield self.partial, {}
 
     def _manifest_with(self, summary: dict[str, Any]) -> dict[str, Any]:
-        versions: dict[str, str | None] = dict.fromkeys(LIBRARIES)
-        for name in LIBRARIES:
-            with suppress(importlib.metadata.PackageNotFoundError):
-                versions[name] = importlib.metadata.version(name)
-        versions["umls_reranker"] = __version__
-        return self.manifest | {"versions": versions, "summary": summary}
+        return self.manifest | {"versions": library_versions(), "summary": summary}
+
+
+def library_versions() -> dict[str, str | None]:
+    """The versions of this package and of `LIBRARIES`; None: it is not installed."""
+    versions: dict[str, str | None] = dict.fromkeys(LIBRARIES)
+    for name in LIBRARIES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions | {"umls_reranker": __version__}
 
 
 def _plain(value: Any) -> Any:

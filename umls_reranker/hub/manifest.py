@@ -24,6 +24,7 @@ from ..models.arguments import BACKENDS
 from .file_names import (
     CALIBRATOR,
     CARD,
+    CONFIG,
     MAKERS,
     MANIFEST,
     MODEL_FILES,
@@ -128,6 +129,7 @@ def read_model_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: it is missing, of another version, or was modified after it was written.
     """
+    require_calibrated(folder, folder)
     info = read_json(folder / MANIFEST)
     require_format(folder / MANIFEST, info, SCHEMA_VERSIONS[MANIFEST], "calibrate")
     listed = info.get("sha256")
@@ -137,6 +139,21 @@ def read_model_manifest(folder: Path) -> dict[str, Any]:
             "trusted; use all files from one revision, or run umls-reranker calibrate --overwrite"
         )
     return info
+
+
+def require_calibrated(folder: Path, name: str | Path) -> None:
+    """Refuse the folder of a mere cross-encoder, as a trainer of transformers writes it.
+
+    Args:
+        folder: the folder.
+        name: as the caller named it.
+    """
+    files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if CONFIG in files and files.isdisjoint((MANIFEST, CALIBRATOR)):
+        raise UserError(
+            f"{name} is a cross-encoder without calibration; next, "
+            f"umls-reranker calibrate {name} --lists LISTS --output MODEL"
+        )
 
 
 def write_model_manifest(

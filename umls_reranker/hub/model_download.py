@@ -11,6 +11,7 @@ from ..core.errors import UserError
 from ..core.version import __version__
 from ..models.arguments import BUILT_IN_FOLDERS
 from .file_names import MANIFEST, loaded_files
+from .manifest import require_calibrated
 
 # Regular expression of the id of a repo on the Hub, NAMESPACE/NAME.
 REPO_ID = r"\w[\w.-]*/\w[\w.-]*"
@@ -118,7 +119,10 @@ def snapshot(
             raise UserError(
                 f"{repo_id} has no revision {revision!r}; its tags: {tags or 'none'}"
             ) from None
-    if not is_plain and not (folder / MANIFEST).is_file():
+    if is_plain:
+        return folder
+    require_calibrated(folder, repo_id)
+    if not (folder / MANIFEST).is_file():
         raise UserError(
             f"{repo_id} has no {MANIFEST} at {revision or 'main'}, "
             "so it is not a umls_reranker model"

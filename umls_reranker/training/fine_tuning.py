@@ -19,13 +19,10 @@ from .checkpoints import last_complete_checkpoint, require_same_dtype, write_dty
 from .pair_dataset import values_of_pairs
 from .recipe_arguments import training_arguments
 from .trainer import RerankerTrainer
+from .training_log import dev_metrics_at
 
 # Name of a precision in accelerate, whose launch configuration can also set it -> dtype.
 DTYPE_OF_PRECISION = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
-# The dev metrics that the summary of a training has, where they were measured. Logits that were
-# trained for comparison within a list say nothing of single pairs before calibration.
-LIST_METRICS = ("acc@1", "list_loss")
-PAIR_METRICS = ("f1", "precision", "recall", "roc_auc", "ece", "log_loss")
 
 
 def fine_tune(
@@ -84,9 +81,7 @@ def fine_tune(
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
         "dev": dev_metrics_at(
-            trainer.state.best_global_step,
-            trainer.state.log_history,
-            LIST_METRICS if trainer.loss.compares_pairs else PAIR_METRICS + LIST_METRICS,
+            trainer.state.best_global_step, trainer.state.log_history, trainer.loss
         ),
         "train_pairs": pairs,
         "dev_pairs": len(trainer.eval_dataset),
@@ -96,14 +91,3 @@ def fine_tune(
         "base_commit": commit_of(str(cross_encoder.name_or_path)),
         "processes": arguments.world_size,
     }
-
-
-def dev_metrics_at(
-    step: int | None, log: list[dict[str, Any]], names: tuple[str, ...]
-) -> dict[str, float]:
-    """The dev metrics of these names that were logged at a step; empty: there was no evaluation."""
-    for entry in log:
-        if entry["step"] == step and "eval_f1" in entry:
-            measured = [name for name in names if f"eval_{name}" in entry]
-            return {name: entry[f"eval_{name}"] for name in measured}
-    return {}

@@ -14,8 +14,9 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, Traini
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
-from ..core.files import weights_by_umask
+from ..core.files import weights_by_umask, written
 from ..core.json_files import write_json
+from ..core.locators import portable_locator
 from ..models.pair_template import TEMPLATE_FILE, PairTemplate
 from ..models.pairs import PairEncoder
 from ..models.pretrained import load_base_model
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import EvalPrediction
 
+CARD = "README.md"
 # Lengths of padded batches are multiples; tensor cores need eight.
 MULTIPLE_ON_CPU = 1
 MULTIPLE_ON_GPU = 8
@@ -87,12 +89,13 @@ class RerankerTrainer(Trainer):
         **options: Any,
     ) -> None:
         require_read(args, options)
-        self.loss = loss_of(loss or str(getattr(args, "loss", "bce")))
-        template = template or PairTemplate()
+        self.loss_name = loss or str(getattr(args, "loss", "bce"))
+        self.loss = loss_of(self.loss_name)
+        self.template = template or PairTemplate()
         if isinstance(model, str):
-            model, processing_class = load_base_model(model, None, template)
+            model, processing_class = load_base_model(model, None, self.template)
         require_cross_encoder(model, processing_class)
-        self._encoder = PairEncoder(processing_class.backend_tokenizer, template)
+        self._encoder = PairEncoder(processing_class.backend_tokenizer, self.template)
         train_pairs = self._tokenized(train_dataset, "train_dataset", is_scaled=True)
         if self.loss.reads_teacher:
             require_teacher_scores(train_pairs.teacher)
@@ -167,14 +170,20 @@ class RerankerTrainer(Trainer):
             optimizer.add_param_group({**group, "params": head, "lr": head_learning_rate})
         return optimizer
 
+    @property
+    def global_batch_size(self) -> int:
+        """Number of pairs of a step: as the arguments say, or that of all passes."""
+        args = self.args
+        size_of_passes = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return getattr(args, "global_batch_size", size_of_passes)
+
     def get_train_dataloader(self) -> DataLoader:
         """The share of this process of each global batch, pass by pass."""
         args = self.args
-        size_of_passes = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         seed = args.seed if args.data_seed is None else args.data_seed
         batches = GlobalBatches(
             self.train_dataset,
-            getattr(args, "global_batch_size", size_of_passes),
+            self.global_batch_size,
             seed,
             passes=args.gradient_accumulation_steps,
             process=args.process_index,
@@ -248,10 +257,29 @@ class RerankerTrainer(Trainer):
         if not self.args.should_save:
             return
         folder = Path(output_dir or str(self.args.output_dir))
-        write_json(folder / TEMPLATE_FILE, asdict(self._encoder.template))
+        write_json(folder / TEMPLATE_FILE, asdict(self.template))
         weights_by_umask(folder)
         # Nothing reads it, and reading it could run code.
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def create_model_card(  # type: ignore[override]
+        self, *, model_name: str | None = None, **metadata: Any
+    ) -> None:
+        """Write the card of a cross-encoder without calibration, with ``push_to_hub``.
+
+        Args:
+            model_name: title; None: that of the repo or folder.
+            metadata: fields of `huggingface_hub.ModelCardData`, such as ``license``.
+        """
+        if not self.is_world_process_zero():
+            return
+        from .trainer_card import trained_card
+
+        folder = Path(str(self.args.output_dir))
+        locator = self.hub_model_id or portable_locator(str(folder))
+        card = trained_card(self, model_name or Path(locator).name, locator, **metadata)
+        with written(folder / CARD) as partial:
+            partial.write_text(card, encoding="utf-8")
 
     def compute_loss(
         self,
