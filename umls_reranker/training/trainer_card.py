@@ -1,9 +1,7 @@
 """The card of a trained cross-encoder, which is not calibrated yet."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import ModelCardData
 
@@ -12,15 +10,12 @@ from ..core.stage import library_versions
 from ..evaluation.render import rendered
 from .training_log import dev_metrics_at
 
-if TYPE_CHECKING:
-    from .trainer import RerankerTrainer
 
-
-def trained_card(trainer: RerankerTrainer, name: str, locator: str, **metadata: Any) -> str:
+def trained_card(trainer: Any, name: str, locator: str, **metadata: Any) -> str:
     """What was trained on what with which loss, and the next step, as Markdown with metadata.
 
     Args:
-        trainer: the trainer; its data are counted, not shown.
+        trainer: a `RerankerTrainer`; its data are counted, not shown.
         name: title of the card.
         locator: folder or Hub repo of the model.
         metadata: fields of `ModelCardData`; they win over those of this function.
