@@ -237,8 +237,9 @@ class RerankerTrainer(Trainer):
         """
         output = super().evaluation_loop(*arguments, **options)
         name = f"{options.get('metric_key_prefix', 'eval')}_loss"
-        if output.predictions is not None and name in (output.metrics or {}):
-            output.metrics[name] = mean_loss(output)
+        metrics = output.metrics or {}
+        if output.predictions is not None and name in metrics:
+            metrics[name] = mean_loss(output)
         return output
 
     def _loader(self, dataset: TokenizedPairs, **options: Any) -> DataLoader:
@@ -333,7 +334,8 @@ def loss_of(name: str) -> Loss:
 
 def mean_loss(output: EvalLoopOutput) -> float:
     """Mean weighted binary cross-entropy of evaluated pairs."""
-    columns = dict(zip(LABEL_NAMES, map(torch.as_tensor, output.label_ids), strict=True))
+    label_ids: Any = output.label_ids
+    columns = dict(zip(LABEL_NAMES, map(torch.as_tensor, label_ids), strict=True))
     logits = torch.as_tensor(output.predictions).float().reshape(-1)
     return bce(logits, columns["labels"], columns["weight"]).mean().item()
 
