@@ -3,12 +3,14 @@ import importlib.util
 import shutil
 import socket
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from hub_server import HubServer, Repo
 from huggingface_hub import constants
 from huggingface_hub.errors import HFValidationError
@@ -22,8 +24,10 @@ from umls_reranker.models.model_files import commit_of, resolve_model
 from umls_reranker.pipeline import estimate
 from umls_reranker.pipeline.downloads import fetch
 from umls_reranker.pipeline.hardware import batch_advice, devices_line, idle_gpus
+from umls_reranker.pipeline.options import load_recipe
 from umls_reranker.pipeline.preflight import preflight
-from umls_reranker.pipeline.recipe import Recipe
+from umls_reranker.pipeline.recipe import KEYS, ONLY_OPTIONS, Recipe
+from umls_reranker.pipeline.run_folder import planned_stages
 from umls_reranker.pipeline.sources import CONTENT_CHECKS
 
 BODY = bytes(range(256)) * 5000
@@ -33,6 +37,10 @@ SHA256 = hashlib.sha256(BODY).hexdigest()
 PAGE = b"\n<!DOCTYPE html>\n<html><body>Please sign in</body></html>\n"
 CORPUS = b"1|t|Heat shock\n1|a|in mice.\n1\t0\t10\tHeat shock\tT103\tC0018850\n\n"
 CONTENTS = {"page": PAGE, "corpus": CORPUS, "ids": b"1\n2\n"}
+
+
+# Values that no key is made for, as YAML.
+HOSTILE = ["0", "-1", "1e400", "[[a], [b]]", "[{a: 1}]", "{a: {b: 1}}", r'"\0"', r'"\ud83d"']
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -374,6 +382,7 @@ def test_minutes_follow_from_a_probe_of_the_processor(monkeypatch):
         ({"max_length": 4096}, "max_length: 4096"),
         ({"context_tokens": 64}, "context_tokens: 64"),
         ({"num_train_epochs": 0}, "num_train_epochs: 0"),
+        ({"targets": ["acc@1 => 0.9"]}, "acc@1.*=> 0.9"),
         ({"encoder_max_length": 4096}, "encoder_max_length: 4096"),
         ({"model": "./no-such"}, "model: .* ./no-such"),
         ({"encoder": "./no-such", "model": "encoder", "retrievers": ["lexical"]}, "./no-such"),
@@ -397,6 +406,23 @@ def test_all_faults_are_told_at_once(recipe, monkeypatch, keys, named):
     )
     with pytest.raises(UserError, match=named):
         preflight(recipe(**keys))
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_no_value_of_a_key_ends_in_a_traceback(recipe, value, monkeypatch):
+    monkeypatch.setattr(estimate, "minutes_here", lambda *arguments: 1.0)
+    keys = recipe().to_dict()
+    read = 0
+    for name in KEYS.keys() - {*ONLY_OPTIONS}:
+        others = {key: keys[key] for key in keys if key != name}
+        Path("recipe.yaml").write_text(f"{yaml.safe_dump(others)}{name}: {value}\n")
+        # One line, of what is wrong, or nothing is.
+        with suppress(UserError):
+            some = load_recipe("recipe.yaml")
+            planned_stages(some, some.run.run_dir, {})
+            preflight(some)
+            read += 1
+    assert value != "0" or read
 
 
 def test_folders_that_no_stage_made_are_refused_before_the_first_stage(recipe):

@@ -41,7 +41,8 @@ def parse_targets(texts: Iterable[str]) -> dict[str, str]:
     """Name -> target of lines such as ``"acc@1 >= 0.75"``.
 
     Raises:
-        UserError: a line without a name and a target, or two lines with the same name.
+        UserError: a line without a name and a target that can be read, or two lines with the same
+            name.
     """
     targets = {}
     for text in texts:
@@ -54,6 +55,7 @@ def parse_targets(texts: Iterable[str]) -> dict[str, str]:
                 f"targets: {name} occurs twice; write one target, such as {name} >= 0.75, "
                 "or a range, 0.40 .. 0.60"
             )
+        parse_target(name, target)
         targets[name] = target
     return targets
 

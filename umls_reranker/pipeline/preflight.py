@@ -19,6 +19,7 @@ from ..core.errors import CollectedErrors, UserError
 from ..core.hashes import CHUNK_BYTES
 from ..core.stage import require_of_stage
 from ..core.text_files import open_binary
+from ..evaluation.targets import parse_targets
 from ..models.pair_template import PairTemplate
 from ..retrieval.faiss_indexes import new_index, training_size
 from ..training.losses import LOSSES
@@ -71,6 +72,8 @@ def preflight(recipe: Recipe) -> str:
         PairTemplate.from_recipe(recipe.model)
     with faults.collecting():
         require_teacher(recipe, training)
+    with faults.collecting():
+        parse_targets(recipe.evaluation.targets)
     for name in stage_table(recipe):
         with faults.collecting():
             require_of_stage(recipe.run.run_dir / name)

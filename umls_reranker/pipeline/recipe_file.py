@@ -20,6 +20,8 @@ from .shipped import shipped_recipes
 
 # Words of YAML for no value; the key keeps its default.
 EMPTY = ("", "null", "~")
+# The null character, and halves of characters.
+UNUSABLE = re.compile("[\0\ud800-\udfff]")
 # A key that recipes had before `model` could name the run's encoder.
 FORMER_KEY = "start_from_encoder"
 
@@ -28,6 +30,13 @@ class TextLoader(yaml.BaseLoader):
     """Reads text as it is written (2e-5, no), so that the field decides the type; a repeated key is
     an error.
     """
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> str:
+        """A text; YAMLError: it has half of a character, or one that no name of a file may have."""
+        text = str(super().construct_scalar(node))
+        if UNUSABLE.search(text):
+            raise yaml.YAMLError(f"{text!r} in line {node.start_mark.line + 1} is no text")
+        return text
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping; YAMLError: it has a key twice."""

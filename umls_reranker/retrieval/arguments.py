@@ -17,7 +17,7 @@ class EncoderArguments:
     encoder_training_steps: int = recipe_key(
         0, "optimizer steps; 0 uses the encoder without fine-tuning and without context", least=0
     )
-    encoder_learning_rate: float = recipe_key(1e-4, "AdamW peak learning rate")
+    encoder_learning_rate: float = recipe_key(1e-4, "AdamW peak learning rate", least=0)
     encoder_dropout: float | None = recipe_key(
         None,
         "dropout in training; 0 works better with few passes over the mentions; "
