@@ -108,6 +108,18 @@ def test_without_groups_the_broadest_types_stand_for_them():
     assert rows["groups"] == {"A": "Organ"} and figures["groups/A/acc@1"]["n"] == 3
 
 
+def test_a_type_that_is_a_group_is_in_one_table():
+    hierarchy = TypeHierarchy([SemanticType("A", "Organ"), SemanticType("B", "Heart", "A")])
+    types = [["B"]] * SMALLEST_SLICE + [["A"]] * SMALLEST_SLICE
+    report = make_metrics(make_outcomes(len(types), types=types), hierarchy)
+    rows = {
+        table.title: [label for (label, _), *_ in table.rows]
+        for table in report_tables(report)
+        if table.title.startswith("Semantic")
+    }
+    assert list(rows.values()) == [["Organ"], ["Heart"]]
+
+
 def test_the_type_that_is_surest_to_be_overconfident_comes_first():
     outcomes = make_outcomes(2000, seed=1)
     drugs = np.array([types == ["T121"] for types in outcomes.types])

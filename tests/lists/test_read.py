@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from data_fixtures import write_rrf
 from list_fixtures import write_lists
 from processes import python
 from tiny_reranker import refused
@@ -159,7 +160,7 @@ def test_marks_and_gold_concepts_are_read_as_people_write_them(tmp_path):
     (batch,) = read_rows(path)
     golds = [row.get("cui") for row in batch.mappings()]
     assert golds == ["C1"] * 7 + ["CUI-less"] * 4 + [None]
-    cells = {"A|B": {"A", "B"}, '"[""A"", ""B""]"': {"A", "B"}, "A": {"A"}}
+    cells = {"A1|B1": {"A1", "B1"}, '"[""A1"", ""B1""]"': {"A1", "B1"}, "A1": {"A1"}}
     cells |= dict.fromkeys(("-1", "NIL", "CUI_less", ""), set())
     lines = [f"{number},a,C1,name,d,{cell}" for number, cell in enumerate(cells)]
     path.write_text("\n".join(["mention_id,mention,cui,name,doc_id,gold_cui", *lines]))
@@ -456,7 +457,9 @@ def sheet_of(path, *answers):
     return path
 
 
-@pytest.mark.parametrize("wrong", ["1", "0", "2", "B", "c1", "hp:0000001", "UMLS:C1"])
+@pytest.mark.parametrize(
+    "wrong", ["1", "0", "2", "B", "c1", "hp:0000001", "UMLS:C1", "fever", "fever 2"]
+)
 def test_answers_that_are_surely_no_ids_are_named_all_at_once(tmp_path, wrong):
     path = write(tmp_path, "jsonl", labelled_rows())
     read = partial(read_labelled_lists, path, TypeHierarchy.built_in())
@@ -476,6 +479,27 @@ def test_answers_that_are_surely_no_ids_are_named_all_at_once(tmp_path, wrong):
     many = sheet_of(tmp_path / "sheet.csv", *((number, wrong) for number in range(15)))
     said = refused(read, answers=Answers(read_sheet(many)))
     assert said.count(f"{many}:") == 10 and " 5 more" in said
+
+
+@pytest.mark.parametrize("release", [True, False])
+def test_answers_that_neither_dictionary_nor_candidates_have_are_named(release, tmp_path):
+    path = write(tmp_path, "jsonl", labelled_rows())
+    dictionary = tmp_path / "names.csv"
+    dictionary.write_text("id,name\nC9000001,headache\n")
+    if release:
+        dictionary = write_rrf(tmp_path / "META")
+    read = partial(read_labelled_lists, path, TypeHierarchy.built_in(), dictionary)
+    sheet = sheet_of(tmp_path / "sheet.csv", (3, "C9000001"), (5, "C8"), (7, "C7|C1"))
+    said = refused(read, answers=Answers(read_sheet(sheet)))
+    assert f"{sheet}:7: " in said and "'C8'" in said and said.count(f"{sheet}:") == 1
+    sheet = sheet_of(tmp_path / "sheet.csv", (3, "C9000001"), (5, "CUI-less"))
+    lists = read(answers=Answers(read_sheet(sheet)))
+    assert lists.annotations.in_dictionary[3]
+    # What a row says of itself is counted.
+    rows = labelled_rows()
+    rows[5]["cui"] = "C8"
+    write(tmp_path, "jsonl", rows)
+    assert not read().annotations.in_dictionary[5]
 
 
 def test_ids_that_no_list_has_may_be_right(tmp_path):

@@ -360,7 +360,7 @@ def test_scores_outside_the_range_of_calibration_are_counted_and_said(tmp_path):
     ((key, known),) = reranker.calibration.source.score_ranges.items()
     items = [
         {"name": name, "cui": f"C{name}", f"{key}_score": score}
-        for name, score in (("a", known.low), ("b", 2 * known.high), ("c", None))
+        for name, score in (("a", known.high), ("b", known.low - 2 * known.high), ("c", None))
     ]
     source = write_lists(tmp_path / "in.jsonl", [{"entity": "cold", "candidates": items}])
     with pytest.warns(UserWarning, match="missing inputs"):

@@ -279,8 +279,10 @@ def test_what_was_found_is_said_with_its_counts(tmp_path):
     assert "entity_type: 5 of 12 mentions; semantic_types: 12 of 24 candidates" in said
 
 
-def test_what_makes_figures_too_good_is_cautioned_against(tmp_path):
+@pytest.mark.parametrize("last", [{}, {"my_score": None}, {"my_score": 3}])
+def test_what_makes_figures_too_good_is_cautioned_against(last, tmp_path):
     candidates = [{"name": "cold", "cui": f"C{place}", "my_score": place} for place in range(3)]
+    candidates.append({"name": "cold", "cui": "C3"} | last)
     rows = [
         {"doc_id": f"d{n}", "entity": "cold", "cui": "C2", "candidates": candidates}
         for n in range(100)

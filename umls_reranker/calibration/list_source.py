@@ -44,8 +44,8 @@ class ListSource:
         """Whether each mention's list is of this source, (n,) bool.
 
         Tiers and decisions hold for such lists only: those of its index, by the key; or else lists
-        of no index, with the same scores. In both, some score is in the range of calibration: where
-        none is, they are of another scale.
+        of no index, with the same scores. In both, the best of some score is in the range of
+        calibration: else they are of another scale.
         """
         of_source = lists.are_of(self.index_key) & self._has_usable_score(lists)
         if self.index_key or self.list_scores is None:
@@ -67,7 +67,9 @@ class ListSource:
         return given - self.list_scores.keys() - {TEACHER}
 
     def _has_usable_score(self, lists: CandidateLists) -> np.ndarray:
-        """Whether any score of each list is in its range, (n,) bool.
+        """Whether the best candidate by any score is in its range, (n,) bool.
+
+        Lower scores may be out of it: sentinels often are.
 
         User-provided lists without any of the scores have none to judge by, and count. The
         retrievers of an index give scores to all candidates.
@@ -75,9 +77,13 @@ class ListSource:
         has_score = np.zeros(len(lists), bool)
         has_usable_score = np.zeros(len(lists), bool)
         for name in lists.scores.keys() & self.score_ranges.keys():
-            usable = self.score_ranges[name].inside(lists.scores[name])
+            score_range = self.score_ranges[name]
+            usable = np.isfinite(score_range.inside(lists.scores[name]))
+            above = lists.scores[name] > score_range.bounds.high
             has_score |= lists.have_score(name)
-            has_usable_score |= lists_with_any(np.isfinite(usable), lists.offsets)
+            has_usable_score |= lists_with_any(usable, lists.offsets) & ~lists_with_any(
+                above, lists.offsets
+            )
         if self.index_key and self.score_ranges:
             has_candidates = np.diff(lists.offsets) > 0
             return has_usable_score | ~has_candidates

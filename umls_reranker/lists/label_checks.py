@@ -9,9 +9,10 @@ import numpy as np
 from ..core.errors import UserError
 from ..vocab.normalization import normalize_name
 from .annotated_lists import Annotations
-from .answers import refuse_ids
+from .answers import Answers, refuse_ids
 from .candidate_lists import CandidateLists
 from .candidates import keys_found
+from .dictionary import Dictionary
 from .gold import CUI_LESS, GOLD_KEYS, bare_id, gold_parts
 from .rows import RowPosition, Rows
 from .sheets import DELIMITERS
@@ -94,8 +95,8 @@ def refuse_wrong_ids(
     """Refuse gold concepts that are surely no ids: the mistakes of those who fill in a sheet.
 
     An id that no candidate has may be right all the same, since the list may lack its concept. But
-    none is the number of a candidate, its name, or the id of one in another case or with another
-    prefix, unless ids are of this kind.
+    none is the number of a candidate, its name, the id of one in another case or with another
+    prefix, or words, unless ids are of this kind.
 
     Args:
         lists: n lists.
@@ -112,6 +113,8 @@ def refuse_wrong_ids(
         return
     has_numbers = any(cui.isdecimal() for cui in known)
     has_names = not known.isdisjoint(lists.names.texts)
+    all_have_digits = all(map(_has_digit, known))
+    any_has_blank = any(" " in cui for cui in known)
     other_forms = {cui.lower(): cui for cui in known}
     other_forms |= {bare_id(cui).lower(): cui for cui in known}
     faults = []
@@ -130,10 +133,36 @@ def refuse_wrong_ids(
                 fault = f"is the name of {of_name}"
             elif of_form:
                 fault = f"is {of_form} in another form"
+            elif all_have_digits and not _has_digit(gold):
+                fault = f"has no digit, as {min(known)} has"
+            elif " " in gold and not any_has_blank:
+                fault = f"has a blank, unlike {min(known)}"
             if fault:
                 faults.append(
                     f"{places[number]}: the lists have no concept {gold!r}, which {fault}"
                 )
+    refuse_ids(faults)
+
+
+def _has_digit(text: str) -> bool:
+    return any(map(str.isdigit, text))
+
+
+def refuse_unknown_answers(answers: Answers, dictionary: Dictionary, lists: CandidateLists) -> None:
+    """Refuse answers of reviewers that neither the dictionary nor any candidate has.
+
+    Targets of OMOP need no concept there. A row's own gold concept that the dictionary lacks is
+    counted instead: to leave it out would hide an error.
+    """
+    known = {*lists.ids, CUI_LESS}
+    faults = []
+    for answer in answers.given:
+        ids = list(chain(*(gold_parts(answer.gold) or ())))
+        if not answer.targets and known.isdisjoint(ids) and not dictionary.has(ids).any():
+            faults.append(
+                f"{answer.position}: neither the dictionary nor a candidate is {'|'.join(ids)!r}, "
+                f"the answer to {answer.term.text!r}"
+            )
     refuse_ids(faults)
 
 

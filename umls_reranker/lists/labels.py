@@ -29,6 +29,7 @@ from .label_checks import (
     and_more,
     refuse_contradictions,
     refuse_repeated_ids,
+    refuse_unknown_answers,
     refuse_whole_lists,
     refuse_wrong_ids,
     require_ids,
@@ -87,8 +88,8 @@ def read_labelled_lists(  # noqa: PLR0913 (the options of a command)
         rows, gold_places = answered(rows, answers)
     completing = None
     if dictionary is not None:
-        completing = Dictionary.load(dictionary, candidate_cuis(rows.mappings()))
-    return usable_lists(
+        completing = Dictionary.load(dictionary, _wanted_ids(rows, answers))
+    lists = usable_lists(
         rows,
         path,
         hierarchy,
@@ -98,6 +99,9 @@ def read_labelled_lists(  # noqa: PLR0913 (the options of a command)
         each_row_is_a_document=each_row_is_a_document,
         gold_places=gold_places,
     )
+    if answers is not None and completing is not None:
+        refuse_unknown_answers(answers, completing, lists)
+    return lists
 
 
 def usable_lists(  # noqa: PLR0913 (the options of a command)
@@ -300,6 +304,15 @@ def candidate_cuis(rows: Sequence[dict[str, Any]]) -> set[str]:
     items = chain.from_iterable(items for items in lists if isinstance(items, list))
     cuis = (concept_id(item) for item in map(standard_candidate, items) if isinstance(item, dict))
     return {cui for cui in cuis if isinstance(cui, str)}
+
+
+def _wanted_ids(rows: Rows, answers: Answers | None) -> set[str]:
+    """The ids of all candidates and gold concepts, and those of answers to no row."""
+    wanted = candidate_cuis(rows.mappings()).union(*gold_ids(rows))
+    if answers is not None:
+        for answer in answers.given:
+            wanted.update(*(gold_parts(answer.gold) or ()))
+    return wanted
 
 
 def gold_ids(rows: Rows) -> list[set[str]]:

@@ -66,10 +66,13 @@ def _about_partial_scores(lists: AnnotatedLists) -> list[str]:
 
 def _about_rising_scores(lists: AnnotatedLists) -> Iterator[str]:
     """A line for each score against which the lists seem to be sorted."""
-    ends = np.flatnonzero(np.diff(lists.offsets) > 1)
     for name, column in lists.scores.items():
-        first = column[lists.offsets[ends]]
-        last = column[lists.offsets[1:][ends] - 1]
+        # Candidates without this score say nothing of the order.
+        scored = np.flatnonzero(np.isfinite(column))
+        firsts = np.flatnonzero(np.diff(lists.owner[scored], prepend=-1))
+        lasts = np.append(firsts[1:], len(scored)) - 1 if len(scored) else firsts
+        first = column[scored[firsts]]
+        last = column[scored[lasts]]
         if np.count_nonzero(last > first) > MOSTLY * np.count_nonzero(last != first):
             yield (
                 f"caution: {name}_score rises along lists: negate it if the best come first "
