@@ -169,7 +169,7 @@ def test_marks_and_gold_concepts_are_read_as_people_write_them(tmp_path):
     (mentions,) = read_rows(path, has_candidates=False)
     assert gold_ids(lists) == gold_ids(mentions) == [*cells.values()]
     annotations = labelled_lists(lists, TypeHierarchy.built_in()).annotations
-    assert annotations.cuis.tolist() == ["A|B", "A|B", "A", *["CUI-less"] * 4]
+    assert annotations.cuis.tolist() == ["A1|B1", "A1|B1", "A1", *["CUI-less"] * 4]
 
 
 def test_rows_of_a_mention_that_are_not_adjacent_are_refused(tmp_path):
