@@ -28,7 +28,7 @@ from umls_reranker.pipeline.options import load_recipe
 from umls_reranker.pipeline.preflight import preflight
 from umls_reranker.pipeline.recipe import KEYS, ONLY_OPTIONS, Recipe
 from umls_reranker.pipeline.run_folder import planned_stages
-from umls_reranker.pipeline.sources import CONTENT_CHECKS
+from umls_reranker.pipeline.sources import CONTENT_CHECKS, input_files
 
 BODY = bytes(range(256)) * 5000
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -122,6 +122,21 @@ def test_a_url_is_downloaded_once(server, tmp_path):
     assert server.paths == ["/a/hp%2Eobo?v=1"] and [*(tmp_path / "cache").iterdir()] == [path]
     assert fetch(f"{server.url}/b/hp.obo", tmp_path / "cache") != path
     assert fetch(f"{server.url}/unsized", tmp_path / "cache").read_bytes() == BODY
+
+
+def test_without_a_connection_nothing_further_is_tried(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    splits = [f"{split}_documents" for split in ("train", "dev", "test")]
+    recipe = Recipe.from_values(
+        {"concept_source": "names", "names": str(tmp_path / "no_names"), "cache_dir": str(tmp_path)}
+        | {"mention_source": "corpus", "corpus": f"{url}/corpus"}
+        | {split: f"{url}/{split}" for split in splits}
+    )
+    with pytest.raises(UserError) as refused:
+        input_files(recipe)
+    said = str(refused.value)
+    assert "no_names" in said and f"{url}/corpus" in said and f"{url}/train" not in said
 
 
 def test_a_cached_file_that_was_changed_is_downloaded_again(server, tmp_path):

@@ -260,7 +260,7 @@ def test_what_was_found_is_said_with_its_counts(tmp_path):
         }
         row = {
             "doc_id": f"d{number}",
-            "entity": "cold",
+            "entity": f"cold {number}",
             "cui": "C0000001",
             "candidates": [first, second],
         }
@@ -305,6 +305,21 @@ def test_documents_that_repeat_others_are_counted():
     assert "48 mentions of 24 documents" in said
     assert "caution: 12 documents repeat" in said and "d12 repeats d0" in said
     assert "12 are left" in said
+
+
+@pytest.mark.parametrize(("different", "is_repeated"), [(20, True), (120, False)])
+def test_terms_that_were_repeated_as_documents_are_cautioned_against(different, is_repeated):
+    rows = [
+        {
+            "doc_id": f"d{number}",
+            "entity": f"term {number % different}",
+            "cui": "C1",
+            "candidates": [{"name": "cold", "cui": "C1"}, {"name": "fever", "cui": "C2"}],
+        }
+        for number in range(150)
+    ]
+    said = describe_lists(usable_lists(Rows.of(rows), "rows", TypeHierarchy.built_in()), [])
+    assert ("150 documents have only 20 different mentions" in said) == is_repeated
 
 
 @pytest.mark.filterwarnings("error")

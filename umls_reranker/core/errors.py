@@ -20,16 +20,25 @@ class TooLittleData(UserError):
     """Too few documents, mentions or errors to fit or certify something; callers may do less."""
 
 
+class NoConnection(UserError):
+    """A server cannot be reached."""
+
+
 class CollectedErrors(list[str]):
     """Messages of errors that are told together."""
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """Add the message of a `UserError` that is raised here to these, and go on after it."""
+        """Add the message of a `UserError` that is raised here to these, and go on after it.
+
+        Without a connection all are raised at once: whatever else is to be fetched would fail, too.
+        """
         try:
             yield
         except UserError as error:
             self.append(str(error))
+            if isinstance(error, NoConnection):
+                self.raise_any()
 
     def raise_any(self) -> None:
         """Raise one `UserError` with all messages, if there are any."""

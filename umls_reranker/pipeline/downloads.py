@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from huggingface_hub import snapshot_download
 
-from ..core.errors import UserError
+from ..core.errors import NoConnection, UserError
 from ..core.files import written
 from ..core.hashes import CHUNK_BYTES, file_sha256
 from ..core.locators import portable_locator
@@ -155,7 +155,9 @@ def _download(
         ConnectionError,
         TimeoutError,
     ) as error:
-        raise UserError(
+        has_answered = isinstance(error, (UserError, urllib.error.HTTPError, HTTPException))
+        kind = UserError if has_answered else NoConnection
+        raise kind(
             f"{printed_url}: {error}; check the address and run again, "
             "or give the path of a local copy"
         ) from None

@@ -12,6 +12,8 @@ from ..lists.columns import FIELDS
 NAMED_TYPES = 3
 # From this many lists on, some usually lack their gold concept.
 MANY_LISTS = 100
+# Documents for each different mention from which on a text seems to have been repeated.
+REPEATED = 2
 # Share of the lists along which a score that rises seems to be against their order.
 MOSTLY = 0.9
 
@@ -32,6 +34,7 @@ def describe_lists(lists: AnnotatedLists, cross_encoder_inputs: Sequence[str]) -
         f"candidate scores: {', '.join(f'{name}_score' for name in lists.scores) or 'none'}",
         *_about_partial_scores(lists),
         *_about_documents(annotations),
+        *_about_repeated_mentions(lists),
         *_about_sentinels(lists),
         *_about_rising_scores(lists),
     ]
@@ -117,4 +120,15 @@ def _about_documents(annotations: Annotations) -> Iterator[str]:
             f"caution: {len({*annotations.doc_ids[is_joined]}):,} documents repeat others, or "
             f"nearly ({annotations.doc_ids[row]} repeats {annotations.documents[row]}); they "
             f"count as one with those: {len({*annotations.documents}):,} are left"
+        )
+
+
+def _about_repeated_mentions(lists: AnnotatedLists) -> Iterator[str]:
+    """A line where far fewer texts than documents were labelled, if they are."""
+    documents = len({*lists.annotations.documents})
+    mentions = len({*lists.mentions})
+    if documents >= REPEATED * mentions:
+        yield (
+            f"caution: {documents:,} documents have only {mentions:,} different mentions: figures "
+            "and certificates hold for these, not for others; give each term once"
         )
