@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from umls_reranker.core import hashes
 from umls_reranker.core import parallel as shown
@@ -52,6 +54,13 @@ def test_what_fails_leaves_nothing_and_the_former_stays(tmp_path, error):
         (partial / "a.txt").write_text("half")
         raise error
     assert listing(tmp_path) == ["names.txt"] and (tmp_path / "names.txt").read_text() == "former"
+
+
+def test_a_full_disk_is_said_of_the_file_to_write(tmp_path):
+    path = tmp_path / "counts.safetensors"
+    with pytest.raises(UserError, match=rf"{re.escape(str(path))} .*disk is full"), written(path):
+        raise SafetensorError("Error while serializing: No space left on device (os error 28)")
+    assert not listing(tmp_path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")

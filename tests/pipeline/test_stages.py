@@ -271,6 +271,14 @@ def test_what_a_killed_run_left_is_gone_on_with_only_for_the_same_output(tmp_pat
     assert listing(other.folder) == ["manifest.json", "names.txt"]
 
 
+def test_a_clock_that_is_set_back_makes_no_negative_seconds(tmp_path, monkeypatch):
+    stage = some_stage(tmp_path)
+    monkeypatch.setattr("time.time", iter([2e9, *[1e9] * 99]).__next__)
+    write_output(stage, "cold")
+    (line,) = (stage.folder.parent / "stages.jsonl").read_text().splitlines()
+    assert json.loads(line)["seconds"] >= 0
+
+
 @pytest.mark.parametrize("resumes", [False, True])
 @pytest.mark.parametrize(
     "error",

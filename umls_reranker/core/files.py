@@ -42,7 +42,7 @@ def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
             What killed processes of this machine left is removed.
 
     Raises:
-        UserError: `path` has no name, such as ``.``, or is a device or a pipe.
+        UserError: `path` has no name, such as ``.``, or is a device or a pipe; or the disk is full.
     """
     if not path.name or (path.exists() and not path.is_file() and not path.is_dir()):
         raise UserError(
@@ -58,8 +58,9 @@ def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
         _remove_left(of_machine)
     remove(partial)
     try:
-        yield partial
-        partial.replace(path)
+        with naming_full_disk(path):
+            yield partial
+            partial.replace(path)
     except BaseException:
         remove(partial)
         raise

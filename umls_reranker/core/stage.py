@@ -182,7 +182,7 @@ class Stage:
         self.partial.mkdir(parents=True, exist_ok=True)
         manifest = self.partial / STAGE_MANIFEST
         summary: dict[str, Any] = {}
-        started = time.time()
+        started = time.monotonic()
         try:
             with naming_full_disk(self.partial):
                 if self.resumes and not manifest.is_file():
@@ -198,7 +198,7 @@ class Stage:
         # Those of other settings.
         for rest in self.partials():
             shutil.rmtree(rest, ignore_errors=True)
-        entry = {"stage": self.name, "seconds": round(time.time() - started, 1)}
+        entry = {"stage": self.name, "seconds": round(time.monotonic() - started, 1)}
         with (self.folder.parent / "stages.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(entry) + "\n")
 
