@@ -12,12 +12,15 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from filelock import FileLock
 from safetensors import SafetensorError
 
 from umls_reranker.core import hashes
 from umls_reranker.core import parallel as shown
+from umls_reranker.core.arrow_files import arrow_writer, open_arrow
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import hold, require_writable, written
 from umls_reranker.core.hashes import file_sha256, fingerprint_path, remembered
@@ -274,3 +277,17 @@ def test_a_file_that_unpacks_to_more_than_any_table_is_refused_with_its_line(tmp
     with pytest.raises(UserError, match="names.csv.gz:4: "):
         next(lines)
     assert [*bounded_lines(path, io.StringIO("12\n345"), longest=3)] == ["12\n", "345"]
+
+
+def test_texts_beyond_the_end_of_a_file_are_refused(tmp_path):
+    file = tmp_path / "names.arrow"
+    names = pa.table({"name": ["cold", "fever"]})
+    with arrow_writer(file, names.schema) as writer:
+        writer.write(names)
+    offsets = np.array([0, 4, 9], np.int32)
+    assert open_arrow(file) == names
+    damaged = file.read_bytes().replace(offsets.tobytes(), (offsets * 10**8).tobytes())
+    file.unlink()
+    file.write_bytes(damaged)
+    with pytest.raises(pa.ArrowInvalid):
+        open_arrow(file)

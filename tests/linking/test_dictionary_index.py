@@ -2,16 +2,20 @@
 
 import csv
 import os
+import re
 import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from data_fixtures import write_obo, write_rrf
 from list_fixtures import write_lists
 from processes import absent, python
 from tiny_models import tiny_encoder
 
+from umls_reranker.core.arrow_files import arrow_writer, open_arrow
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import hold
 from umls_reranker.core.json_files import read_json, write_json
@@ -288,6 +292,67 @@ def test_a_file_of_an_index_that_changed_is_noticed(index, tmp_path):
     (folder / "lexical" / "vectors_data.npy").write_bytes(b"")
     with pytest.warns(UserWarning), pytest.raises(UserError, match="lexical"):
         load_retriever(folder, "auto")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("retrievers", None),
+        ("candidates_per_mention", None),
+        ("index_key", []),
+        ("made_of", []),
+        ("folders", 7),
+    ],
+)
+def test_settings_of_another_type_are_refused(index, tmp_path, key, value):
+    (tmp_path / "names.txt").write_text(NAMES)
+    index("names.txt", "made")
+    file = tmp_path / "made" / "index.json"
+    write_json(file, read_json(file) | {key: value})
+    with pytest.raises(UserError, match=re.escape(str(file))):
+        IndexSettings.load(tmp_path / "made")
+
+
+@pytest.mark.parametrize("content", [None, []])
+def test_a_manifest_that_is_no_mapping_is_refused(index, tmp_path, content):
+    (tmp_path / "names.txt").write_text(NAMES)
+    index("names.txt", "made")
+    write_json(tmp_path / "made" / "forms" / "manifest.json", content)
+    with pytest.raises(UserError, match="forms"):
+        IndexSettings.load(tmp_path / "made")
+
+
+@pytest.mark.parametrize("value", [-1, 10**9])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lexical/vectors_indices.npy",
+        "lexical/vectors_indptr.npy",
+        "lexical/lists_0_indices.npy",
+        "lexical/lists_0_indptr.npy",
+        "lexical/names.arrow",
+        "concepts/rows_by_cui.arrow",
+    ],
+)
+def test_a_place_that_is_not_there_is_refused(index, tmp_path, name, value):
+    """Damage that keeps sizes, or a hostile folder: libraries would read and write there."""
+    (tmp_path / "names.txt").write_text(NAMES)
+    index("names.txt", "made")
+    file = tmp_path / "made" / name
+    if file.suffix == ".npy":
+        places = np.load(file)
+        places[1] = value
+        np.save(file, places)
+    else:
+        table = open_arrow(file)
+        rows = table["row"].to_numpy().copy()
+        rows[-1 if value > 0 else 0] = value
+        at = table.column_names.index("row")
+        table = table.set_column(at, table.schema.field("row"), pa.array(rows, pa.int32()))
+        with arrow_writer(file, table.schema) as writer:
+            writer.write(table)
+    with pytest.raises(UserError, match=name.partition("/")[0]):
+        load_retriever(tmp_path / "made", "auto")
 
 
 def test_an_output_does_not_replace_a_file_of_its_index(index, tmp_path, monkeypatch):

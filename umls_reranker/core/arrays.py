@@ -108,6 +108,11 @@ class RepeatedTexts(Sequence[Any]):
         return [self.texts[code] for code in used.tolist()], numbers
 
 
+def are_below(end: int, numbers: np.ndarray) -> bool:
+    """Whether all numbers are from 0 to `end` - 1."""
+    return not len(numbers) or bool(numbers.min() >= 0 and numbers.max() < end)
+
+
 def expand_ranges(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All numbers of n ranges, one range after the other, and which range each belongs to.
 

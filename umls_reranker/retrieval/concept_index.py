@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..core.errors import UserError
@@ -14,6 +15,18 @@ if TYPE_CHECKING:
 
     from ..models.bi_encoder import BiEncoder
     from ..vocab.concept_table import ConceptTable
+
+# Of FAISS a RuntimeError, of Arrow a ValueError, of NumPy what its parser of headers raises.
+UNREADABLE = (
+    RuntimeError,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    SyntaxError,
+    TokenError,
+)
 
 
 class ConceptIndex:
@@ -60,8 +73,7 @@ class ConceptIndex:
         require_format(path / cls.file, description, cls.schema_version, "build_index")
         try:
             return cls(path, description)
-        # FAISS raises a RuntimeError, Arrow a ValueError.
-        except (RuntimeError, OSError, ValueError, KeyError, EOFError) as error:
+        except UNREADABLE as error:
             reason = str(error).splitlines()[-1]
             raise UserError(
                 f"{path} contains no readable index ({reason}); run umls-reranker build_index again"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from ..core.errors import UserError, warn_caller
 from ..core.hashes import file_sha256
@@ -73,8 +75,7 @@ class IndexSettings(IndexArguments):
         del content["schema_version"]
         # Older versions made no index without a run.
         content = {"made_of": {}, "files": None} | content
-        has_all_keys = content.keys() == asdict(cls()).keys()
-        if not has_all_keys or not isinstance(content["files"], dict | None):
+        if not _is_as_written(content, get_type_hints(cls)):
             raise UserError(f"{path} is not as it was written; run umls-reranker build_index again")
         settings = cls(**content)
         if settings.made_of.get("added"):
@@ -100,7 +101,8 @@ class IndexSettings(IndexArguments):
                     f"{folder} has no {name}/; give a folder written by umls-reranker "
                     "export_index, or a run folder"
                 )
-            if read_json(manifest).get("key") != key:
+            content = read_json(manifest)
+            if not isinstance(content, dict) or content.get("key") != key:
                 raise UserError(
                     f"{folder / name} is not what the indexes next to it were built from; "
                     "run umls-reranker build_index or export_index again"
@@ -166,3 +168,16 @@ class IndexSettings(IndexArguments):
         if self.has_encoder:
             encoder.identity["revision"] = self.encoder_revision
         return encoder
+
+
+def _is_as_written(content: Mapping[str, Any], types: Mapping[str, Any]) -> bool:
+    """Whether the content has these keys, with values of their types; items are not looked at."""
+    return content.keys() == types.keys() and all(
+        isinstance(content[key], _classes(kind)) for key, kind in types.items()
+    )
+
+
+def _classes(kind: Any) -> tuple[type, ...]:
+    """The classes of a type: list of ``list[str]``, and those of each part of a union."""
+    parts = get_args(kind) if get_origin(kind) is UnionType else (kind,)
+    return tuple(get_origin(part) or part for part in parts)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ..core.arrays import expand_ranges, hash_texts, list_offsets
+from ..core.arrays import are_below, expand_ranges, hash_texts, list_offsets
 from .candidates import Candidates
 
 # Names retrieved per concept: several names of a concept tend to be near a query.
@@ -69,11 +69,19 @@ class NameGrouping:
 
     @classmethod
     def of_names(cls, names: pa.Table, concepts: int, distinct: int) -> NameGrouping:
-        """The grouping of the names that `stored_names.write_names` wrote."""
+        """The grouping of the names that `stored_names.write_names` wrote.
+
+        Raises:
+            ValueError: they are not as written: some are of no concept or string.
+        """
         columns = {name: names[name] for name in names.column_names}
         documents = columns["document"].to_numpy() if "document" in columns else None
         rows = columns["row"].to_numpy()
-        return cls(rows, columns["string"].to_numpy(), concepts, distinct, documents)
+        strings = columns["string"].to_numpy()
+        are_ascending = (np.diff(rows) >= 0).all()
+        if not (are_ascending and are_below(concepts, rows) and are_below(distinct, strings)):
+            raise ValueError("names of no concept or no string")
+        return cls(rows, strings, concepts, distinct, documents)
 
     def collect(
         self,

@@ -67,7 +67,12 @@ class ConceptTable(ConceptColumns):
                 "delete it and run umls-reranker prepare_data"
             )
         hierarchy = TypeHierarchy.from_dict(read_json(path / HIERARCHY_FILE))
-        return cls(concepts, hierarchy, StringRows(by_cui), StringRows(by_name))
+        tables = (StringRows(by_cui), StringRows(by_name))
+        if not all(table.are_below(len(concepts)) for table in tables):
+            raise UserError(
+                f"{path} has rows of no concept; delete it and run umls-reranker prepare_data"
+            )
+        return cls(concepts, hierarchy, *tables)
 
     @cached_property
     def name_counts(self) -> np.ndarray:

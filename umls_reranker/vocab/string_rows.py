@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.arrays import expand_ranges, hash_texts, list_offsets
+from ..core.arrays import are_below, expand_ranges, hash_texts, list_offsets
 
 
 def hash_strings(strings: pa.StringArray) -> np.ndarray:
@@ -29,6 +29,10 @@ class StringRows:
     def __init__(self, table: pa.Table) -> None:
         self._hashes = table["blake2b"].to_numpy()
         self._rows = table["row"].to_numpy()
+
+    def are_below(self, end: int) -> bool:
+        """Whether all rows are from 0 to `end` - 1."""
+        return are_below(end, self._rows)
 
     @classmethod
     def table_of(cls, hashes: np.ndarray, rows: np.ndarray) -> pa.Table:
