@@ -179,5 +179,6 @@ def _is_as_written(content: Mapping[str, Any], types: Mapping[str, Any]) -> bool
 
 def _classes(kind: Any) -> tuple[type, ...]:
     """The classes of a type: list of ``list[str]``, and those of each part of a union."""
-    parts = get_args(kind) if get_origin(kind) is UnionType else (kind,)
-    return tuple(get_origin(part) or part for part in parts)
+    if get_origin(kind) is UnionType:
+        return tuple(get_origin(part) or part for part in get_args(kind))
+    return (get_origin(kind) or kind,)
