@@ -172,9 +172,9 @@ class IndexSettings(IndexArguments):
 
 def _is_as_written(content: Mapping[str, Any], types: Mapping[str, Any]) -> bool:
     """Whether the content has these keys, with values of their types; items are not looked at."""
-    return content.keys() == types.keys() and all(
-        isinstance(content[key], _classes(kind)) for key, kind in types.items()
-    )
+    if content.keys() != types.keys():
+        return False
+    return all(isinstance(content[key], _classes(kind)) for key, kind in types.items())
 
 
 def _classes(kind: Any) -> tuple[type, ...]:
