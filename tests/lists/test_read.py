@@ -14,6 +14,7 @@ from list_fixtures import write_lists
 from processes import python
 from tiny_reranker import refused
 
+from umls_reranker.core.arrow_files import arrow_writer
 from umls_reranker.core.errors import UserError
 from umls_reranker.lists.answers import Answers, read_sheet
 from umls_reranker.lists.candidate_lists import CandidateLists
@@ -304,6 +305,15 @@ def test_a_damaged_table_is_named(tmp_path, name):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(UserError, match=name):
         list(read_rows(path))
+
+
+def test_a_column_that_pyarrow_cannot_convert_names_its_file(tmp_path):
+    union = pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array(["a"])])
+    table = pa.table({"mention": ["cold"], "note": union})
+    with arrow_writer(tmp_path / "in.arrow", table.schema) as writer:
+        writer.write(table)
+    with pytest.raises(UserError, match=r"in\.arrow"):
+        list(read_rows(tmp_path / "in.arrow"))
 
 
 def test_a_folder_without_files_of_mentions_and_a_missing_file_are_named(tmp_path):

@@ -17,7 +17,7 @@ def naming(path: Path) -> Iterator[None]:
     except OSError as error:
         # Arrow's own errors have neither number nor reason.
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
-    except (ValueError, LookupError, RecursionError) as error:
+    except (ValueError, LookupError, RecursionError, NotImplementedError) as error:
         raise UserError(
             f"{path} cannot be read ({error}); write it again as UTF-8 text or as a whole table"
         ) from None
