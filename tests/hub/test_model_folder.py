@@ -66,7 +66,8 @@ def flip_last_bit(path: Path) -> None:
 )
 def test_a_missing_part_is_named_with_the_script_that_makes_it(folder, name):
     (folder / name).unlink()
-    assert f"{folder / name} is missing" in refused(verify_model, folder)
+    said = refused(verify_model, folder)
+    assert str(folder) in said and name in said
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])

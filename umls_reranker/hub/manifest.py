@@ -142,7 +142,7 @@ def read_model_manifest(folder: Path) -> dict[str, Any]:
 
 
 def require_calibrated(folder: Path, name: str | Path) -> None:
-    """Refuse the folder of a mere cross-encoder, as a trainer of transformers writes it.
+    """Refuse what is no reranker, such as a cross-encoder that a trainer of transformers wrote.
 
     Args:
         folder: the folder.
@@ -153,6 +153,11 @@ def require_calibrated(folder: Path, name: str | Path) -> None:
         raise UserError(
             f"{name} is a cross-encoder without calibration; next, "
             f"umls-reranker calibrate {name} --lists LISTS --output MODEL"
+        )
+    if MANIFEST not in files:
+        raise UserError(
+            f"{name} has no {MANIFEST}, so it is no reranker; give a folder or repo that "
+            "umls-reranker calibrate, run or publish wrote"
         )
 
 
