@@ -10,7 +10,7 @@ from typing import Any
 from ..core.errors import UserError
 from ..core.version import __version__
 from ..models.arguments import BUILT_IN_FOLDERS
-from .file_names import loaded_files
+from .file_names import MANIFEST, loaded_files
 from .manifest import require_calibrated
 
 # Regular expression of the id of a repo on the Hub, NAMESPACE/NAME.
