@@ -256,6 +256,26 @@ def test_omop_has_the_standard_concept_of_the_first_code_that_maps_and_0_else(tm
     assert counts["unmapped"] == 3 and "C000" not in text
 
 
+@pytest.mark.parametrize("wrong", ["1e5", "", "-5", "9" * 25])
+def test_a_concept_id_that_is_no_integer_of_omop_is_refused(tmp_path, settings, wrong):
+    concepts, _ = settings.omop_concepts
+    content = concepts.read_text().replace("12\t", f"{wrong}\t")
+    assert content != concepts.read_text()
+    relationships = settings.omop_concepts[1]
+    relationships.write_text(relationships.read_text().replace("12\t", f"{wrong}\t"))
+    concepts.write_text(content)
+    with pytest.raises(UserError, match=re.escape(f"CONCEPT.csv: the concept_id {wrong!r}")):
+        write_format("omop", tmp_path / "out.csv", settings)
+
+
+def test_a_long_name_of_a_vocabulary_fits_the_column_of_omop(tmp_path, settings):
+    names = [f"laboratory of the hospital {number}" for number in range(2)]
+    rows = [("cold", top("C0000001", 0.9), {"source_vocabulary": name}) for name in names]
+    written = table(write_format("omop", tmp_path / "out.csv", settings, rows)[0], ",")
+    assert [len(row["source_vocabulary_id"]) for row in written] == [20, 20]
+    assert len({row["source_vocabulary_id"] for row in written}) == 2
+
+
 def test_a_usagi_sheet_suggests_what_was_not_accepted_too(tmp_path, settings):
     rows = [("x" * 60, top("C0000001", 0.4, "low", accepted=False))] * 2
     (row,) = table(write_format("usagi", tmp_path / "out.csv", settings, rows)[0])

@@ -12,8 +12,9 @@ from .mapping_formats import TOOL, FormatByString, table_line
 from .omop_vocabulary import OmopConcept, OmopVocabulary
 from .term_tallies import StringTally
 
-# The most characters of source_code and source_code_description.
+# The most characters of source_code, source_vocabulary_id and source_code_description.
 LONGEST_CODE = 50
+LONGEST_VOCABULARY = 20
 LONGEST_SOURCE_DESCRIPTION = 255
 # The first and the last day on which a mapping is valid.
 FIRST_DAY = "1970-01-01"
@@ -23,12 +24,16 @@ NO_TARGET = OmopConcept(0, "No matching concept", "Metadata", "None", "No matchi
 
 
 def source_code(term: Term) -> str:
-    """The code of a term, or of one without the string; a longer one becomes beginning and hash."""
-    string = term.code or term.text
-    if len(string) <= LONGEST_CODE:
-        return string
-    suffix = f"~{int(hash_texts([string])[0]):016x}"
-    return string[: LONGEST_CODE - len(suffix)] + suffix
+    """The code of a term, or of one without the string."""
+    return shortened(term.code or term.text, LONGEST_CODE)
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text; a longer one becomes its beginning and a hash, so that no two become one."""
+    if len(text) <= longest:
+        return text
+    suffix = f"~{int(hash_texts([text])[0]):016x}"
+    return text[: longest - len(suffix)] + suffix
 
 
 class Omop(FormatByString):
@@ -88,7 +93,7 @@ class Omop(FormatByString):
         return [
             source_code(term),
             0,
-            term.vocabulary or TOOL,
+            shortened(term.vocabulary or TOOL, LONGEST_VOCABULARY),
             term.text[:LONGEST_SOURCE_DESCRIPTION],
             target.concept_id,
             target.vocabulary_id,

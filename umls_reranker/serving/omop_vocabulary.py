@@ -4,6 +4,7 @@ They are tables of the CDM 5.4 as Athena gives them: separated by tabs, without 
 separated by commas is read with quoting.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -20,6 +21,9 @@ from ..core.text_files import open_binary, start_of
 from ..vocab.code_systems import Code, code_system_of
 from ..vocab.rrf_lines import passing_lines
 from .source_codes import SOURCE_OF_VOCABULARY
+
+# An integer of 64 bits; those of local concepts have ten digits.
+CONCEPT_ID = re.compile("[0-9]{1,18}")
 
 
 class OmopConcept(NamedTuple):
@@ -112,8 +116,13 @@ class OmopVocabulary:
         for block in _record_batches(self.concepts, OmopConcept._fields):
             is_wanted = pc.is_in(keys_of(block), wanted)
             for row in block.filter(is_wanted).to_pylist():
-                number = int(row["concept_id"])
-                concepts[row["concept_id"]] = OmopConcept(**row | {"concept_id": number})
+                number = row["concept_id"]
+                if not CONCEPT_ID.fullmatch(number):
+                    raise UserError(
+                        f"{self.concepts}: the concept_id {number!r} of {row['concept_name']!r} is "
+                        "no integer of OMOP; give CONCEPT.csv as Athena gives it"
+                    )
+                concepts[number] = OmopConcept(**row | {"concept_id": int(number)})
         return concepts
 
 
