@@ -43,9 +43,7 @@ def written(tmp_path_factory):
     )
     MentionIndex.build(mentions, concepts, encoder, folder / "mention_index")
     model = tiny_reranker(folder / "model")
-    IndexSettings(
-        ["dense"], "trigrams", None, False, "mean", 64, "float32", "Flat", "", 8, False
-    ).save(folder)
+    IndexSettings(encoder="trigrams").save(folder)
     opened = dict.fromkeys(SCHEMA_VERSIONS, (model, UMLSReranker.from_pretrained))
     opened |= {
         "index.json": (folder, IndexSettings.load),
