@@ -66,7 +66,7 @@ def test_a_thousandth_is_published_and_served(tmp_path, further):
     made = {
         "publish",
         "calibrate",
-        f"validate as sapbert-medmentions{'-best' if further else ''}",
+        f"calibrate as sapbert-medmentions{'-best' if further else ''}",
         "serve, 20 mentions linked by HTTP",
         "build_index, 2 processes: lists",
     }

@@ -406,6 +406,7 @@ def test_minutes_follow_from_a_probe_of_the_processor(monkeypatch):
         ({"teacher": ["./no-teacher"]}, "./no-teacher"),
         ({"loss": "listwise_kl"}, "teacher: loss listwise_kl"),
         ({"teacher": ["model"]}, "teacher: loss bce"),
+        ({"loss": "listwise", "targets": ["f1 >= 0.9"]}, "targets: .* f1"),
         ({"attn_implementation": "flash_attention_2"}, "model cannot be loaded.*Flash"),
         ({"fp16": True, "index_factory": "IVF64,Flat"}, "fp16.*nprobe"),
         (

@@ -9,8 +9,10 @@ import yaml
 from processes import ROOT, python
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.evaluation.targets import parse_targets
 from umls_reranker.pipeline import recipe_file
 from umls_reranker.pipeline.options import is_on_lists, load_recipe, parse_recipe
+from umls_reranker.pipeline.preflight import require_measured
 from umls_reranker.pipeline.recipe import (
     KEYS,
     ONLY_OPTIONS,
@@ -385,6 +387,12 @@ def test_shipped_recipes_load_and_survive_a_round_trip(write, path):
     recipe = load_recipe(path)
     assert recipe.run.run_name == path.parent.name
     assert load_recipe(write(recipe.to_yaml())) == recipe
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
+def test_every_target_of_a_shipped_recipe_is_measured_with_its_loss(path):
+    recipe = load_recipe(path)
+    require_measured(parse_targets(recipe.evaluation.targets), typed_training(recipe.training))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)

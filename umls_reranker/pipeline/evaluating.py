@@ -19,6 +19,7 @@ from ..serving.drift import Histogram, reference_content
 from ..serving.evaluate import REPORT_PAGE, evaluate_lists, evaluation_summary, save_report
 from ..serving.list_description import describe_lists
 from ..serving.reranker import UMLSReranker
+from ..training.training_log import REPORTED_OF_PAIRS
 from .command import would_make
 from .recipe import Recipe
 from .recipe_keys import pick
@@ -64,7 +65,7 @@ def make_report(recipe: Recipe, run: RunFolder, stage: Stage, reranker: UMLSRera
             "versions": training["versions"],
         }
         metrics["figures"] |= {
-            name: {"value": dev[name]} for name in ("f1", "roc_auc") if name in dev
+            name: {"value": dev[name]} for name in REPORTED_OF_PAIRS if name in dev
         }
         title = f"the model {recipe.run.run_name} on its test split"
         save_report(metrics, outcomes, reranker, title, folder)

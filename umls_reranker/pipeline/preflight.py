@@ -25,6 +25,7 @@ from ..retrieval.faiss_indexes import new_index, training_size
 from ..training.losses import LOSSES
 from ..training.recipe_arguments import loss_name, training_arguments
 from ..training.training_arguments import RerankerTrainingArguments
+from ..training.training_log import REPORTED_OF_PAIRS
 from .command import run_script
 from .estimate import (
     DiskNeeds,
@@ -73,7 +74,7 @@ def preflight(recipe: Recipe) -> str:
     with faults.collecting():
         require_teacher(recipe, training)
     with faults.collecting():
-        parse_targets(recipe.evaluation.targets)
+        require_measured(parse_targets(recipe.evaluation.targets), training)
     for name in stage_table(recipe):
         with faults.collecting():
             require_of_stage(recipe.run.run_dir / name)
@@ -167,6 +168,18 @@ def require_teacher(recipe: Recipe, training: Mapping[str, Any]) -> None:
         raise UserError(
             f"teacher: loss {loss} does not read it; choose listwise_kl, or leave teacher out"
         )
+
+
+def require_measured(targets: Mapping[str, str], training: Mapping[str, Any]) -> None:
+    """Refuse targets of single pairs, where the loss compares the pairs of a list."""
+    loss = loss_name(training)
+    if LOSSES[loss].compares_pairs:
+        for name in REPORTED_OF_PAIRS:
+            if name in targets:
+                raise UserError(
+                    f"targets: with the loss {loss}, {name} of single pairs is not measured; "
+                    "take candidate_roc_auc, or leave it out"
+                )
 
 
 def require_space(recipe: Recipe, needs: DiskNeeds) -> int:

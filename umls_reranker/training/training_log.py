@@ -8,7 +8,9 @@ from .losses import Loss
 # Logits that were trained for comparison within a list say nothing of single pairs before
 # calibration.
 LIST_METRICS = ("acc@1", "list_loss")
-PAIR_METRICS = ("f1", "precision", "recall", "roc_auc", "ece", "log_loss")
+# Of single pairs, what a report has.
+REPORTED_OF_PAIRS = ("f1", "roc_auc")
+PAIR_METRICS = (*REPORTED_OF_PAIRS, "precision", "recall", "ece", "log_loss")
 
 
 def dev_metrics_at(
