@@ -5,7 +5,6 @@
     python benchmarks/certificate.py --choices 200
     python benchmarks/certificate.py --repeated 500
     python benchmarks/certificate.py --labels 200
-    python benchmarks/certificate.py --looks 2000
 
 Target precision 0.95 at confidence 0.95. The first form draws documents whose answers are correct a
 little less often than that, so that every certificate is wrong; "could be certified" are draws with
@@ -15,9 +14,8 @@ target in expectation: the tier is granted if errors stay within it after one mo
 second form draws lists with a score and logits of little worth, so that the cross-encoder may stay
 or be left out; the tier high as it is served is measured on new lists. The third draws notes that
 stand under several ids, with 5 % of the words changed. The fourth calls `certify`, without and with
-the texts of mentions, for notes that are copied or whose labels are partly wrong. The fifth is of
-users who label step by step, under a plan of looks and where each look is tested at 5 %
-(`label_looks.py`). Coverage on calibrated scores is a part of golden.py.
+the texts of mentions, for notes that are copied or whose labels are partly wrong. All are
+of one look. Coverage on calibrated scores is a part of golden.py.
 """
 
 import argparse
@@ -28,7 +26,6 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-import label_looks
 import numpy as np
 from scipy.stats import binom
 
@@ -55,6 +52,7 @@ TARGET = 0.95
 CONFIDENCE = 0.95
 TRUE_PRECISION = 0.949
 HARMLESS_PRECISION = 0.99
+ONE_LOOK = PrecisionTest(TARGET, CONFIDENCE, is_one_look=True)
 # Arguments of `labelled_notes`.
 LABELS = [
     (300, 1, 0.0, 0.0),
@@ -258,9 +256,7 @@ def _passed(documents: Documents) -> tuple[np.ndarray, np.ndarray]:
     results = []
     for size, correct in zip(documents.size, documents.correct, strict=True):
         test = _test(tuple(np.sort(size).tolist()))
-        results.append(
-            (test.p_value(size, correct) <= 1 - CONFIDENCE, test.effective(size) >= test.needed)
-        )
+        results.append((test.passes(size, correct), test.effective(size) >= test.needed))
     passed, possible = np.transpose(results)
     return passed, possible
 
@@ -268,7 +264,7 @@ def _passed(documents: Documents) -> tuple[np.ndarray, np.ndarray]:
 @lru_cache(maxsize=10_000)
 def _test(sizes: tuple[int, ...]) -> PrecisionTest:
     """The test for sorted sizes, which many draws share."""
-    return PrecisionTest(TARGET, CONFIDENCE).for_sizes(np.array(sizes))
+    return ONE_LOOK.for_sizes(np.array(sizes))
 
 
 def drawn_lists(
@@ -340,7 +336,7 @@ def served_tier(documents: int, logit_weight: float, rng: np.random.Generator) -
         StringCounts.fit([]),
         settings,
         int(rng.integers(1 << 31)),
-        options=FitOptions(has_fallbacks=False),
+        options=FitOptions(is_one_look=True, has_fallbacks=False),
     )
     new, logits = drawn_lists(5000, logit_weight, rng)
     decisions = rank_scored(new, Scores(logits, 0), fit.calibration)
@@ -373,7 +369,7 @@ def repeated_notes(notes: int, copies: int, rng: np.random.Generator) -> tuple[b
     scores = np.full(len(lists), 0.96)
     granted = []
     for annotations in (lists.annotations, with_joined_documents(lists).annotations):
-        certificate = find_certificate(scores, correct, annotations.documents)
+        certificate = find_certificate(scores, correct, annotations.documents, ONE_LOOK)
         granted.append(certificate.threshold is not None)
     return granted[0], granted[1]
 
@@ -401,8 +397,8 @@ def labelled_notes(
     ]
     documents, mentions, correct = zip(*rows, strict=True)
     scores = [0.96] * len(rows)
-    plain = certify(scores, correct, documents)
-    joined = certify(scores, correct, documents, mentions=mentions)
+    plain = certify(scores, correct, documents, one_look=True)
+    joined = certify(scores, correct, documents, one_look=True, mentions=mentions)
     return plain.threshold is not None, joined.threshold is not None
 
 
@@ -420,12 +416,8 @@ def main() -> None:
     )
     parser.add_argument("--repeated", type=int, help="run only notes that stand under several ids")
     parser.add_argument("--labels", type=int, help="run only copied notes and wrong labels")
-    parser.add_argument("--looks", type=int, help="run only users who label step by step")
     parser.add_argument("--seed", type=int, default=13)
     options = parser.parse_args()
-    if options.looks:
-        label_looks.print_tables(options.looks, options.seed)
-        return
     rng = np.random.default_rng(options.seed)
     if options.choices:
         print(

@@ -19,8 +19,8 @@ reranker or any sequence classifier with one logit, a folder or a Hub id: its cr
 of the features, and what it gains is said. All forms compare the result with the lists' original
 order on held-out documents.
 
-A certificate is tested at a look: those of the study that umls-reranker candidates --sample wrote
-beside a sheet are found there; lists without a study have one look at all their documents.
+Give all labels so far each time. A certificate holds however often one calibrates while labels are
+added; --one_look certifies with fewer documents, once.
 """
 
 from pathlib import Path
@@ -61,15 +61,10 @@ def main() -> None:
         "candidates wrote beside LISTS; rows without an answer are left out",
     )
     parser.add_argument(
-        "--no_look",
+        "--one_look",
         action="store_true",
-        help="calibrate, and test no certificate, though a look is due",
-    )
-    parser.add_argument(
-        "--new_study",
-        action="store_true",
-        help="documents that were labelled before only train, and new ones certify, at 0.25%%, "
-        "then half: after a change of index, features, settings or target",
+        help="these documents were chosen before any of their labels was known, and are tested "
+        "this once: fewer of them certify",
     )
     given = parse_form(parser, ("run", "calibration"))
     from umls_reranker.pipeline.calibrating import calibrate_file, calibrate_run

@@ -13,8 +13,10 @@ right concept into gold_cui, or CUI-less where the dictionary has none. The list
 
 after which umls-reranker link INDEX ... --model my_model gives calibrated scores and tiers.
 
---sample 200 draws 200 documents at random, or terms, in an order by --seed, and writes the study of
-the looks at them; --sample 201-400 draws the next in a sheet of its own. The sheet's name says so.
+--sample 200 draws 200 documents at random, or terms, in an order by --seed; --sample 201-400 draws
+the next in a sheet of its own. The sheet's name says so. Label from the top; what is left open
+before the last answer counts as incorrect in the certificate. Calibrate as often as you like, each
+time with all labels so far.
 """
 
 from pathlib import Path
@@ -26,7 +28,7 @@ from umls_reranker.pipeline.file_jobs import (
     add_sheet_options,
     write_candidates,
 )
-from umls_reranker.pipeline.study_options import add_study_options
+from umls_reranker.pipeline.sample_options import add_seed
 
 
 def main() -> int:
@@ -44,5 +46,5 @@ def main() -> int:
     parser.add_argument(
         "--sample", metavar="N", help="documents to draw at random: 200, or later 201-400"
     )
-    add_study_options(parser)
+    add_seed(parser)
     return write_candidates(parser.parse_args())

@@ -15,7 +15,7 @@ from pathlib import Path
 from umls_reranker.core.files import require_another
 from umls_reranker.pipeline.command import EACH_ROW_IS_A_DOCUMENT, CommandParser, number_in
 from umls_reranker.pipeline.file_jobs import add_sheet_options
-from umls_reranker.pipeline.study_options import add_study_options, study_settings
+from umls_reranker.pipeline.sample_options import add_seed
 
 
 def main() -> None:
@@ -37,16 +37,11 @@ def main() -> None:
         "--each_row_is_a_document", action="store_true", help=EACH_ROW_IS_A_DOCUMENT
     )
     add_sheet_options(parser, "candidates in a line of the sheet (default: 5)")
-    add_study_options(parser)
+    add_seed(parser)
     options = parser.parse_args()
     require_another(options.output, [options.predictions])
     from umls_reranker.serving.ranked_rows import read_ranked
-    from umls_reranker.serving.review_queue import (
-        RANDOM_SAMPLE,
-        select_for_review,
-        write_queue,
-        write_sample_study,
-    )
+    from umls_reranker.serving.review_queue import RANDOM_SAMPLE, select_for_review, write_queue
 
     rows = list(read_ranked(options.predictions))
     selected = select_for_review(rows, options.count, options.random_share, options.seed)
@@ -59,16 +54,5 @@ def main() -> None:
     )
     drawn = sum(row[RANDOM_SAMPLE] for row in selected)
     print(f"{len(selected):,} of {len(rows):,} rows, {drawn:,} of them drawn at random")
-    about_study = ""
-    if drawn:
-        about_study = write_sample_study(
-            rows,
-            options.output,
-            study_settings(options),
-            options.seed,
-            each_row_is_a_document=options.each_row_is_a_document,
-        )
     if beside is not None:
         print(f"what the answers are joined with: {beside}")
-    if about_study:
-        print(about_study)

@@ -54,7 +54,7 @@ def fit_thresholds() -> ThresholdTable:
         labels[rows, 0] = rng.random(400) < 1 / (1 + np.exp(-15 * (top - bar)))
     lists = flat_lists(labels, ["T047"] * 400 + ["T121"] * 400, HIERARCHY, size=2)
     return threshold_fitting.fit_thresholds(
-        lists, p.ravel(), 2 * np.arange(800), CalibrationArguments()
+        lists, p.ravel(), 2 * np.arange(800), CalibrationArguments(), is_one_look=True
     )
 
 

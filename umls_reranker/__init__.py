@@ -19,7 +19,6 @@ from .core.version import __version__
 if TYPE_CHECKING:
     from .calibration.certificate import Certificate
     from .calibration.certify import certify
-    from .calibration.study import Study
     from .core.errors import UserError
     from .evaluation.ranking_metrics import RankingMetrics
     from .linking.linked_concept import LinkedConcept
@@ -42,7 +41,6 @@ __all__ = [
     "RankedCandidate",
     "RankingMetrics",
     "RerankerTrainer",
-    "Study",
     "UMLSReranker",
     "UserError",
     "__version__",
@@ -61,7 +59,6 @@ _HOMES = {
     "RankedCandidate": ".serving.ranked_candidate",
     "RankingMetrics": ".evaluation.ranking_metrics",
     "RerankerTrainer": ".training.trainer",
-    "Study": ".calibration.study",
     "UMLSReranker": ".serving.reranker",
     "UserError": ".core.errors",
     "calibrate": ".serving.calibrate",

@@ -179,7 +179,8 @@ def measure_model(folder: Path, name: str) -> Figures:
         split: read_labelled_lists(folder / f"{split}.parquet", source.hierarchy, fitted_on=False)
         for split in (CALIBRATION, TEST)
     }
-    if source.reranker is not None and source.is_known(lists[CALIBRATION]).all():
+    is_new = source.documents.are_of_new_documents(lists[CALIBRATION].annotations)
+    if source.reranker is not None and not is_new.any():
         return evaluated(source.reranker, lists[TEST])
     return calibrated_figures(source, CalibrationArguments(), lists)
 

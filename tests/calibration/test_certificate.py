@@ -1,4 +1,6 @@
 import sys
+from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -6,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from umls_reranker import UserError, certify
+from umls_reranker import UserError
+from umls_reranker import certify as certify_at_any_time
 from umls_reranker.calibration.certificate import GRID, find_certificate
-from umls_reranker.calibration.looks import later_share
 from umls_reranker.calibration.precision_test import SIZE_POWERS, PrecisionTest
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
@@ -19,9 +21,14 @@ def benchmark():
     return import_module("certificate")
 
 
-def find(p, correct, documents=None):
+# Most tests are of one look, whose numbers of documents are known from tables.
+ONE_LOOK = PrecisionTest(is_one_look=True)
+certify = partial(certify_at_any_time, one_look=True)
+
+
+def find(p, correct, documents=None, test=ONE_LOOK):
     """By default each mention is its own document."""
-    return find_certificate(p, correct, range(len(p)) if documents is None else documents)
+    return find_certificate(p, correct, range(len(p)) if documents is None else documents, test)
 
 
 def test_fifty_nine_without_an_error_is_the_least():
@@ -32,20 +39,20 @@ def test_fifty_nine_without_an_error_is_the_least():
 
 def test_where_nothing_is_certified_what_was_missing_is_said():
     few = find(np.full(30, 0.97), np.ones(30))
-    assert not few.is_tested and "59" in str(few)
-    # Enough documents, but too few of them in the tier: their labels opened it, so it was tested.
+    assert (few.labelled, few.answers) == (30, 0) and "59" in str(few)
+    # Enough documents, but too few of them in the tier.
     small = find(np.repeat([0.97, 0.1], [40, 60]), np.ones(100))
-    assert small.is_tested and "worth 40 in the tier" in str(small) and "59" in str(small)
+    assert small.labelled == 100 and "worth 40 in the tier" in str(small) and "59" in str(small)
     # Enough documents, but with too many errors among the most certain answers.
     correct = np.arange(400) >= 40
     worse = find(np.full(400, 0.97), correct)
     assert (worse.answers, worse.errors, worse.reachable_target) == (400, 40, 0.87)
     assert "at least 87% of answers like these 400 are correct" in str(worse)
-    # Nobody is told to try the same documents again, or to label until it is granted.
-    said = [str(few), str(small), str(worse), str(find(np.full(100, 0.97), np.arange(100) >= 3))]
-    assert all("lower target" not in words and "label more" not in words for words in said)
+    # Who looks once is not told to label until it is granted.
+    found = [few, small, worse, find(np.full(100, 0.97), np.arange(100) >= 3)]
+    assert {each.further_documents for each in found} == {None}
     for target, is_certified in ((0.87, True), (0.88, False)):
-        test = PrecisionTest(target)
+        test = PrecisionTest(target, is_one_look=True)
         found = find_certificate(np.full(400, 0.97), correct, range(400), test)
         assert (found.threshold is not None) == is_certified
     assert find(np.full(400, 0.97), np.zeros(400)).reachable_target is None
@@ -209,7 +216,7 @@ def test_the_guarantee_holds_in_every_regime(benchmark):
     assert sum(row.power > 0.8 for row in rows.values()) >= 8
 
 
-TEST = PrecisionTest()
+TEST = ONE_LOOK
 
 
 def p_value(size, right):
@@ -275,21 +282,50 @@ def test_the_added_document_is_a_weighted_mean_of_the_sizes():
 @pytest.mark.parametrize("target", [0.8, 0.85, 0.9, 0.95, 0.98, 0.99])
 @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
 def test_as_many_documents_as_are_announced_pass(target, confidence):
-    for attempt in range(1, 7):
-        test = PrecisionTest(target, confidence, share=later_share(attempt))
+    for is_one_look in (False, True):
+        test = PrecisionTest(target, confidence, is_one_look=is_one_look)
         every = np.ones(test.needed)
-        assert test.p_value(every, every) <= test.level < test.p_value(every[1:], every[1:])
+        assert test.passes(every, every) and not test.passes(every[1:], every[1:])
 
 
-def test_the_second_study_takes_118_documents():
-    test = PrecisionTest(share=later_share(2))
-    certificates = {
-        count: find_certificate(np.full(count, 0.98), np.ones(count), range(count), test)
-        for count in (117, 118)
-    }
-    assert certificates[118].threshold is not None
-    assert certificates[117].threshold is None and not certificates[117].is_tested
-    assert certificates[117].documents_needed == 118
+@pytest.mark.parametrize(("target", "needed"), [(0.95, 88), (0.9, 43)])
+def test_at_any_time_more_documents_are_needed_and_it_is_said_how_many(target, needed):
+    test = PrecisionTest(target)
+    p = np.full(needed, 0.98)
+    assert find(p, np.ones(needed), test=test).threshold is not None
+    few = find(p[1:], np.ones(needed - 1), test=test)
+    assert (few.threshold, few.documents_needed, few.further_documents) == (None, needed, 1)
+    # As many errors as are expected of a tier of the target: no number helps.
+    hopeless = find(np.full(200, 0.98), np.arange(200) >= 200 * (1 - target), test=test)
+    assert hopeless.further_documents is None
+
+
+def test_further_documents_with_as_many_errors_give_the_certificate():
+    correct = np.arange(150) >= 2
+    found = find(np.full(150, 0.98), correct, test=PrecisionTest())
+    more = found.further_documents
+    assert found.threshold is None and 20 < more < 150 and found.further_errors == 2 * more // 150
+    for documents, is_certified in ((150 + more, True), (150 + more // 2, False)):
+        right = np.arange(documents) >= 2 * documents // 150
+        again = find(np.full(documents, 0.98), right, test=PrecisionTest())
+        assert (again.threshold is not None) == is_certified
+
+
+@pytest.mark.parametrize("mentions", [1, 10])
+def test_whoever_tests_after_every_document_is_rarely_wrong(mentions):
+    rng = np.random.default_rng(1)
+    draws, documents = 400, 600
+    mean = rng.beta(9 * 0.949, 9 * 0.051, (draws, documents))
+    correct = rng.binomial(mentions, mean)
+    is_false = np.zeros(draws, bool)
+    test = PrecisionTest()
+    for count in range(test.needed, documents + 1):
+        totals = np.arange(mentions + 1)
+        counts = np.stack([(correct[:, :count] == each).sum(axis=1) for each in totals], axis=1)
+        p = test.p_values(np.full(mentions + 1, mentions), totals, counts)
+        is_false |= p <= test.level_at(count)
+    # At 5 % more than 8 % of 400 have a probability of 0.5 %.
+    assert is_false.mean() < 0.08
 
 
 def test_draws_at_once_are_tests_one_by_one():
@@ -306,9 +342,9 @@ def test_draws_at_once_are_tests_one_by_one():
 
 def test_more_documents_are_needed_for_a_higher_target_or_confidence():
     assert TEST.needed == 59
-    assert PrecisionTest(0.90).needed == 29
-    assert PrecisionTest(0.99).needed == 299
-    assert PrecisionTest(confidence=0.999).needed == 136
+    assert replace(TEST, target=0.90).needed == 29
+    assert replace(TEST, target=0.99).needed == 299
+    assert replace(TEST, confidence=0.999).needed == 136
     assert TEST.p_value(np.ones(59), np.ones(59)) <= 0.05 < TEST.p_value(np.ones(58), np.ones(58))
 
 

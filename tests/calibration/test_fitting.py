@@ -160,14 +160,15 @@ def test_mentions_that_do_not_certify_take_part_in_all_but_the_certificate():
     settings = CalibrationArguments(
         features=["cross_encoder", "retrieval"], calibrator="platt", target_precision=0.8
     )
-    later = fit_calibration(given, cross_encoder, COUNTS, settings, 13, first.history, ONE_MODEL)
-    assert later.facts["certified_by"] == {"share": 1.0, "documents": 0, "mentions": 0}
+    earlier = first.documents.all_earlier()
+    later = fit_calibration(given, cross_encoder, COUNTS, settings, 13, earlier, ONE_MODEL)
+    assert later.facts["certified_by"] == {"documents": 0, "mentions": 0}
     assert not later.calibration.thresholds.is_certified
 
 
 def test_what_is_not_tested_has_no_certificate():
     given, logits = lists(n=400, documents=100, spread=12.0)
-    options = replace(ONE_MODEL, share=0.0)
+    options = replace(ONE_MODEL, may_certify=False)
     settings = CalibrationArguments(features=["cross_encoder", "retrieval"], calibrator="platt")
     cross_encoder = CrossEncoderLogits(None, given, by_missing_inputs={(): logits})
     fitted = fit_calibration(given, cross_encoder, COUNTS, settings, 13, options=options)

@@ -66,14 +66,10 @@ def umls_reranker(folder, *words, **options):
 
 
 def calibrated(folder, answers, model):
-    """Calibrate on a sheet's answers; gives what is said.
-
-    Each has a ledger of its own: a second look at the same documents would repeat the first.
-    """
+    """Calibrate on a sheet's answers; gives what is said."""
     words = ("calibrate", "built-in-fast", "--lists", "sheet.lists.jsonl", "--answers", answers)
     words += ("--each_row_is_a_document", "--target_precision", "0.9", "--output", model)
-    ledger = {"XDG_CACHE_HOME": str(folder / f"cache_{model}")}
-    return umls_reranker(folder, *words, env=ledger)
+    return umls_reranker(folder, *words)
 
 
 @pytest.fixture(scope="module")

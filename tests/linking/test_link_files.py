@@ -21,8 +21,7 @@ from pyarrow import Table
 from tiny_reranker import refused
 from trigram_encoder import make_concepts
 
-from umls_reranker import ConceptLinker, Study, UMLSReranker
-from umls_reranker.calibration.study import document_hash
+from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.doors.http.app import create_app
 from umls_reranker.linking.link_files import (
@@ -43,7 +42,7 @@ from umls_reranker.serving.mapping_formats import table_line
 from umls_reranker.serving.output_format import FormatSettings
 from umls_reranker.serving.row_counts import RowCounts
 from umls_reranker.serving.rows import RankedRows
-from umls_reranker.serving.study_files import Sample, StudySettings, study_path
+from umls_reranker.serving.samples import Sample
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -368,30 +367,28 @@ def test_a_sheet_tells_candidates_of_one_name_apart(tmp_path, namesakes):
 
 
 def drawn_sheet(linker, folder, sample, **options):
-    """The sheet's documents, and the study."""
+    """The sheet's documents in their order, the rows of its lists, and the job."""
     target = sample.named(folder / "sheet.csv")
     _, job = run(CandidatesJob, linker, folder / "in.csv", target, sample=sample, **options)
     with target.open() as stream:
         lines = list(csv.DictReader(stream))
     # A term is its own document.
     documents = list(dict.fromkeys(line.get("doc_id", line["mention"]) for line in lines))
-    return documents, Study.load(study_path(target)), job
+    lists = target.with_suffix(".lists.jsonl").read_text().splitlines()
+    return documents, list(map(json.loads, lists)), job
 
 
-def test_a_sample_is_drawn_in_whole_documents_and_its_study_is_written(tmp_path, linker):
+def test_a_sample_is_drawn_in_whole_documents(tmp_path, linker):
     lines = [f"d{number // 2},asthma,{number}\n" for number in range(240)]
     (tmp_path / "in.csv").write_text("doc_id,mention,note\n" + "".join(lines))
-    first, study, job = drawn_sheet(linker, tmp_path, Sample(1, 8, 13))
-    later, same, _ = drawn_sheet(linker, tmp_path, Sample(9, 20, 13))
+    first, rows, job = drawn_sheet(linker, tmp_path, Sample(1, 8, 13))
+    later, later_rows, _ = drawn_sheet(linker, tmp_path, Sample(9, 20, 13))
     assert (len(first), len(later), {*first} & {*later}) == (8, 12, set())
     assert job.target.name == "sheet.sample_1-8_seed_13.csv"
-    # One order and one study, which say what decides.
-    assert study == same and [document_hash(name) for name in first] == [*study.documents[:8]]
-    assert {*study.mentions} == {2} and study.system == {"index": "key"}
-    assert [look.documents for look in study.looks] == [95]
+    # One order, whose numbers each sheet goes on with.
+    positions = [row["sample_position"] for row in (*rows, *later_rows)]
+    assert positions == list(range(1, 41))
     assert drawn_sheet(linker, tmp_path, Sample(1, 8, 14))[0] != first
-    once = drawn_sheet(linker, tmp_path, Sample(1, 9, 13), study=StudySettings(looks=60))[1]
-    assert [(look.documents, look.share) for look in once.looks] == [(60, 1.0)]
     with pytest.raises(UserError, match="120 documents"):
         drawn_sheet(linker, tmp_path, Sample(121, 130, 13))
     with pytest.raises(UserError, match="stdin"):
@@ -401,11 +398,19 @@ def test_a_sample_is_drawn_in_whole_documents_and_its_study_is_written(tmp_path,
 def test_terms_are_a_sample_if_they_are_said_to_be_documents(tmp_path, linker):
     terms = [f"asthma {number}" for number in range(250)]
     (tmp_path / "in.csv").write_text("mention\n" + "\n".join(terms))
-    options = {"each_row_is_a_document": True}
-    drawn, study, _ = drawn_sheet(linker, tmp_path, Sample(1, 5, 13), **options)
+    drawn, *_ = drawn_sheet(linker, tmp_path, Sample(1, 5, 13), each_row_is_a_document=True)
     assert len(drawn) == 5 and {*drawn} < {*terms}
-    # At least half of the terms are expected in the tier, and at most all.
-    assert 95 <= study.looks[0].documents <= 190
+
+
+def test_rows_without_text_are_not_drawn_and_are_named(tmp_path, linker):
+    terms = ["asthma 1", " ", "asthma 2", "", "asthma 3"]
+    lines = [f"{number},{term}" for number, term in enumerate(terms)]
+    (tmp_path / "in.csv").write_text("source_code,mention\n" + "\n".join(lines))
+    drawn, rows, job = drawn_sheet(linker, tmp_path, Sample(1, 5, 13), each_row_is_a_document=True)
+    assert sorted(drawn) == ["asthma 1", "asthma 2", "asthma 3"]
+    assert [row["sample_position"] for row in rows] == [1, 2, 3]
+    # The header is the first line.
+    assert list(map(str, job.drawn.without_text)) == [f"{tmp_path / 'in.csv'}:{n}" for n in (3, 5)]
 
 
 @pytest.mark.parametrize("text", ["0", "x", "5-3", "-4", "3-"])

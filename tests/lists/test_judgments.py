@@ -151,6 +151,21 @@ def test_where_a_candidate_is_only_wrong_no_candidate_counts_as_correct(tmp_path
     assert "1 rows" in said and "1 of 3 rows" in said
 
 
+def test_a_drawn_row_that_was_passed_over_counts_as_incorrect(tmp_path):
+    texts = ["flu", "cold", "pain", "rash"]
+    lists = [
+        candidates_row(text, "C1", "C2") | {"sample_position": position}
+        for position, text in enumerate(texts, start=1)
+    ]
+    # The third is the last with an answer: the fourth was not reached. Files are in any order.
+    answers = sssom_answers(tmp_path, [exact("", text, "umls:C1") for text in ("flu", "pain")])
+    with pytest.warns(UserWarning) as caught:
+        joined, _ = answered(Rows.of(lists[::-1]), answers)
+    golds = {row["mention"]: row["cui"] for row in joined.mappings()}
+    assert golds.keys() == {"flu", "cold", "pain"} and golds["cold"] == "CUI-less"
+    assert any("rows:3" in str(warning.message) for warning in caught)
+
+
 @pytest.mark.parametrize(
     ("row", "key"),
     [

@@ -3,7 +3,6 @@
 import pytest
 from list_model import run_script
 
-from umls_reranker.calibration.looks import planned_looks
 from umls_reranker.core.errors import UserError
 
 TERMS = 6
@@ -43,7 +42,6 @@ def test_the_rest_is_drawn_later_without_the_first(command, tmp_path):
     [
         (("--sample", "some"), "--sample"),
         (("--sample", "0"), "--sample"),
-        (("--looks", "3"), "--looks"),
     ],
 )
 def test_what_is_no_sample_is_refused(command, options, named):
@@ -56,14 +54,3 @@ def test_a_folder_that_is_no_index_is_named_as_one(command, tmp_path):
     (tmp_path / "made" / "concepts" / "concepts.arrow").unlink()
     with pytest.raises(UserError, match=r"made.*index\.json"):
         command()
-
-
-def test_the_help_says_the_looks_that_are_planned(capsys):
-    with pytest.raises(SystemExit):
-        run_script("candidates", "--help")
-    words = " ".join(capsys.readouterr().out.split())
-    assert len(planned_looks()) == 4
-    assert (
-        "at N documents and 5% (default: four looks, at 95, 135, 180 and 360 documents for a "
-        "target of 0.95; more where they are of unequal size)"
-    ) in words

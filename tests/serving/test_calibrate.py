@@ -147,14 +147,51 @@ def test_what_the_cross_encoder_gains_is_told(tmp_path, capsys):
     assert state["fitted_on"]["cross_encoder"]["nats_gained"] < 0.002
     weights = state["models"][0]["fusion"]["weights"]
     assert {"cross_encoder", "bm25"} <= {*weights}
-    # Calibrated again on the same lists, it counts none of their mentions twice, and they do not
-    # certify again.
+    # Calibrated again on the same lists, it counts none of their mentions twice.
     run_script("calibrate", tmp_path / "first", "--lists", lists, "--output", tmp_path / "again")
     again = state_of(tmp_path / "again")["models"][0]["fusion"]["weights"]
     assert again == pytest.approx(weights)
     said = capsys.readouterr().out
-    assert "40 documents are fewer than 59" in said and "previous model" not in said
+    assert "40 documents may certify" in said and "previous model" not in said
     assert "40 documents were used to calibrate first: they are fitted on again" in said
+
+
+def certificate_of(model):
+    return model.thresholds.certificate
+
+
+def test_all_labels_so_far_certify_from_the_last_model_in_any_order():
+    rows = unordered_rows(600, 200)
+    first = calibrate(rows[:300], target_precision=0.5)
+    grown = calibrate(rows, first.folder, target_precision=0.5)
+    anew = calibrate(rows, target_precision=0.5)
+    shuffled = calibrate(rows[::-1], target_precision=0.5)
+    assert certificate_of(anew).threshold is not None
+    for other in (grown, shuffled):
+        assert certificate_of(other).labelled == 200
+        assert certificate_of(other).threshold == pytest.approx(certificate_of(anew).threshold)
+
+
+def test_documents_of_one_look_never_certify_again():
+    rows = unordered_rows(300, 100)
+    once = calibrate(rows, target_precision=0.5, one_look=True)
+    assert certificate_of(once).is_one_look
+    assert certificate_of(calibrate(rows, once.folder, target_precision=0.5)) is None
+
+
+def test_the_same_inputs_give_the_same_files_in_another_home(tmp_path, monkeypatch):
+    lists = write_lists(tmp_path / "own.jsonl", unordered_rows(120, 40))
+    for user in ("one", "two"):
+        home = tmp_path / user / "home"
+        for variable in ("HOME", "XDG_CACHE_HOME"):
+            monkeypatch.setenv(variable, str(home))
+        run_script("calibrate", "--lists", lists, "--output", tmp_path / user / "model")
+        assert not home.exists()
+    one, two = (tmp_path / user / "model" for user in ("one", "two"))
+    names = sorted(path.name for path in one.iterdir())
+    assert "thresholds.json" in names and "README.md" in names
+    for name in names:
+        assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
 def test_a_warning_about_the_model_before_names_it(tmp_path):
@@ -174,7 +211,7 @@ def test_a_dry_run_checks_the_lists_and_makes_nothing(tmp_path, capsys, cross_en
     shown = capsys.readouterr()
     missing = sum(row["cui"] == "C9999999" for row in rows)
     assert f"60 mentions of 20 documents; {missing} without their gold concept" in shown.out
-    assert "20 documents are fewer than 59" in shown.out and "nothing spent" in shown.out
+    assert "20 documents may certify" in shown.out and "at least 88" in shown.out
     assert shown.err.splitlines()[-1] == f"[calibrate] would be written to {tmp_path / 'new'}"
     assert not (tmp_path / "new").exists()
 

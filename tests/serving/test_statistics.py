@@ -301,7 +301,7 @@ def test_a_queue_holds_rows_of_lists(tmp_path):
     selected = select_for_review([ranked_row()], 1, random_share=1.0)
     write_queue(selected, tmp_path / "queue.jsonl")
     (row,) = map(json.loads, (tmp_path / "queue.jsonl").read_text(encoding="utf-8").splitlines())
-    expected = ranked_row(is_random_sample=True)
+    expected = ranked_row(is_random_sample=True, sample_position=1)
     del expected["ranked"]
     assert row == expected
 

@@ -22,13 +22,13 @@ from ..core.errors import UserError
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import FOUND, SUFFIX
 from ..lists.index_scores import INDEX_SCORES
+from .calibrated_documents import NO_DOCUMENTS, CalibratedDocuments
 from .calibrated_model import CalibratedModel
 from .feature_table import FeatureTable, feature_table
 from .features import FEATURES, SCORED_POSITION, inputs_of
 from .list_source import ListSource
 from .missing_inputs import is_missing
 from .string_counts import COUNTS_FILE, StringCounts
-from .study import NO_HISTORY, StudyHistory
 from .thresholds import ThresholdTable
 from .thresholds_file import load_thresholds
 
@@ -56,8 +56,7 @@ class Calibration:
             those that read the order of lists with scores; by default the identity.
         counts: counts of mentions of training and calibration; needed with fusions, else empty.
         source: the lists that it was fitted on.
-        history: the documents that it was calibrated on, and the studies of its certificates;
-            decisions do not read it.
+        documents: those that it was fitted on; decisions do not read them.
         training_counts: counts of the training mentions alone, which are saved for a calibration on
             the same documents; None once loaded.
     """
@@ -65,7 +64,7 @@ class Calibration:
     models: Sequence[CalibratedModel] = (CalibratedModel(),)
     counts: StringCounts = field(default_factory=lambda: StringCounts.fit([]))
     source: ListSource = ListSource()
-    history: StudyHistory = NO_HISTORY
+    documents: CalibratedDocuments = NO_DOCUMENTS
     training_counts: StringCounts | None = None
     _required_inputs: dict[tuple[str, ...], dict[int, list[str]]] = field(
         init=False, default_factory=dict, repr=False
@@ -168,7 +167,7 @@ class Calibration:
         models = [model.to_dict() for model in self.models]
         # These two keys come first in the file; the other keys of the source come last.
         state = {"index_key": self.source.index_key, "models": models}
-        return state | self.history.to_dict() | self.source.to_dict()
+        return state | self.documents.to_dict() | self.source.to_dict()
 
     @classmethod
     def load(cls, state: dict[str, Any], thresholds: dict[str, Any], folder: Path) -> Calibration:
@@ -188,10 +187,10 @@ class Calibration:
                 f"index_key (which index its scores are of) is missing or damaged ({error!r}); "
                 "run umls-reranker calibrate again"
             ) from None
-        history = StudyHistory.from_dict(state, Path("calibrator.json"))
+        documents = CalibratedDocuments.from_dict(state, Path("calibrator.json"))
         if models[0].fusion is None:
-            return cls(models, source=source, history=history)
-        return cls(models, StringCounts.load(folder / COUNTS_FILE), source, history)
+            return cls(models, source=source, documents=documents)
+        return cls(models, StringCounts.load(folder / COUNTS_FILE), source, documents)
 
 
 def _features_of(models: Sequence[CalibratedModel]) -> list[str]:

@@ -41,11 +41,11 @@ class CalibrationData:
         seed: seed of the folds.
         names: features to weigh.
         table: these features, but the cross-encoder.
-        unfitted: the calibration without models: counts, the index of the lists, and the history of
-            certificates, with those of this fit.
+        unfitted: the calibration without models: counts, the index of the lists, and their
+            documents.
         folds: (n,) folds of the documents.
         for_certificate: (n,) bool, mentions that count for the certificates.
-        share: as in `FitOptions`.
+        is_one_look: as in `FitOptions`.
         always_missing: inputs of the cross-encoder that no list has.
     """
 
@@ -58,7 +58,7 @@ class CalibrationData:
     unfitted: Calibration
     folds: np.ndarray
     for_certificate: np.ndarray
-    share: float
+    is_one_look: bool
     always_missing: tuple[str, ...]
 
     def all_missing(self, missing: Sequence[str]) -> tuple[str, ...]:

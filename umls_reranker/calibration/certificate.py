@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .precision_test import PrecisionTest
 from .reliability import document_index, document_sums
-
-if TYPE_CHECKING:
-    from .study import Study
 
 # Thresholds to test, fixed in advance: log-odds from 9.2 to 0 in steps of 0.05 (0.9999 to 0.5).
 GRID_LOG_ODDS = 0.05 * np.arange(184, -1, -1)
@@ -23,8 +21,6 @@ GRID = np.round(1.0 / (1.0 + np.exp(-GRID_LOG_ODDS)), 6)
 SIMILAR_SIZES = 4.0
 # The lowest target, in percents, that is named as one that documents show.
 LOWEST_PERCENT = 50
-# Values of certificates of earlier versions.
-FORMER = ("attempt", "most_wrong")
 
 
 @dataclass(frozen=True)
@@ -41,15 +37,18 @@ class Certificate:
         size_power: power of document sizes in the test, chosen by these sizes.
         size_ratio: size of the largest document over the mean, in accepted answers.
         target: the precision to certify.
-        confidence: 1 minus the error probability of all looks of the study.
-        share: the share of this error probability that the test may use.
+        confidence: 1 minus the error probability.
+        is_one_look: whether it was tested once, at documents that were chosen before any label;
+            else the test holds for whoever tests after every further document.
         answers: of enough documents without a certificate, number of the most certain answers,
             which were tested; else 0.
         errors: number of incorrect ones among them.
         reachable_target: the highest target, in percents, that holds for them; None if that is
             below 50 %.
-        is_tested: whether labels were tested; False: the documents are fewer than the least number.
-        study: the study with this look, which `certify` gives back; None without one.
+        labelled: number of documents that may certify, with answers in the tier or without.
+        further_documents: without a certificate, about how many documents more would give one if
+            they are like those seen; None: no number that is worth naming, or at one look.
+        further_errors: how many incorrect answers these would have in the tier.
     """
 
     threshold: float | None
@@ -61,58 +60,50 @@ class Certificate:
     size_ratio: float = 1.0
     target: float = 0.95
     confidence: float = 0.95
-    share: float = 1.0
+    is_one_look: bool = False
     answers: int = 0
     errors: int = 0
     reachable_target: float | None = None
-    is_tested: bool = True
-    study: Study | None = field(default=None, compare=False, repr=False)
+    labelled: int = 0
+    further_documents: int | None = None
+    further_errors: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The form for JSON, without the study."""
-        state = dict(vars(self))
-        del state["study"]
-        return state
+        """The form for JSON."""
+        return dict(vars(self))
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Certificate:
-        """Inverse of `to_dict`; earlier versions had values that nothing reads."""
-        return cls(**{name: value for name, value in state.items() if name not in FORMER})
+        """Inverse of `to_dict`."""
+        return cls(**state)
 
     def __str__(self) -> str:
         if self.threshold is None:
-            notes = [self._shortfall()]
+            notes = [self._shortfall(), self._further()]
         else:
             notes = [
                 f"{self.threshold:.3f}; {self.coverage:.1%} of the mentions that count for it, "
-                f"of which {self.precision:.1%} are correct"
+                f"of which {self.precision:.1%} are correct, in {self.labelled:,} documents"
             ]
         if self.size_ratio > SIMILAR_SIZES:
             notes.append(
                 f"caution: the largest document has {self.size_ratio:.1f} times the mean number of "
                 "answers; documents of one kind and of similar size certify more"
             )
-        return "; ".join(notes)
+        return "; ".join(filter(None, notes))
 
     def _shortfall(self) -> str:
-        """What was missing for a certificate, and what the tier that was tested shows."""
-        if not self.is_tested:
-            return (
-                f"nothing was tested: at least {self.documents_needed} documents of equal size are "
-                "needed without an error, and more with errors"
-            )
+        """What was tested, and what it shows."""
         if not self.answers:
             return (
-                f"not certified: documents worth {int(self.documents)} in the tier, of equal size; "
-                f"at least {self.documents_needed} are needed without an error, "
-                "and more with errors"
+                f"not certified: {self.labelled:,} documents, worth {int(self.documents)} in the "
+                f"tier, of equal size; at least {self.documents_needed} are needed without an error"
             )
         precision = 1.0 - self.errors / self.answers
         shortfall = (
-            f"not certified: {self.errors:,} of the {self.answers:,} most certain answers are "
-            f"incorrect: {precision:.1%} are correct, which is not at least "
-            f"{100 * self.target:.4g}% for certain, in documents worth {int(self.documents)} in "
-            "the tier, of equal size"
+            f"not certified: in {self.labelled:,} documents, {self.errors:,} of the "
+            f"{self.answers:,} most certain answers are incorrect: {precision:.1%} are correct, "
+            f"which is not at least {100 * self.target:.4g}% for certain"
         )
         if self.reachable_target is not None:
             shortfall += (
@@ -120,6 +111,15 @@ class Certificate:
                 f"{self.answers:,} are correct, with {100 * self.confidence:.4g}% confidence"
             )
         return shortfall
+
+    def _further(self) -> str:
+        """How many more documents would give a certificate, if any number is named."""
+        if self.further_documents is None:
+            return ""
+        return (
+            f"about {self.further_documents:,} more documents like these would give a certificate, "
+            f"with at most {self.further_errors:,} more incorrect answers among the most certain"
+        )
 
 
 def find_certificate(
@@ -161,8 +161,8 @@ def find_certificate(
         size_ratio=size_ratio,
         target=test.target,
         confidence=test.confidence,
-        share=test.share,
-        is_tested=len({*documents}) >= test.needed,
+        is_one_look=test.is_one_look,
+        labelled=len({*documents}),
     )
     # The last is that of no tier.
     power = np.full(len(tiers) + 1, -np.inf)
@@ -172,7 +172,7 @@ def find_certificate(
     start = int(np.argmax(power))
     tested = tiers[start:] if certificate.documents >= test.needed else []
     for tier in tested:
-        if test.p_value(tier.size, tier.correct) > test.level:
+        if not test.passes(tier.size, tier.correct):
             break
         certificate = replace(
             certificate,
@@ -180,16 +180,33 @@ def find_certificate(
             coverage=float(tier.size.sum() / len(scores)),
             precision=float(tier.correct.sum() / tier.size.sum()),
         )
+    if certificate.threshold is None and tiers:
+        # Before there are enough documents, what the scores expect to be the tier.
+        hopeful = tested or [tier for tier in tiers if len(tier.size) == len(widest)] or tiers
+        certificate = _with_further(certificate, test, hopeful[0])
     if tested and certificate.threshold is None:
         return _with_shortfall(certificate, test, tested[0])
     return certificate
+
+
+def _with_further(certificate: Certificate, test: PrecisionTest, tier: _Tier) -> Certificate:
+    """The certificate that was not granted, with how many more documents would grant it."""
+    share = None if test.is_one_look else test.further_share(tier.size, tier.correct)
+    if share is None:
+        return certificate
+    errors = float(tier.size.sum() - tier.correct.sum())
+    return replace(
+        certificate,
+        further_documents=max(1, ceil(share * certificate.labelled)),
+        further_errors=int(share * errors),
+    )
 
 
 def _with_shortfall(certificate: Certificate, test: PrecisionTest, tier: _Tier) -> Certificate:
     """The certificate that was not granted, with what the tier that was tested first shows."""
 
     def fails(percent: int) -> bool:
-        return replace(test, target=percent / 100).p_value(tier.size, tier.correct) > test.level
+        return not replace(test, target=percent / 100).passes(tier.size, tier.correct)
 
     targets = range(LOWEST_PERCENT, int(np.ceil(100 * test.target)))
     certified = bisect_left(targets, True, key=fails)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,14 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
-from ..core.hashes import json_sha256
 from ..core.text_files import is_finite
 from .calibrators import PlattCalibrator
 from .certificate import Certificate, find_certificate
 from .labelled_scores import LabelledScores
 from .precision_test import PrecisionTest, is_number
 from .reliability import document_folds
-from .study import LookResult, Study, document_hash
 
 # Tolerance for probabilities outside [0, 1] by rounding: a cosine of 1 is often 1.0000001.
 ROUNDING = 1e-5
@@ -31,7 +28,7 @@ def certify(  # noqa: PLR0913 (one call without a model has all of its options)
     confidence: float = 0.95,
     *,
     calibrate: bool = False,
-    study: Study | None = None,
+    one_look: bool = False,
     mentions: Sequence[str] | None = None,
 ) -> Certificate:
     """Find the lowest score threshold with certified precision.
@@ -40,8 +37,8 @@ def certify(  # noqa: PLR0913 (one call without a model has all of its options)
     ``confidence`` over the labelled documents, the answers at or above the threshold have a
     precision of at least ``target_precision`` over further documents like them. This holds even for
     uncalibrated scores, but calibrated scores certify more. Decide about target and confidence
-    beforehand. Without a study, certify once; with one, call as often as you like: it is tested
-    when the documents of a look are labelled, and at no other time.
+    beforehand. Label documents in a drawn order, and call as often as you like, each time with all
+    labels so far: who stops when a certificate comes is right as often as the confidence says.
 
     Thresholds of a fixed grid are tested downward until one fails (fixed-sequence testing, Maurer
     et al. 1995; "learn then test", Angelopoulos et al. 2021). Documents are the sampled units.
@@ -54,12 +51,11 @@ def certify(  # noqa: PLR0913 (one call without a model has all of its options)
     (0.97, 0.67, 1.0)
     >>> few = certify(scores[:30], correct[:30], documents=[number // 3 for number in range(30)])
     >>> few.threshold, few.documents_needed
-    (None, 59)
+    (None, 88)
 
     Args:
         scores: (n,) score of each mention's answer, the higher the more certain; leave out mentions
-            without an answer, or with a study give them the lowest score. Probabilities in [0, 1],
-            unless ``calibrate`` is set.
+            without an answer. Probabilities in [0, 1], unless ``calibrate`` is set.
         correct: (n,) whether the answer is correct.
         documents: (n,) id of the document of each mention; mentions of a document are correlated.
         target_precision: guaranteed precision, between 0 and 1.
@@ -67,8 +63,8 @@ def certify(  # noqa: PLR0913 (one call without a model has all of its options)
         calibrate: for scores of any scale, such as logits or cosines: maps them to probabilities by
             logistic regression, each fifth of the documents by a fit on the others. The threshold
             is one of your scores.
-        study: the looks at the documents, drawn by `Study.draw` before the first label, with the
-            results of earlier calls. The certificate has it with this call's result, in ``study``.
+        one_look: whether these documents were chosen before any of their labels was known, and this
+            is the only call about them: it certifies with fewer documents.
         mentions: (n,) texts of the mentions, in the order of their documents: documents with nearly
             the same ones, such as notes copied forward, then count as one. Without them a copy with
             an id of its own counts as further evidence, and a certificate over many copies can be
@@ -77,10 +73,9 @@ def certify(  # noqa: PLR0913 (one call without a model has all of its options)
 
     Raises:
         UserError: lengths differ, scores are not probabilities, labels are neither True nor False,
-            there are fewer than two documents, the study is for another target, or target
-            or confidence is not between 0 and 1.
+            there are fewer than two documents, or target or confidence is not between 0 and 1.
     """
-    test = PrecisionTest(target_precision, confidence)
+    test = PrecisionTest(target_precision, confidence, is_one_look=one_look)
     sample, ids = _checked_answers(scores, correct, documents, calibrate)
     names = ids
     if mentions is not None:
@@ -90,52 +85,7 @@ def certify(  # noqa: PLR0913 (one call without a model has all of its options)
         from ..lists.duplicates import joined_by_mentions
 
         names = joined_by_mentions(ids.tolist(), list(map(str, mentions)))
-    if study is None:
-        return _certificate(sample, names, test, calibrate=calibrate)
-    if (study.target, study.confidence) != (target_precision, confidence):
-        raise UserError(
-            f"study: it is for target_precision {study.target:g} and confidence "
-            f"{study.confidence:g}; pass these, or draw a study of new documents"
-        )
-    return _look(sample, ids, names, study, calibrate=calibrate)
-
-
-def _look(
-    sample: LabelledScores,
-    ids: np.ndarray,
-    names: np.ndarray,
-    study: Study,
-    *,
-    calibrate: bool,
-) -> Certificate:
-    """The certificate of the study's last look that the labelled documents allow.
-
-    Args:
-        sample: the scores with labels.
-        ids: (n,) ids of their documents.
-        names: (n,) the same, copies joined.
-        study: the study.
-        calibrate: as for `certify`.
-    """
-    hashes = np.array([document_hash(name) for name in ids], object)
-    number = study.look_at(study.answered(Counter(hashes.tolist())))
-    if number is None:
-        test = study.test(0) if study.looks else PrecisionTest()
-        return Certificate(None, 0.0, test.needed, is_tested=False, study=study)
-    test = study.test(number)
-    first = {*study.documents[: study.looks[number].documents]}
-    rows = np.array([name in first for name in hashes], bool)
-    tested = sample.take(rows)
-    state = [tested.scores.tolist(), tested.labels.tolist(), hashes[rows].tolist()]
-    content = json_sha256(state)
-    former = study.results.get(number)
-    if former is not None and former.content != content:
-        return Certificate(None, 0.0, test.needed, is_tested=False, study=study)
-    certificate = _certificate(tested, names[rows], test, calibrate=calibrate)
-    if certificate.is_tested:
-        is_certified = certificate.threshold is not None
-        study = study.with_result(number, LookResult(is_certified, content, str(certificate)))
-    return replace(certificate, study=study)
+    return _certificate(sample, names, test, calibrate=calibrate)
 
 
 def _certificate(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .calibrated_documents import NO_DOCUMENTS, CalibratedDocuments
 from .calibration import Calibration
 from .calibration_data import CalibrationData
 from .calibrator_choice import choose_calibrator
@@ -24,7 +25,6 @@ from .model_fitting import FittedModel, fit_models
 from .reliability import document_folds
 from .score_range import ScoreRange, are_sentinels
 from .string_counts import StringCounts
-from .study import NO_HISTORY, StudyHistory
 from .thresholds import TIERS
 
 if TYPE_CHECKING:
@@ -38,12 +38,13 @@ class FitOptions:
     """What `fit_calibration` may do.
 
     Attributes:
-        share: the share of the error probability that the certificates may use; 0: nothing is
-            tested.
+        may_certify: whether anything is tested.
+        is_one_look: whether the documents were chosen before any label and are tested once.
         has_fallbacks: whether to fit more than the model of all inputs.
     """
 
-    share: float = 1.0
+    may_certify: bool = True
+    is_one_look: bool = False
     has_fallbacks: bool = True
 
 
@@ -73,7 +74,7 @@ def fit_calibration(
     counts: StringCounts,
     settings: CalibrationArguments,
     seed: int,
-    history: StudyHistory = NO_HISTORY,
+    documents: CalibratedDocuments = NO_DOCUMENTS,
     options: FitOptions = FitOptions(),
 ) -> Fitted:
     """Fit the at most four models of a calibration on candidate lists, balanced as in serving.
@@ -91,8 +92,7 @@ def fit_calibration(
         counts: counts of the training split; those of `lists` are added.
         settings: the recipe's section.
         seed: seed of the folds of documents.
-        history: documents that the versions that this one was derived from were calibrated on, and
-            the studies; the documents of `lists` are added.
+        documents: those that earlier versions were fitted on, which do not certify.
         options: what to leave out, and what to add.
 
     Raises:
@@ -100,10 +100,9 @@ def fit_calibration(
         UserError: a feature is unknown, missing in the lists, or not finite.
     """
     annotations = lists.annotations
-    is_new = history.are_of_new_documents(annotations)
-    for_certificate = annotations.is_random_sample & is_new & (options.share > 0)
+    is_new = documents.are_of_new_documents(annotations)
+    for_certificate = annotations.is_random_sample & is_new & options.may_certify
     certified = annotations.documents[for_certificate].tolist()
-    history = history.after(annotations.doc_ids)
     names = _features_to_weigh(lists, settings)
     folds = document_folds(annotations.documents, seed)
     table, all_counts = cross_counted_features(lists, counts, folds, names)
@@ -117,12 +116,12 @@ def fit_calibration(
         unfitted=Calibration(
             counts=all_counts,
             source=ListSource(lists.index_keys[0]),
-            history=history,
+            documents=documents.with_latest(annotations.doc_ids),
             training_counts=counts,
         ),
         folds=folds,
         for_certificate=for_certificate,
-        share=options.share,
+        is_one_look=options.is_one_look,
         always_missing=always_missing(lists, cross_encoder.reads),
     )
     fits = data.cross_fits()
@@ -136,7 +135,6 @@ def fit_calibration(
         "positives": int(lists.labels.sum()),
         "example": lists.example(),
         "certified_by": {
-            "share": options.share,
             "documents": len({*certified}),
             "mentions": len(certified),
         },

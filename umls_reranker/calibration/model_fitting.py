@@ -117,8 +117,8 @@ def _fit_model(
         best_candidates(scores.log_odds, lists.offsets),
         data.settings,
         complete=complete,
-        for_certificate=data.for_certificate,
-        share=data.share * is_held_out,
+        for_certificate=data.for_certificate & is_held_out,
+        is_one_look=data.is_one_look,
     )
     return FittedModel(replace(model, thresholds=thresholds), scores, is_held_out)
 

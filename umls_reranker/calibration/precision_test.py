@@ -7,10 +7,13 @@ the bound of Gaffke (2005) and Learned-Miller & Thomas (2020), which needs no mo
 cluster; for documents of one mention it is that of Clopper & Pearson. Where sizes differ the added
 document has a weighted mean of them, with weights chosen by the sizes alone
 (`PrecisionTest.for_sizes`).
+
+Whoever may look after every label needs a smaller level than one look: `PrecisionTest.level_at`.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -23,10 +26,21 @@ SIZE_POWERS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, float("inf"))
 # How often the largest documents may be entirely incorrect. With more, hardly any power suffices
 # where they are few.
 MOST_OFTEN_INCORRECT = 0.5
+# Level of a test that may be repeated at any number of documents, by simulation
+# (benchmarks/certificate.py): this share of the error probability up to `documents_at_full_level`,
+# and less by this power of the documents beyond. What many looks add up to is not known exactly.
+FIRST_SHARE = 0.3
+LEVEL_DECAY = 0.7
+# Documents at which the level begins to fall, in expected errors of a tier that has the target.
+FIRST_ERRORS = 3.0
 # Draws for the choice of the power, and standard errors by which one of several levels may exceed
 # its limit by chance.
 POWER_DRAWS = 4_000
 POWER_ERRORS = 3.0
+# How many times as many documents are named, at most, as what a certificate would take; steps of
+# less than 1 %.
+MOST_TIMES = 20.0
+TIMES_TRIED = 400
 # Halvings of the interval that holds the saddlepoint.
 HALVINGS = 45
 
@@ -42,9 +56,10 @@ class PrecisionTest:
 
     Attributes:
         target: precision, between 0 and 1.
-        confidence: 1 minus the error probability of all certificates, between 0 and 1.
+        confidence: 1 minus the error probability, between 0 and 1.
         size_power: sizes to this power are the weights of the added document's size.
-        share: the share of the error probability that this one test may use, between 0 and 1.
+        is_one_look: whether the documents were chosen before any of their labels was known and are
+            tested once; else the test may be repeated after every further document.
 
     Raises:
         UserError: target or confidence is not between 0 and 1.
@@ -53,17 +68,28 @@ class PrecisionTest:
     target: float = 0.95
     confidence: float = 0.95
     size_power: float = SIZE_POWERS[0]
-    share: float = 1.0
+    is_one_look: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("target_precision", self.target), ("confidence", self.confidence)):
             if not is_number(value) or not 0.0 < value < 1.0:
                 raise UserError(f"{name}: {value!r} must lie between 0 and 1, such as 0.95")
 
-    @property
-    def level(self) -> float:
-        """Error probability of this test."""
-        return self.share * (1.0 - self.confidence)
+    def level_at(self, documents: float) -> float:
+        """Error probability of the test of so many documents.
+
+        At one look all of it; else so much that all looks, after every document, are false together
+        in at most ``1 - confidence`` of cases.
+        """
+        error_probability = 1.0 - self.confidence
+        if self.is_one_look:
+            return error_probability
+        relative = documents * (1.0 - self.target) / FIRST_ERRORS
+        return FIRST_SHARE * error_probability * max(1.0, relative) ** -LEVEL_DECAY
+
+    def passes(self, size: np.ndarray, correct: np.ndarray) -> bool:
+        """Whether documents show the target, by their accepted mentions and correct ones."""
+        return self.p_value(size, correct) <= self.level_at(len(size))
 
     def for_sizes(self, size: np.ndarray) -> PrecisionTest:
         """The same test with the smallest power that keeps its level for documents of these sizes.
@@ -71,7 +97,7 @@ class PrecisionTest:
         Documents are drawn from those seen. Each of the largest is entirely incorrect with the same
         probability, at most `MOST_OFTEN_INCORRECT`, and all others are correct, so that the
         precision is the target. For every number of largest documents the test may pass in at most
-        `level` of the draws, up to Monte Carlo error. Labels are not used.
+        the level of the draws, up to Monte Carlo error. Labels are not used.
 
         Args:
             size: (documents,) number of accepted mentions, at least one each.
@@ -84,14 +110,15 @@ class PrecisionTest:
         draws = self._incorrect_documents(rng, counts, kinds, frequency)
         sizes = np.tile(kinds, 2)
         correct = np.concatenate([kinds, np.zeros(len(kinds))])
-        most = self.level + POWER_ERRORS * np.sqrt(self.level * (1.0 - self.level) / POWER_DRAWS)
+        level = self.level_at(len(size))
+        most = level + POWER_ERRORS * np.sqrt(level * (1.0 - level) / POWER_DRAWS)
         for power in SIZE_POWERS:
             test = replace(self, size_power=power)
             p_values = (
                 test.p_values(sizes, correct, np.hstack([counts - incorrect, incorrect]))
                 for incorrect in draws
             )
-            if all(np.mean(p <= self.level) <= most for p in p_values):
+            if all(np.mean(p <= level) <= most for p in p_values):
                 break
         return test
 
@@ -167,6 +194,26 @@ class PrecisionTest:
         """
         return float(self.p_values(size, correct, np.ones((1, len(size))))[0])
 
+    def further_share(self, size: np.ndarray, correct: np.ndarray) -> float | None:
+        """How many times as many documents, with as many errors in each, would pass besides these.
+
+        Args:
+            size: (documents,) number of accepted mentions.
+            correct: (documents,) number of correct ones.
+
+        Returns:
+            The share of the documents, 0 if they pass; None if no number up to `MOST_TIMES` does.
+        """
+
+        def passes(times: float) -> bool:
+            counts = np.full((1, len(size)), times)
+            p = self.p_values(size, correct, counts)[0]
+            return bool(p <= self.level_at(times * len(size)))
+
+        times = np.geomspace(1.0, MOST_TIMES, TIMES_TRIED)
+        first = bisect_left(times, True, key=passes)
+        return None if first == len(times) else float(times[first] - 1.0)
+
     def p_values(self, size: np.ndarray, correct: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """P-values (draws,) of counts (draws, k) of documents of sizes (k,) and correct ones (k,).
 
@@ -185,19 +232,17 @@ class PrecisionTest:
         return p
 
 
-def exact_needed(test: PrecisionTest) -> int:
-    """The smallest number of documents of equal size whose exact p-value is at most the level."""
-    odds = (1.0 - test.target) / test.target
-    return int(np.ceil(round(np.log(test.level) / -np.log1p(odds), 9)))
-
-
 @cache
 def _needed(test: PrecisionTest) -> int:
-    """The smallest number for which `PrecisionTest.p_value`, an approximation, is low enough."""
-    needed = exact_needed(test)
-    while test.p_value(np.ones(needed), np.ones(needed)) > test.level:
-        needed += 1
-    return needed
+    """The smallest number of documents of equal size that passes without an error."""
+
+    def passes(documents: int) -> bool:
+        return test.passes(np.ones(documents), np.ones(documents))
+
+    enough = 1
+    while not passes(enough):
+        enough *= 2
+    return 1 + bisect_left(range(1, enough), True, key=passes)
 
 
 def _tail(

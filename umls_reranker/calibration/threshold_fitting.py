@@ -38,7 +38,7 @@ def fit_thresholds(
     *,
     complete: np.ndarray | bool = True,
     for_certificate: np.ndarray | bool = True,
-    share: float = 1.0,
+    is_one_look: bool = False,
 ) -> ThresholdTable:
     """Fit thresholds and certificate to n candidate lists with m candidates.
 
@@ -55,7 +55,8 @@ def fit_thresholds(
         complete: (n,) bool, whether a mention has all inputs that the model reads, by default all.
             Others are never in the high tier.
         for_certificate: (n,) bool, whether a mention counts for the certificate, by default all.
-        share: of the error probability, what the certificate may use; 0: nothing is tested.
+            Without any there is none.
+        is_one_look: as of `PrecisionTest`.
 
     Raises:
         TooLittleData: there is no gold pair.
@@ -71,12 +72,12 @@ def fit_thresholds(
     is_accepted = (top_p >= accept_edges) & complete
     counted = np.broadcast_to(for_certificate, len(lists))
     certificate = None
-    if share:
+    if counted.any():
         certificate = find_certificate(
             np.where(is_accepted, top_p, np.nan)[counted],
             correct[counted],
             lists.annotations.documents[counted],
-            PrecisionTest(settings.target_precision, settings.confidence, share=share),
+            PrecisionTest(settings.target_precision, settings.confidence, is_one_look=is_one_look),
         )
     return ThresholdTable(
         rows={

@@ -13,7 +13,7 @@ from .thresholds import ABOVE_ALL, TIERS, ThresholdTable, TypeThreshold, high_th
 from .type_lineage import DEFAULT
 
 # The schema of the file.
-THRESHOLDS_VERSION = 9
+THRESHOLDS_VERSION = 10
 # What the file has of a type. Where its high tier begins follows from the certificate, whose
 # guarantee is of all types together.
 KEYS_OF_TYPE = {"low", "accept"}

@@ -49,7 +49,7 @@ MODEL_FILES = (
     ONNX,
 )
 # File -> version of its form; another one is refused.
-SCHEMA_VERSIONS = {MANIFEST: 3, CALIBRATOR: 9, THRESHOLDS: THRESHOLDS_VERSION}
+SCHEMA_VERSIONS = {MANIFEST: 3, CALIBRATOR: 10, THRESHOLDS: THRESHOLDS_VERSION}
 
 
 def loaded_files(backend: str) -> tuple[str, ...]:

@@ -1,29 +1,24 @@
-"""Mentions of documents that are drawn at random from a file, and the study of their looks."""
+"""Mentions of documents that are drawn at random from a file."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from ..core.arrays import values_at
 from ..core.errors import UserError
+from ..lists.answers import SAMPLE_POSITION, term_of
 from ..lists.gold import id_text
 from ..lists.labels import with_document
 from ..lists.read import STDIN
 from ..lists.rows import Rows
 from ..lists.table import READING_ERROR, table_of_mappings
-from ..serving.study_files import Sample, StudySettings, expected_tier_coverage, write_study
-from .linker import ConceptLinker
-from .mentions import UsagiSheets, read_mentions, span_columns
+from ..serving.samples import Sample, drawn_order
+from .mentions import UsagiSheets, read_mentions
 
-# Mentions of the pool by which the share of terms in the tier is estimated.
-FOR_COVERAGE = 300
 READ_ROWS = 4_096
 
 
@@ -44,6 +39,9 @@ class DrawnMentions:
         sample: the documents to draw.
         each_row_is_a_document: as for `lists.labels.with_document`.
 
+    Attributes:
+        without_text: places of rows without text, which are no mentions and are not drawn.
+
     Raises:
         UserError: the source is stdin.
     """
@@ -57,64 +55,45 @@ class DrawnMentions:
         self.sheets = sheets
         self.sample = sample
         self.each_row_is_a_document = each_row_is_a_document
+        self.without_text: list[Any] = []
 
     @cached_property
     def pool(self) -> dict[str, list[_Mention]]:
-        """The mentions of each document; those with an error are left out."""
+        """The mentions of each document; those with an error, or without text, are left out."""
         pool = defaultdict(list)
         for rows in read_mentions(self.source, READ_ROWS, self.sheets):
             mentions = zip(rows.positions, rows.mappings(), rows.documents, strict=True)
             for mention in map(_Mention._make, mentions):
-                if not mention.row.get(READING_ERROR):
+                if _is_without_text(mention.row):
+                    self.without_text.append(mention.place)
+                elif not mention.row.get(READING_ERROR):
                     labelled = dict(mention.row)
                     with_document(labelled, mention.place, self.each_row_is_a_document)
                     pool[str(id_text(labelled["doc_id"]))].append(mention)
         return dict(pool)
 
-    def documents(self) -> list[str]:
-        """The document of each mention of the pool."""
-        return [name for name, mentions in self.pool.items() for _ in mentions]
-
     def batches(self, batch_rows: int) -> Iterator[Rows]:
         """The mentions of the sample, document by document in the drawn order."""
-        _, order = StudySettings(looks=1).draw(self.documents(), self.sample.seed)
-        drawn = iter([mention for name in self.sample.of(order) for mention in self.pool[name]])
+        order = drawn_order(self.pool, self.sample.seed)
+        drawn = iter(self._mentions_of(self.sample.of(order), order))
         while batch := list(islice(drawn, batch_rows)):
             yield _rows(batch)
 
-    def write_study(self, linker: ConceptLinker, settings: StudySettings, sheet: Path) -> str:
-        """Write the study of the sample beside its sheet.
+    def _mentions_of(self, sample: Sequence[str], order: Sequence[str]) -> Iterator[_Mention]:
+        """The mentions of a sample of an order, each with its number in this order."""
+        position = 0
+        drawn = {*sample}
+        for name in order:
+            for mention in self.pool[name]:
+                position += 1
+                if name in drawn:
+                    yield mention._replace(row=mention.row | {SAMPLE_POSITION: position})
 
-        Returns:
-            A line about it; "" if nothing can be certified, since each mention has a document of
-            its own that is not said to be a whole one.
-        """
-        are_terms = all(len(mentions) == 1 for mentions in self.pool.values())
-        if are_terms and not self.each_row_is_a_document:
-            return ""
-        coverage = 1.0
-        if are_terms and settings.looks is None:
-            coverage = self._tier_coverage(linker, settings.target_precision)
-        study, _ = settings.draw(self.documents(), self.sample.seed, coverage)
-        return write_study(study, sheet, {"index": linker.retriever.index_key}, coverage)
 
-    def _tier_coverage(self, linker: ConceptLinker, target: float) -> float:
-        """The share of terms whose scores, by the model before labels, expect the target."""
-        names = list(self.pool)
-        rng = np.random.default_rng([self.sample.seed, FOR_COVERAGE])
-        numbers = rng.permutation(len(names))[:FOR_COVERAGE].tolist()
-        rows = _rows([self.pool[names[number]][0] for number in numbers])
-        columns = span_columns(rows)
-        columns.pop("ends")
-        try:
-            table = linker.with_candidates(linker.read(**columns))
-            lists = linker.reranker.read_table(table)
-        except ValueError:
-            # A row that cannot be read is said where it is searched.
-            return 1.0
-        decisions = linker.reranker.decide(lists)
-        scores = values_at(decisions.probabilities, decisions.tops.positions, np.nan)
-        return expected_tier_coverage(scores, target)
+def _is_without_text(row: Mapping[str, Any]) -> bool:
+    """Whether a row has a cell for its text, and that is blank; of others the text is a span."""
+    has_cell = "mention" in row or "entity" in row
+    return has_cell and not term_of(row).text.strip()
 
 
 def _rows(mentions: list[_Mention]) -> Rows:

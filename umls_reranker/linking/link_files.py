@@ -27,7 +27,7 @@ from ..serving.review_sheet import LIST_FORMATS
 from ..serving.row_counts import RowCounts
 from ..serving.row_report import ranking_report
 from ..serving.rows import RankedRows
-from ..serving.study_files import Sample, StudySettings
+from ..serving.samples import Sample
 from .drawn_mentions import DrawnMentions
 from .linked_concept import LINKED_TYPE
 from .linker import ConceptLinker
@@ -257,14 +257,13 @@ class CandidatesJob(LinkJob):
 
     A row of the lists is one of user-provided lists, whose scores count with its ``index_key``. It
     has the ``entity`` that was searched for and the text around it in place of the document. The
-    lists of a sheet lie beside it (`ReviewSheet.beside`), and so does the study of a sample.
+    lists of a sheet lie beside it (`ReviewSheet.beside`).
 
     Args:
         arguments: as for `LinkJob`.
         each_row_is_a_document: as for `lists.labels.with_document`; a row without ``doc_id`` is
             refused otherwise.
         sample: the documents to draw; None: all, in their order.
-        study: what the study of a sample is for.
         options: as for `LinkJob`.
     """
 
@@ -276,7 +275,6 @@ class CandidatesJob(LinkJob):
         *arguments: Any,
         each_row_is_a_document: bool = False,
         sample: Sample | None = None,
-        study: StudySettings = StudySettings(),
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
@@ -284,8 +282,6 @@ class CandidatesJob(LinkJob):
         self.drawn = None
         if sample is not None:
             self.drawn = DrawnMentions(self.source, self.sheets, sample, each_row_is_a_document)
-        self.study = study
-        self.about_study = ""
 
     def made_of(self, worker: ConceptLinker) -> dict[str, Any]:
         made_of = super().made_of(worker)
@@ -297,12 +293,6 @@ class CandidatesJob(LinkJob):
         if self.drawn is None:
             return super().batches()
         return self.drawn.batches(self.batch_rows)
-
-    def run(self, worker: ConceptLinker, processes: PartialState | OneProcess) -> RowCounts:
-        counts = super().run(worker, processes)
-        if self.drawn is not None and processes.is_main_process:
-            self.about_study = self.drawn.write_study(worker, self.study, self.target)
-        return counts
 
     def process(self, worker: ConceptLinker, rows: Rows) -> RankedRows:
         table, errors = _readable_mentions(worker, rows)
@@ -353,6 +343,11 @@ class CandidatesJob(LinkJob):
             f"lists of {counts.searched:,} mentions with {counts.candidates:,} candidates, "
             f"{counts.errors:,} rows with an error"
         )
+        if self.drawn is not None and self.drawn.without_text:
+            yield (
+                f"{len(self.drawn.without_text):,} rows without text were not drawn from, the "
+                f"first is {self.drawn.without_text[0]}"
+            )
         if counts.with_gold:
             share_in_list = counts.with_gold_in_list / counts.with_gold
             yield (
@@ -364,8 +359,6 @@ class CandidatesJob(LinkJob):
         options = " --each_row_is_a_document" if self.each_row_is_a_document else ""
         if self.beside is not None:
             options = f" --answers {self.target}{options}"
-        if self.about_study:
-            yield self.about_study
         yield (
             "give each mention its gold concept, then: umls-reranker calibrate "
             f"{BUILT_IN} --lists {self.beside or self.target}{options} --output my_model"

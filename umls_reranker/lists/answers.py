@@ -26,6 +26,8 @@ MOST_NAMED = 10
 SOURCE_CODE = ("source_code", "sourceCode")
 SOURCE_VOCABULARY = ("source_vocabulary", "source_vocabulary_id")
 FREQUENCY = ("frequency", "sourceFrequency")
+# Key of a drawn row: its number in the drawn order, from 1.
+SAMPLE_POSITION = "sample_position"
 
 
 class Term(NamedTuple):
@@ -263,7 +265,8 @@ def answered(rows: Rows, answers: Answers) -> tuple[Rows, list[str]]:
 
     Left out, with a warning, are rows that have none: nothing is known about them. That of a row
     whose line in the sheet is blank does not count. Where a reviewer only said that a candidate is
-    wrong, no candidate counts as correct: to leave the row out would leave out an error.
+    wrong, no candidate counts as correct: to leave the row out would leave out an error. The same
+    holds for a row that was drawn before the last one with an answer, and passed over.
 
     Raises:
         UserError: as `Answers.of`; or no row has an answer.
@@ -292,6 +295,11 @@ def answered(rows: Rows, answers: Answers) -> tuple[Rows, list[str]]:
             f"of {without_correct:,} rows the sheets only say which candidate is wrong: none "
             "counts as correct there, whatever the model answers"
         )
+    passed_over = _passed_over(content, retained)
+    for number in passed_over:
+        content[number] = {**content[number], "cui": CUI_LESS}
+    retained = sorted([*retained, *passed_over])
+    _warn_of_passed_over([places[number] for number in passed_over])
     if matched < answers.count:
         warn_caller(f"{answers.count - matched:,} answers of the sheets are to no row of the lists")
     if len(retained) < len(content):
@@ -302,6 +310,27 @@ def answered(rows: Rows, answers: Answers) -> tuple[Rows, list[str]]:
     positions = [rows.positions[at] for at in retained]
     answered_rows = table_of_mappings([content[at] for at in retained])
     return Rows(positions, answered_rows), [places[at] for at in retained]
+
+
+def _passed_over(rows: Sequence[Mapping[str, Any]], retained: Sequence[int]) -> list[int]:
+    """The numbers of drawn rows without an answer, before the last with one in the drawn order."""
+    positions = {}
+    for number, row in enumerate(rows):
+        position = row.get(SAMPLE_POSITION)
+        if isinstance(position, int) and row.get("is_random_sample") is not False:
+            positions[number] = position
+    last = max((positions[number] for number in retained if number in positions), default=0)
+    left_open = positions.keys() - {*retained}
+    return sorted(number for number in left_open if positions[number] < last)
+
+
+def _warn_of_passed_over(places: Sequence[str]) -> None:
+    """Name the rows that count as incorrect because they were passed over."""
+    if places:
+        warn_caller(
+            f"{len(places):,} drawn rows before the last answered one were left open; they count "
+            f"as incorrect: {', '.join(places[:MOST_NAMED])}"
+        )
 
 
 def _has_candidate(row: Mapping[str, Any], ids: Sequence[str]) -> bool:

@@ -4,8 +4,8 @@ import argparse
 from dataclasses import replace
 
 from ..calibration.arguments import CalibrationArguments
+from ..calibration.calibrated_documents import CalibratedDocuments, document_hashes
 from ..calibration.calibrators import require_fits_lists
-from ..calibration.ledger import Ledger
 from ..calibration.string_counts import StringCounts, counted_mentions
 from ..core.errors import printable
 from ..core.files import require_new
@@ -20,14 +20,11 @@ from ..models.arguments import RUN_ENCODER
 from ..models.cross_encoder import PairScorer
 from ..models.pair_template import PairTemplate
 from ..retrieval.index_settings import IndexSettings
-from ..serving.calibrate_lists import calibrate_lists
+from ..serving.calibrate_lists import about_certificate, calibrate_lists
 from ..serving.calibrated import save_calibrated, write_calibrated
-from ..serving.calibration_looks import CalibrateOptions, lists_of_look, note_look
 from ..serving.calibration_summary import calibration_summary
 from ..serving.list_description import describe_lists
-from ..serving.look_plan import LookOptions
 from ..serving.model_source import ModelSource
-from ..serving.study_files import study_beside
 from ..vocab.concept_table import ConceptTable
 from .command import would_make
 from .recipe import Recipe
@@ -43,6 +40,7 @@ def checkpoint_of_run(recipe: Recipe, run: RunFolder) -> ModelSource:
         folder, template, recipe.run.device, recipe.run.scoring_dtype
     )
     splits = run.splits("mentions")
+    trained_on = [*splits["train"]["doc_id"][:], *splits["dev"]["doc_id"][:]]
     train_counts = StringCounts.fit(counted_mentions(splits["train"]))
     dev_counts = StringCounts.fit(counted_mentions(splits["dev"]))
     return ModelSource(
@@ -51,6 +49,7 @@ def checkpoint_of_run(recipe: Recipe, run: RunFolder) -> ModelSource:
         origin=origin_of_run(recipe, run),
         hierarchy=ConceptTable.load(run.path / "concepts").hierarchy,
         counts=train_counts.plus(dev_counts),
+        trained_on=CalibratedDocuments(earlier=document_hashes(trained_on)),
     )
 
 
@@ -86,6 +85,8 @@ def calibrate_run(recipe: Recipe) -> None:
             recipe.calibration,
             recipe.run.seed,
             each_row_is_a_document=True,
+            # Its documents are split by a seed, before any label is read.
+            one_look=True,
         )
         with stage.writing() as (folder, summary):
             write_calibrated(source, new, folder)
@@ -116,29 +117,16 @@ def calibrate_file(options: argparse.Namespace) -> None:
     settings = CalibrationArguments(
         **pick(vars(options), keys_of(CalibrationArguments)), confidence=options.confidence
     )
-    study_path, study = study_beside([*options.answers, options.lists, options.add])
-    look = LookOptions(study, may_look=not options.no_look, is_new_study=options.new_study)
-    calibrate_options = CalibrateOptions(
-        seed=options.seed,
-        each_row_is_a_document=options.each_row_is_a_document,
-        look=look,
-    )
-    ledger = Ledger.of_user()
-    lists_to_fit, plan = lists_of_look(source, lists, settings, calibrate_options, ledger)
     # Before anything is scored, which may take long.
-    print(plan.line)
-    print(describe_lists(lists_to_fit, source.reads), flush=True)
+    look = {
+        "each_row_is_a_document": options.each_row_is_a_document,
+        "one_look": options.one_look,
+    }
+    print(about_certificate(source, lists, settings, **look))
+    print(describe_lists(lists, source.reads), flush=True)
     if options.dry_run:
         would_make("calibrate", options.output)
         return
-    new = calibrate_lists(
-        source,
-        lists_to_fit,
-        settings,
-        options.seed,
-        each_row_is_a_document=options.each_row_is_a_document,
-        plan=plan,
-    )
+    new = calibrate_lists(source, lists, settings, options.seed, **look)
     save_calibrated(source, new, options.output)
-    note_look(new, lists, ledger, study_path)
     print(f"{calibration_summary(new)}\nthe new model is in {options.output}")

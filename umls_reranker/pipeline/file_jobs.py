@@ -27,7 +27,7 @@ from ..vocab.concept_codes import ConceptCodes
 from .command import CommandParser, number_in
 from .options import add_options, load_serving_recipe
 from .recipe import KEYS, Recipe
-from .study_options import drawn_sample, study_settings
+from .sample_options import drawn_sample
 from .typed import link_typed
 
 if TYPE_CHECKING:
@@ -261,7 +261,6 @@ def write_candidates(options: argparse.Namespace) -> int:
         output,
         options.batch_mentions,
         sample=sample,
-        study=study_settings(options),
         overwrite=options.overwrite,
         sheets=usagi_sheets(options),
         format_settings=sheet_settings,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.study import StudyHistory
+from ..calibration.calibrated_documents import CalibratedDocuments
 from ..core.errors import UserError
 from ..core.json_files import read_json, require_finite
 from ..hub.file_names import CALIBRATOR, MANIFEST, REFERENCE
@@ -47,8 +47,8 @@ def monitor(
     figures, reference = read_reference(model / REFERENCE)
     calibrator = read_json(model / CALIBRATOR)
     require_finite(model / CALIBRATOR, calibrator)
-    history = StudyHistory.from_dict(calibrator, model / CALIBRATOR)
-    is_new = lru_cache(lambda document: history.is_new([document])[0])
+    fitted = CalibratedDocuments.from_dict(calibrator, model / CALIBRATOR)
+    is_new = lru_cache(lambda document: fitted.are_new([document])[0])
     # The document of each row, also of those that are left out; filled while the rows are read.
     documents: list[str] = []
 

@@ -7,13 +7,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..calibration.arguments import CalibrationArguments
-from ..calibration.ledger import Ledger
 from ..lists.dictionary import Dictionary
 from ..lists.labels import usable_lists
 from ..lists.rows import Rows
 from .calibrate_lists import calibrate_lists
 from .calibrated import save_calibrated
-from .calibration_looks import CalibrateOptions, lists_of_look, note_look
 from .model_source import ModelSource
 from .reranker import UMLSReranker
 
@@ -26,6 +24,7 @@ def calibrate(
     dictionary: Dictionary | None = None,
     seed: int = 13,
     each_row_is_a_document: bool = False,
+    one_look: bool = False,
 ) -> UMLSReranker:
     """Calibrate a model on rows with gold concepts, as ``umls-reranker calibrate --lists`` does.
 
@@ -39,6 +38,9 @@ def calibrate(
         seed: seed of the folds of documents.
         each_row_is_a_document: whether a row without ``doc_id`` is a document, such as a term, and
             documents of one row each may certify.
+        one_look: whether these documents were chosen before any of their labels was known, and are
+            tested this once: fewer of them certify. Otherwise call it as often as you like, each
+            time with all labels so far.
 
     Returns:
         The new model; its folder, with the held-out figures in ``metrics.json``, is temporary until
@@ -59,14 +61,15 @@ def calibrate(
     settings = CalibrationArguments(target_precision=target_precision)
     temporary = TemporaryDirectory(prefix="umls_reranker-")
     folder = Path(temporary.name) / "calibrated"
-    ledger = Ledger.of_user()
-    options = CalibrateOptions(seed=seed, each_row_is_a_document=each_row_is_a_document)
-    lists, plan = lists_of_look(source, lists, settings, options, ledger)
     new = calibrate_lists(
-        source, lists, settings, seed, each_row_is_a_document=each_row_is_a_document, plan=plan
+        source,
+        lists,
+        settings,
+        seed,
+        each_row_is_a_document=each_row_is_a_document,
+        one_look=one_look,
     )
     save_calibrated(source, new, folder)
-    note_look(new, lists, ledger)
     reranker = UMLSReranker.from_pretrained(folder)
     weakref.finalize(reranker, temporary.cleanup)
     return reranker

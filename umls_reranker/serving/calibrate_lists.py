@@ -14,6 +14,7 @@ from ..calibration.calibration import Calibration
 from ..calibration.features import CROSS_ENCODER, default_features, inputs_of, refuse_feature_names
 from ..calibration.fitting import FitOptions, Fitted, fit_calibration
 from ..calibration.missing_inputs import is_missing
+from ..calibration.precision_test import PrecisionTest
 from ..calibration.reliability import document_folds
 from ..core.arrays import lists_with_any
 from ..core.errors import UserError
@@ -25,16 +26,18 @@ from ..evaluation.report import measure
 from ..lists.annotated_lists import AnnotatedLists
 from ..lists.candidate_lists import CandidateLists
 from ..lists.columns import FOUND
+from ..lists.label_checks import OWN_DOCUMENTS
 from ..lists.labels import have_own_documents
 from ..models.cross_encoder import PairScorer, legible_pairs
 from .calibrated import SPLIT, Calibrated
-from .calibration_lists import CalibrationLists, calibration_lists
-from .calibration_looks import NOTHING_CERTIFIED, after_look
+from .calibration_lists import CalibrationLists, calibration_lists, chosen_documents
 from .compared_systems import compare_with_free, model_before, systems_of_lists
-from .look_plan import LookPlan
 from .model_source import ModelSource
 
 RESAMPLES = 1000
+NOTHING_CERTIFIED = (
+    f"each mention has a document of its own, so nothing is certified{OWN_DOCUMENTS}"
+)
 ROWS_COUNTED = "each row counted as a document, also for the certificate"
 NOT_HELD_OUT = (
     "there are too few documents to fit without a part of them, so these figures are of documents "
@@ -49,13 +52,13 @@ def calibrate_lists(
     seed: int = 13,
     *,
     each_row_is_a_document: bool = False,
-    plan: LookPlan | None = None,
+    one_look: bool = False,
 ) -> Calibrated:
     """Score the lists, fit everything on them, and measure on held-out documents.
 
-    Documents that a reranker was calibrated on are left out: its counts know their answers. If they
-    are at least half of all documents, or a study goes on, the reranker is calibrated again on
-    them: all are fitted on, with the counts before its own calibration.
+    Documents that a reranker was calibrated on are left out: its counts know their answers. If
+    those given are at least half of them, or they of those given, the reranker is calibrated again:
+    all are fitted on, with the counts before its own calibration.
 
     Args:
         source: what is calibrated.
@@ -63,15 +66,16 @@ def calibrate_lists(
         settings: features, calibrator and certificate; by default all features of the lists.
         seed: seed of the folds of documents.
         each_row_is_a_document: whether documents of one mention each may certify.
-        plan: the look that these lists are of (`lists_of_look`); None: one look at all documents,
-            which no study keeps, as for a run.
+        one_look: whether the documents were chosen before any of their labels was known, and are
+            tested once, as those of a run.
 
     Raises:
         UserError: there is too little data.
     """
     refuse_feature_names(lists)
     _require_one_source(lists)
-    data = calibration_lists(source, lists, each_row_is_a_document, plan)
+    data = calibration_lists(source, lists)
+    may_certify = each_row_is_a_document or not have_own_documents(data.lists)
     features = settings.features
     if features is None:
         has_cross_encoder = _can_be_weighed(source.cross_encoder, data.lists)
@@ -82,8 +86,8 @@ def calibrate_lists(
         data.counts,
         replace(settings, features=features),
         seed,
-        data.history,
-        FitOptions(share=data.share),
+        data.documents,
+        FitOptions(may_certify=may_certify, is_one_look=one_look),
     )
     is_measured = data.lists.annotations.is_random_sample
     measured = data.lists.take(is_measured)
@@ -106,8 +110,30 @@ def calibrate_lists(
     if not fit.is_held_out:
         metrics["notes"].append(NOT_HELD_OUT)
     calibration = _of_source(fit, lists)
-    new = Calibrated(settings, seed, calibration, {**calibration.source.facts}, outcomes, metrics)
-    return after_look(new, source, plan)
+    return Calibrated(settings, seed, calibration, {**calibration.source.facts}, outcomes, metrics)
+
+
+def about_certificate(
+    source: ModelSource,
+    lists: AnnotatedLists,
+    settings: CalibrationArguments,
+    *,
+    each_row_is_a_document: bool,
+    one_look: bool,
+) -> str:
+    """What may certify, before anything is scored; arguments are those of `calibrate_lists`."""
+    if not each_row_is_a_document and have_own_documents(lists):
+        return NOTHING_CERTIFIED
+    data = chosen_documents(source, lists)
+    certifies = data.documents.are_of_new_documents(data.lists.annotations)
+    certifies &= data.lists.annotations.is_random_sample
+    documents = len({*data.lists.annotations.documents[certifies]})
+    test = PrecisionTest(settings.target_precision, settings.confidence, is_one_look=one_look)
+    when = "tested this once" if one_look else "tested as often as labels are added"
+    return (
+        f"{documents:,} documents may certify, {when}; at least {test.needed:,} are needed without "
+        f"an error, more with errors; another set of labels is another {1 - test.confidence:.0%}"
+    )
 
 
 def _logits_of_measured(data: CalibrationLists, fit: Fitted) -> np.ndarray:

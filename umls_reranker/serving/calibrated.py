@@ -9,7 +9,6 @@ import yaml
 
 from ..calibration.arguments import CalibrationArguments
 from ..calibration.calibration import Calibration
-from ..calibration.study import Study
 from ..core.errors import UserError
 from ..core.files import written
 from ..core.json_files import write_json
@@ -37,8 +36,6 @@ class Calibrated:
         outcomes: the answers for all measured mentions, those of each fifth of the documents by a
             fit on the others; corrections that were not drawn at random are not measured.
         metrics: their figures, for ``metrics.json``, and under ``systems`` those of other systems.
-        study: the study of the documents, with the look that was taken; None without one.
-        looked: what came of the look, in words; "" if nothing was tested.
     """
 
     settings: CalibrationArguments
@@ -47,8 +44,6 @@ class Calibrated:
     fitted: dict[str, Any]
     outcomes: Outcomes
     metrics: dict[str, Any]
-    study: Study | None = None
-    looked: str = ""
 
 
 def save_calibrated(source: ModelSource, new: Calibrated, folder: Path) -> None:

@@ -1,15 +1,15 @@
 """What a model is calibrated on: the labelled lists, their scores, and what it knew before."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from ..calibration.calibrated_documents import CalibratedDocuments
 from ..calibration.cross_encoder_logits import CrossEncoderLogits
 from ..calibration.string_counts import StringCounts
-from ..calibration.study import StudyHistory
 from ..lists.annotated_lists import AnnotatedLists
-from ..lists.labels import are_repeated, best_of_each_concept, have_own_documents
-from .look_plan import LookPlan
+from ..lists.labels import are_repeated, best_of_each_concept
 from .model_source import ModelSource
 
 
@@ -22,29 +22,30 @@ class CalibrationLists:
         lists: the same with the top candidate of each concept.
         cross_encoder: logits of their candidates.
         counts: counts of training mentions.
-        history: documents that do not certify, and the studies of the versions that the model is
-            derived from.
-        known_documents: number of documents that it was calibrated on before.
+        documents: those that earlier versions were fitted on, which do not certify.
+        known_documents: number of given documents that the model was fitted on before.
         is_again: whether it is calibrated again on these, which else are left out.
-        share: the share of the error probability that the certificate may use.
     """
 
     whole_lists: AnnotatedLists
     lists: AnnotatedLists
     cross_encoder: CrossEncoderLogits
     counts: StringCounts
-    history: StudyHistory
+    documents: CalibratedDocuments
     known_documents: int
     is_again: bool
-    share: float
 
 
-def calibration_lists(
-    source: ModelSource,
-    lists: AnnotatedLists,
-    each_row_is_a_document: bool,
-    plan: LookPlan | None,
-) -> CalibrationLists:
+class ChosenDocuments(NamedTuple):
+    """The documents that are fitted on, as in `CalibrationLists`."""
+
+    lists: AnnotatedLists
+    documents: CalibratedDocuments
+    known_documents: int
+    is_again: bool
+
+
+def calibration_lists(source: ModelSource, lists: AnnotatedLists) -> CalibrationLists:
     """Prepare labelled lists: choose the documents, complete the scores, score the candidates.
 
     Documents that the source was calibrated on are left out, or, where it is calibrated again, its
@@ -53,28 +54,10 @@ def calibration_lists(
     Args:
         source: what is calibrated.
         lists: the labelled lists.
-        each_row_is_a_document: whether documents of one mention each may certify.
-        plan: the look that these lists are of; None: one look at all documents.
     """
-    is_known = source.is_known(lists)
-    known_documents = len({*lists.annotations.documents[is_known]})
-    is_continued = plan is not None and plan.is_continued
-    is_again = bool(is_known.any()) and (is_continued or is_calibrated_again(lists, is_known))
-    history = source.history
-    if not history.documents and is_again:
-        # What a run or the package was calibrated on does not certify.
-        history = history.after(lists.annotations.doc_ids[is_known])
-    elif plan is not None:
-        # The plan knows which of its documents were used.
-        history = replace(history, documents=frozenset())
-    if not is_again:
-        lists = lists.take(~is_known)
-    counts = source.first_counts() if is_again else source.counts
-    may_certify = each_row_is_a_document or not have_own_documents(lists)
-    share = 1.0 if may_certify else 0.0
-    if plan is not None:
-        share = plan.share
-        history = replace(history, documents=history.documents | plan.trains_only)
+    chosen = chosen_documents(source, lists)
+    counts = source.first_counts() if chosen.is_again else source.counts
+    lists = chosen.lists
     lists = lists.with_whole_scores(lists.partial_scores)
     cross_encoder = CrossEncoderLogits(source.cross_encoder, lists)
     # Without logits, the first candidate of each concept is its top one.
@@ -84,19 +67,36 @@ def calibration_lists(
         lists=lists.with_candidates(top),
         cross_encoder=cross_encoder.with_candidates(top),
         counts=counts,
-        history=history,
-        known_documents=known_documents,
-        is_again=is_again,
-        share=share,
+        documents=chosen.documents,
+        known_documents=chosen.known_documents,
+        is_again=chosen.is_again,
     )
 
 
-def is_calibrated_again(lists: AnnotatedLists, is_known: np.ndarray) -> bool:
-    """Whether the model knows at least half of the documents, so that it is calibrated again.
+def chosen_documents(source: ModelSource, lists: AnnotatedLists) -> ChosenDocuments:
+    """The lists of the documents that are fitted on; arguments as for `calibration_lists`."""
+    is_known = ~source.documents.are_of_new_documents(lists.annotations)
+    is_again = source.reranker is not None and _is_calibrated_again(source, lists, is_known)
+    documents = source.documents.all_earlier()
+    if is_again and not source.looked_once:
+        documents = source.documents.without_latest()
+    known_documents = len({*lists.annotations.documents[is_known]})
+    if not is_again:
+        lists = lists.take(~is_known)
+    return ChosenDocuments(lists, documents, known_documents, is_again)
+
+
+def _is_calibrated_again(source: ModelSource, lists: AnnotatedLists, is_known: np.ndarray) -> bool:
+    """Whether a reranker gets its own documents again, or mostly known ones.
+
+    Who adds labels gives all so far: at least half of those that the model has, or few others.
 
     Args:
+        source: the reranker.
         lists: n labelled mentions.
-        is_known: (n,) bool, whether it was calibrated on the mention's document.
+        is_known: (n,) bool, whether it was fitted on the mention's document.
     """
     documents = lists.annotations.documents
-    return 2 * len({*documents[is_known]}) >= len({*documents})
+    given = len({*documents})
+    known = len({*documents[is_known]})
+    return bool(known) and 2 * known >= min(given, len(source.documents.latest) or given)

@@ -81,8 +81,6 @@ def _lines_on_high_tier(new: Calibrated) -> Iterator[str]:
     precision = new.metrics["figures"]["high_confidence_precision"]
     if table.is_certified and coverage["value"]:
         yield (f"  cross-fitted: {percent(coverage)} of the mentions, {percent(precision)} correct")
-    if new.looked:
-        yield new.looked
 
 
 def _lines_on_cross_encoder(fitted: Mapping[str, Any]) -> Iterator[str]:

@@ -92,7 +92,7 @@ def evaluate_lists(
     """
     refuse_feature_names(lists)
     counted = list(counted)
-    is_new = reranker.calibration.history.are_of_new_documents(lists.annotations)
+    is_new = reranker.calibration.documents.are_of_new_documents(lists.annotations)
     notes = []
     if not is_new.all():
         fitted = len({*lists.annotations.documents[~is_new]})

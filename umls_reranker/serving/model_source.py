@@ -6,19 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
+from ..calibration.calibrated_documents import NO_DOCUMENTS, CalibratedDocuments
 from ..calibration.string_counts import COUNTS_FILE, StringCounts
-from ..calibration.study import NO_HISTORY, StudyHistory
 from ..core.errors import UserError, warn_caller
-from ..core.hashes import file_sha256, json_sha256
 from ..core.json_files import read_json
-from ..hub.file_names import CALIBRATOR, MANIFEST, RECIPE, WEIGHTS, loaded_files
+from ..hub.file_names import MANIFEST, RECIPE, WEIGHTS, loaded_files
 from ..hub.model_download import download
 from ..hub.new_model import Origin
-from ..lists.annotated_lists import AnnotatedLists
-from ..models.arguments import BUILT_IN_FOLDERS
 from ..models.cross_encoder import PairScorer
 from ..models.model_files import MODEL_PATTERNS
 from ..models.pair_template import TEMPLATE_FILE, PairTemplate
@@ -38,6 +34,7 @@ class ModelSource:
         hierarchy: its semantic types; by default those of the UMLS.
         counts: its counts of training mentions, and for a reranker of those of its calibration.
         reranker: the reranker; None for anything else.
+        trained_on: documents that anything else was trained on, as far as they are known.
     """
 
     name: str | None = None
@@ -47,6 +44,7 @@ class ModelSource:
     hierarchy: TypeHierarchy = field(default_factory=TypeHierarchy.built_in)
     counts: StringCounts = field(default_factory=lambda: StringCounts.fit([]))
     reranker: UMLSReranker | None = None
+    trained_on: CalibratedDocuments = NO_DOCUMENTS
 
     @classmethod
     def load(
@@ -105,31 +103,25 @@ class ModelSource:
         """Inputs that the cross-encoder reads besides mention and name."""
         return () if self.cross_encoder is None else self.cross_encoder.template.reads
 
-    def is_known(self, lists: AnnotatedLists) -> np.ndarray:
-        """Whether it was calibrated on the document of each mention, (n,) bool."""
+    @property
+    def documents(self) -> CalibratedDocuments:
+        """The documents that it was fitted on."""
         if self.reranker is None:
-            return np.zeros(len(lists), bool)
-        return ~self.reranker.calibration.history.are_of_new_documents(lists.annotations)
+            return self.trained_on
+        return self.reranker.calibration.documents
+
+    @property
+    def looked_once(self) -> bool:
+        """Whether its own certificate was one look, so that its documents never certify again."""
+        if self.reranker is None:
+            return False
+        certificate = self.reranker.thresholds.certificate
+        return certificate is not None and certificate.is_one_look
 
     def first_counts(self) -> StringCounts:
         """Its counts before its own calibration, to calibrate it again on the same documents."""
         assert self.folder is not None  # only such a one knows documents
         return StringCounts.load(self.folder / COUNTS_FILE, is_training=True)
-
-    @property
-    def model_hash(self) -> str:
-        """Hash of what is calibrated; "" for the lists alone."""
-        if self.reranker is not None:
-            return json_sha256(self.reranker.info["sha256"])
-        return "" if self.folder is None else file_sha256(self.folder / WEIGHTS)
-
-    @property
-    def history(self) -> StudyHistory:
-        """Its studies of user-provided lists; those of runs and the package do not count."""
-        if self.reranker is None or self.folder is None or self.folder in BUILT_IN_FOLDERS.values():
-            return NO_HISTORY
-        is_of_lists = "lists" in read_json(self.folder / CALIBRATOR)["fitted_on"]
-        return self.reranker.calibration.history if is_of_lists else NO_HISTORY
 
 
 def _usual_template(name: str) -> PairTemplate:

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from ..core.files import require_new, written
-from ..lists.answers import term_of
+from ..lists.answers import SAMPLE_POSITION, term_of
 from ..lists.gold import id_text
 from ..lists.labels import with_document
 from ..lists.table import table_of_mappings
@@ -17,7 +16,7 @@ from .input_columns import RANKED
 from .output_format import FormatSettings, OutputFormat
 from .review_sheet import ListLines, ReviewSheet
 from .rows import RankedRows
-from .study_files import StudySettings, expected_tier_coverage, write_study
+from .samples import drawn_order
 
 RANDOM_SAMPLE = "is_random_sample"
 # The ending of the mentions beside a sheet of rows without lists, such as those of `link`.
@@ -40,11 +39,15 @@ def select_for_review(
         seed: seed of the random sample.
 
     Returns:
-        The rows with the key ``is_random_sample``: whether the row belongs to the random sample.
+        The rows with the key ``is_random_sample``: whether the row belongs to the random sample;
+        those that do have ``sample_position``, from 1.
     """
     drawn = _draw_whole_documents(rows, round(count * random_share), seed)
     doubtful = _most_doubtful(rows, drawn, count - len(drawn))
-    sample = [{**rows[number], RANDOM_SAMPLE: True} for number in drawn]
+    sample = [
+        {**rows[number], RANDOM_SAMPLE: True, SAMPLE_POSITION: position}
+        for position, number in enumerate(drawn, start=1)
+    ]
     return sample + [{**rows[number], RANDOM_SAMPLE: False} for number in doubtful]
 
 
@@ -53,13 +56,10 @@ def _draw_whole_documents(rows: Sequence[Mapping[str, Any]], count: int, seed: i
     rows_of_document: dict[str, list[int]] = {}
     for number, document in enumerate(documents_of(rows)):
         rows_of_document.setdefault(document, []).append(number)
-    documents = list(rows_of_document)
     drawn: list[int] = []
-    # `Study.draw` orders the documents in the same way.
-    order = np.random.default_rng(seed).permutation(len(documents))
-    for position in order.tolist():
+    for document in drawn_order(rows_of_document, seed):
         if len(drawn) < count:
-            drawn += rows_of_document[documents[position]]
+            drawn += rows_of_document[document]
     return drawn
 
 
@@ -82,50 +82,6 @@ def _most_doubtful(
 def documents_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The document of each row; the text of one without ``doc_id``."""
     return [id_text(row.get("doc_id")) or term_of(row).text for row in rows]
-
-
-def write_sample_study(
-    rows: Sequence[Mapping[str, Any]],
-    sheet: Path,
-    settings: StudySettings,
-    seed: int,
-    *,
-    each_row_is_a_document: bool,
-) -> str:
-    """Write the study of the random sample of `select_for_review` beside its sheet.
-
-    Args:
-        rows: all rows, which the sample was drawn from.
-        sheet: the sheet.
-        settings: what the study is for.
-        seed: that of the sample.
-        each_row_is_a_document: whether documents of one row each may certify.
-
-    Returns:
-        A line about it; "" if nothing can be certified.
-
-    Raises:
-        UserError: as for `Study.draw`.
-    """
-    documents = documents_of(rows)
-    # Rows of a vocabulary, each a document of its own.
-    are_terms = len({*documents}) == len(documents)
-    if are_terms and not each_row_is_a_document:
-        return ""
-    coverage = 1.0
-    # How many terms the tier will answer decides how many documents a look needs.
-    if are_terms and settings.looks is None:
-        scores = np.full(len(rows), np.nan)
-        for number, row in enumerate(rows):
-            if row[RANKED]:
-                scores[number] = row[RANKED][0]["score"]
-        coverage = expected_tier_coverage(scores, settings.target_precision)
-    study, _ = settings.draw(documents, seed, coverage)
-    keys = {id_text(row.get("index_key")) for row in rows}
-    system = {}
-    if len(keys) == 1 and keys != {None}:
-        system["index"] = keys.pop()
-    return write_study(study, sheet, system, coverage)
 
 
 def write_queue(

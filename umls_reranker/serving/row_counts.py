@@ -122,7 +122,7 @@ def count_rows(
     with_gold = sum(bool(gold) for gold in ranked_golds)
     correct = sum(answer in gold for answer, gold in zip(answers, ranked_golds, strict=True))
     labelled = [str(document) for document, gold in zip(documents, golds, strict=True) if gold]
-    is_fitted = ~calibration.history.is_new(labelled)
+    is_fitted = ~calibration.documents.are_new(labelled)
     counted_words = calibration.counts.have_counted_words(normalize_texts(lists.mentions))
     counted_concepts = calibration.counts.have_counted_concepts(lists.ids)[lists.cuis.codes]
     has_candidates = tops.sizes > 0
