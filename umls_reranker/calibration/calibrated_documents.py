@@ -32,8 +32,10 @@ class CalibratedDocuments:
 
     def are_new(self, documents: Iterable[Hashable]) -> np.ndarray:
         """Whether the model was not fitted on each of n documents, (n,) bool."""
-        known = self.latest | self.earlier
-        return np.array([document_hash(name) not in known for name in documents], bool)
+        hashes = map(document_hash, documents)
+        return np.array(
+            [not (each in self.latest or each in self.earlier) for each in hashes], bool
+        )
 
     def are_of_new_documents(self, annotations: Annotations) -> np.ndarray:
         """Whether it was fitted on neither a mention's document nor an alike one, (n,)."""

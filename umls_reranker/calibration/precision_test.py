@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -26,9 +26,9 @@ SIZE_POWERS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, float("inf"))
 # How often the largest documents may be entirely incorrect. With more, hardly any power suffices
 # where they are few.
 MOST_OFTEN_INCORRECT = 0.5
-# Level of a test that may be repeated at any number of documents, by simulation
-# (benchmarks/certificate.py): this share of the error probability up to `documents_at_full_level`,
-# and less by this power of the documents beyond. What many looks add up to is not known exactly.
+# Level of a test that may be repeated at any number of documents, chosen by simulation: this share
+# of the error probability up to the documents of `FIRST_ERRORS`, and less by this power of the
+# documents beyond.
 FIRST_SHARE = 0.3
 LEVEL_DECAY = 0.7
 # Documents at which the level begins to fall, in expected errors of a tier that has the target.
@@ -87,9 +87,15 @@ class PrecisionTest:
         relative = documents * (1.0 - self.target) / FIRST_ERRORS
         return FIRST_SHARE * error_probability * max(1.0, relative) ** -LEVEL_DECAY
 
-    def passes(self, size: np.ndarray, correct: np.ndarray) -> bool:
-        """Whether documents show the target, by their accepted mentions and correct ones."""
-        return self.p_value(size, correct) <= self.level_at(len(size))
+    def passes(self, size: np.ndarray, correct: np.ndarray, times: float = 1.0) -> bool:
+        """Whether documents show the target, by their accepted mentions and correct ones.
+
+        Args:
+            size: (documents,) number of accepted mentions.
+            correct: (documents,) number of correct ones.
+            times: how many of each document there are.
+        """
+        return self.p_value(size, correct, times) <= self.level_at(times * len(size))
 
     def for_sizes(self, size: np.ndarray) -> PrecisionTest:
         """The same test with the smallest power that keeps its level for documents of these sizes.
@@ -186,13 +192,13 @@ class PrecisionTest:
         variance = np.sum(surplus**2 + size - expected) + added**2
         return float((surplus.sum() - added) / np.sqrt(max(variance, 1e-300)))
 
-    def p_value(self, size: np.ndarray, correct: np.ndarray) -> float:
-        """The p-value of documents by their accepted mentions and correct ones, (documents,) each.
+    def p_value(self, size: np.ndarray, correct: np.ndarray, times: float = 1.0) -> float:
+        """The p-value of documents; arguments as for `passes`.
 
         Returns:
             The p-value; 1 if the observed precision is not above the target.
         """
-        return float(self.p_values(size, correct, np.ones((1, len(size))))[0])
+        return float(self.p_values(size, correct, np.full((1, len(size)), times))[0])
 
     def further_share(self, size: np.ndarray, correct: np.ndarray) -> float | None:
         """How many times as many documents, with as many errors in each, would pass besides these.
@@ -204,14 +210,8 @@ class PrecisionTest:
         Returns:
             The share of the documents, 0 if they pass; None if no number up to `MOST_TIMES` does.
         """
-
-        def passes(times: float) -> bool:
-            counts = np.full((1, len(size)), times)
-            p = self.p_values(size, correct, counts)[0]
-            return bool(p <= self.level_at(times * len(size)))
-
         times = np.geomspace(1.0, MOST_TIMES, TIMES_TRIED)
-        first = bisect_left(times, True, key=passes)
+        first = bisect_left(times, True, key=partial(self.passes, size, correct))
         return None if first == len(times) else float(times[first] - 1.0)
 
     def p_values(self, size: np.ndarray, correct: np.ndarray, counts: np.ndarray) -> np.ndarray:

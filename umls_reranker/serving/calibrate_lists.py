@@ -86,7 +86,7 @@ def calibrate_lists(
         data.counts,
         replace(settings, features=features),
         seed,
-        data.documents,
+        data.chosen.documents,
         FitOptions(may_certify=may_certify, is_one_look=one_look),
     )
     is_measured = data.lists.annotations.is_random_sample
@@ -124,10 +124,10 @@ def about_certificate(
     """What may certify, before anything is scored; arguments are those of `calibrate_lists`."""
     if not each_row_is_a_document and have_own_documents(lists):
         return NOTHING_CERTIFIED
-    data = chosen_documents(source, lists)
-    certifies = data.documents.are_of_new_documents(data.lists.annotations)
-    certifies &= data.lists.annotations.is_random_sample
-    documents = len({*data.lists.annotations.documents[certifies]})
+    chosen = chosen_documents(source, lists)
+    annotations = chosen.lists.annotations
+    certifies = chosen.documents.are_of_new_documents(annotations) & annotations.is_random_sample
+    documents = len({*annotations.documents[certifies]})
     test = PrecisionTest(settings.target_precision, settings.confidence, is_one_look=one_look)
     when = "tested this once" if one_look else "tested as often as labels are added"
     return (
@@ -190,8 +190,8 @@ def _facts_of_lists(source: ModelSource, data: CalibrationLists, fit: Fitted) ->
         "documents": len({*lists.annotations.documents}),
         "not_in_list": lists.not_in_list,
         "scores": [name for name in lists.scores if not name.endswith(FOUND)],
-        "known_documents": data.known_documents,
-        "calibrated_again": data.is_again,
+        "known_documents": data.chosen.known_documents,
+        "calibrated_again": data.chosen.is_again,
         "repeated_candidates": len(data.whole_lists.owner) - len(lists.owner),
     }
 

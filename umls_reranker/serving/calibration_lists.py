@@ -13,36 +13,39 @@ from ..lists.labels import are_repeated, best_of_each_concept
 from .model_source import ModelSource
 
 
-@dataclass(frozen=True)
-class CalibrationLists:
-    """What a model is calibrated on.
+class ChosenDocuments(NamedTuple):
+    """The documents that are fitted on.
 
     Attributes:
-        whole_lists: the lists with all candidates.
-        lists: the same with the top candidate of each concept.
-        cross_encoder: logits of their candidates.
-        counts: counts of training mentions.
+        lists: their lists, with all candidates.
         documents: those that earlier versions were fitted on, which do not certify.
         known_documents: number of given documents that the model was fitted on before.
         is_again: whether it is calibrated again on these, which else are left out.
     """
 
+    lists: AnnotatedLists
+    documents: CalibratedDocuments
+    known_documents: int
+    is_again: bool
+
+
+@dataclass(frozen=True)
+class CalibrationLists:
+    """What a model is calibrated on.
+
+    Attributes:
+        chosen: the documents.
+        whole_lists: their lists with all candidates and complete scores.
+        lists: the same with the top candidate of each concept.
+        cross_encoder: logits of their candidates.
+        counts: counts of training mentions.
+    """
+
+    chosen: ChosenDocuments
     whole_lists: AnnotatedLists
     lists: AnnotatedLists
     cross_encoder: CrossEncoderLogits
     counts: StringCounts
-    documents: CalibratedDocuments
-    known_documents: int
-    is_again: bool
-
-
-class ChosenDocuments(NamedTuple):
-    """The documents that are fitted on, as in `CalibrationLists`."""
-
-    lists: AnnotatedLists
-    documents: CalibratedDocuments
-    known_documents: int
-    is_again: bool
 
 
 def calibration_lists(source: ModelSource, lists: AnnotatedLists) -> CalibrationLists:
@@ -63,13 +66,11 @@ def calibration_lists(source: ModelSource, lists: AnnotatedLists) -> Calibration
     # Without logits, the first candidate of each concept is its top one.
     top = best_of_each_concept(lists, cross_encoder(retained=are_repeated(lists.concepts)))
     return CalibrationLists(
+        chosen=chosen,
         whole_lists=lists,
         lists=lists.with_candidates(top),
         cross_encoder=cross_encoder.with_candidates(top),
         counts=counts,
-        documents=chosen.documents,
-        known_documents=chosen.known_documents,
-        is_again=chosen.is_again,
     )
 
 

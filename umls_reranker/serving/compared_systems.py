@@ -65,7 +65,7 @@ def model_before(source: ModelSource, data: CalibrationLists) -> dict[str, Syste
     measured = data.lists.take(is_measured)
     systems = {}
     # On lists that it was calibrated on, it would look better than it is.
-    if source.reranker is not None and not data.is_again:
+    if source.reranker is not None and not data.chosen.is_again:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             before = source.reranker.decide(measured)
