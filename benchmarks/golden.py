@@ -103,6 +103,7 @@ class Golden:
                 lists,
                 "--output",
                 folder,
+                "--one_look",
             )
         return folder
 
@@ -195,7 +196,8 @@ def calibrate(golden: Golden) -> Figures:
 
 def certificates(golden: Golden) -> Figures:
     """Shares of draws that are certified, and that are certified below 0.95; mean coverage."""
-    (find_certificate,) = internals("find_certificate")
+    find_certificate, precision_test = internals("find_certificate", "PrecisionTest")
+    one_look = precision_test(is_one_look=True)
     for name, (documents, mentions, incorrect, draws) in REGIMES.items():
         rng = np.random.default_rng(13)
         results = []
@@ -211,7 +213,7 @@ def certificates(golden: Golden) -> Figures:
                 if incorrect
                 else rng.random(len(scores)) < scores
             )
-            threshold = find_certificate(scores, correct, document).threshold
+            threshold = find_certificate(scores, correct, document, one_look).threshold
             is_high = scores >= (np.inf if threshold is None else threshold)
             precision = 1 - incorrect if incorrect or not is_high.any() else scores[is_high].mean()
             results.append((is_high.any(), is_high.any() and precision < 0.95, is_high.mean()))

@@ -32,7 +32,7 @@ Rule: TypeAlias = Callable[[Outcomes, float], float]
 
 
 def by_certificate(outcomes: Outcomes, target: float) -> float:
-    test = PrecisionTest(target, CONFIDENCE)
+    test = PrecisionTest(target, CONFIDENCE, is_one_look=True)
     certificate = find_certificate(outcomes.score, outcomes.correct, outcomes.document, test)
     return np.inf if certificate.threshold is None else certificate.threshold
 

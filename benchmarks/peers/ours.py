@@ -120,6 +120,7 @@ def rank_lists(system: str, way: str, model: Path, export: Export, most: int) ->
         model = export.scratch("calibrated") / "model"
         shutil.rmtree(model, ignore_errors=True)
         words = ("--lists", lists / "calibration.jsonl", "--accept_precision", ACCEPTED)
+        words += ("--one_look",)
         umls_reranker("calibrate", *words, "--output", model)
         inputs = [*inputs, *(["types"] if has_types else []), "calibration mentions"]
     write_rows(folder / "test.jsonl", ranked(model, read_rows(lists / "test.jsonl"), export))
