@@ -529,6 +529,20 @@ def test_answers_of_reviewers_stay_and_the_rest_is_left_to_review(tmp_path, link
     assert rows[0]["answer"] == "C9000012" and rows[0]["answer_score"]
 
 
+def test_answers_to_a_changed_text_are_not_used_and_counted(tmp_path, linker):
+    texts = ["asthma attack", "head cold", "asthma"]
+    rows = [{"mention": text, "mention_id": str(number)} for number, text in enumerate(texts)]
+    write_lists(tmp_path / "in.jsonl", rows)
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_text("mention_id,mention,gold_cui\n0,asthma,C9000012\n1,head cold,C9000004\n")
+    options = {"reviewed": [sheet]}
+    counts, job = run(LinkJob, linker, tmp_path / "in.jsonl", tmp_path / "out.jsonl", **options)
+    assert (counts.reviewed, counts.of_changed_text) == (2, 1)
+    reviewed = [row.get("reviewed_id") for row in linked_rows(tmp_path / "out.jsonl")]
+    assert reviewed == [None, "C9000004", "C9000012"]
+    assert any("no longer" in line for line in job.report(linker, counts))
+
+
 def test_what_a_reviewer_ruled_out_is_no_answer(tmp_path, linker):
     write_lists(tmp_path / "in.jsonl", [{"mention": "head cold"}, {"mention": "asthma"}])
     head = "subject_label\tpredicate_id\tpredicate_modifier\tobject_id\tmapping_justification\n"

@@ -16,7 +16,7 @@ def sheet(path, answers):
 
 
 def gold_of(answers, number):
-    return answers.of({"mention_id": f"m{number}", "mention": f"term {number}"}, "here").gold
+    return answers.of({"mention_id": f"m{number}", "mention": f"term {number}"}).gold
 
 
 def test_two_sheets_agree_on_most_and_all_differences_are_named(tmp_path):

@@ -46,4 +46,4 @@ def test_choices_in_a_sheet_that_openrefine_exports_count(tmp_path):
 def test_a_row_gets_the_chosen_concept(tmp_path):
     path = tmp_path / "sheet.csv"
     path.write_text(f"{HEAD}\nflu,2,A,B,,C1,C2\n")
-    assert Answers(read_answers([path])).of({"mention": "flu"}, "here").gold == "C2"
+    assert Answers(read_answers([path])).of({"mention": "flu"}).gold == "C2"

@@ -37,7 +37,7 @@ def row_of(number, text, **further):
 
 def test_what_openrefine_exports_is_an_answer_of_whoever_judged(tmp_path):
     answers = answers_of(tmp_path, EXPORTED)
-    found = [answers.of(row_of(number, text), "here") for number, text in enumerate(TERMS, start=1)]
+    found = [answers.of(row_of(number, text)) for number, text in enumerate(TERMS, start=1)]
     golds = [answer.gold for answer in found]
     # What the service matched by itself, nobody answered.
     assert golds == ["C0014544", None, ["C1", "C2"], "C4083076", "CUI-less", None]
@@ -49,16 +49,16 @@ def test_what_openrefine_exports_is_an_answer_of_whoever_judged(tmp_path):
 def test_terms_without_ids_are_found_by_their_own_text(tmp_path):
     exported = "mention,openrefine\nSeizure,matched | single | C1 | seizures\nflu,\n"
     answers = answers_of(tmp_path, exported)
-    assert answers.of({"mention": "seizures"}, "here").gold == "C1"
-    assert answers.of({"mention": "flu"}, "here").gold is None
-    assert answers.of({"mention": "Seizure"}, "here") is None
+    assert answers.of({"mention": "seizures"}).gold == "C1"
+    assert answers.of({"mention": "flu"}).gold is None
+    assert answers.of({"mention": "Seizure"}) is None
 
 
 def test_a_sheet_that_was_imported_keeps_its_answers(tmp_path):
     exported = "mention,gold_cui,openrefine\nflu,C1,none | unknown | flu\nb,C2,new | single | b\n"
     with pytest.raises(UserError, match=r"csv:3: "):
         answers_of(tmp_path, exported)
-    assert answers_of(tmp_path, exported[:-23]).of({"mention": "flu"}, "here").gold == "C1"
+    assert answers_of(tmp_path, exported[:-23]).of({"mention": "flu"}).gold == "C1"
 
 
 @pytest.mark.parametrize("cell", ["matched", "C0014544", "matched | single |  | flu"])
@@ -105,32 +105,32 @@ def test_decisions_of_curators_are_answers(tmp_path):
             exact("ICD10CM:I13", "nothing", "sssom:NoTermFound"),
         ],
     )
-    flu = answers.of({"mention": "flu", "source_code": "LAB 1"}, "here")
+    flu = answers.of({"mention": "flu", "source_code": "LAB 1"})
     assert flu.gold == ["umls:C0021400", "UMLS:C0021400", "C0021400"]
     assert (flu.reviewer, flu.reviewed_on) == ("orcid:0000-0003-4423-4370", "2026-04-12")
     for code in ("I10", "ICD10CM:I10"):
-        answer = answers.of({"mention": "hypertension", "source_code": code}, "here")
+        answer = answers.of({"mention": "hypertension", "source_code": code})
         assert "HP:0000822" in answer.gold and "0000822" not in answer.gold
-    assert answers.of({"mention": "nothing", "source_code": "I13"}, "here").gold == ["CUI-less"]
+    assert answers.of({"mention": "nothing", "source_code": "I13"}).gold == ["CUI-less"]
     for text, code in (("predicted", "I11"), ("broader", "I12")):
-        assert answers.of({"mention": text, "source_code": code}, "here") is None
+        assert answers.of({"mention": text, "source_code": code}) is None
     assert answers.count == 3
 
 
 def test_exact_matches_in_several_vocabularies_are_alternatives(tmp_path):
     rows = [exact("a:1", "flu", target) for target in ("umls:C1", "mesh:D1")]
-    answer = sssom_answers(tmp_path, rows).of({"mention": "flu", "source_code": "a:1"}, "here")
+    answer = sssom_answers(tmp_path, rows).of({"mention": "flu", "source_code": "a:1"})
     assert {"C1", "MESH:D1", "D1"} <= {*answer.gold}
 
 
 def test_not_rules_a_candidate_out(tmp_path):
     first = [exact("a:1", "flu", "umls:C1", "Not"), exact("a:1", "flu", "umls:C2", "Not")]
     answers = sssom_answers(tmp_path, first, [exact("a:1", "flu", "umls:C3")])
-    answer = answers.of({"mention": "flu", "source_code": "a:1"}, "here")
+    answer = answers.of({"mention": "flu", "source_code": "a:1"})
     assert "C3" in answer.gold and {"C1", "C2"} <= {*answer.ruled_out} and answers.count == 1
     both = sssom_answers(tmp_path, first, [exact("a:1", "flu", "umls:C2")])
     with pytest.raises(UserError, match=re.escape("0.sssom.tsv:6")):
-        both.of({"mention": "flu", "source_code": "a:1"}, "here")
+        both.of({"mention": "flu", "source_code": "a:1"})
 
 
 def candidates_row(text, *cuis):
@@ -164,6 +164,46 @@ def test_a_drawn_row_that_was_passed_over_counts_as_incorrect(tmp_path):
     golds = {row["mention"]: row["cui"] for row in joined.mappings()}
     assert golds.keys() == {"flu", "cold", "pain"} and golds["cold"] == "CUI-less"
     assert any("rows:3" in str(warning.message) for warning in caught)
+
+
+def sheet_answers(tmp_path, *lines):
+    """Answers of a sheet with ids and the words around each mention."""
+    path = tmp_path / "sheet.csv"
+    path.write_text("\n".join(["mention_id,mention,gold_cui,left,right", *lines]))
+    return Answers(read_answers([path]))
+
+
+def test_answers_outlive_that_a_file_is_cleaned_sorted_or_widened(tmp_path):
+    answers = sheet_answers(tmp_path, "1,flu,C1,,", "2,cold,C2,,", "3,cold,C3,,", "4,CP,C4,of, x")
+
+    def gold_of(text, number=None, document=None, **further):
+        answer = answers.of({"mention": text, "mention_id": number} | further, document)
+        return answer and answer.gold
+
+    # By id and text; by a text that is there once; and not by one that has several answers.
+    assert [gold_of("flu", "1"), gold_of("flu", "7"), gold_of("flu")] == ["C1"] * 3
+    assert [gold_of("cold", "2"), gold_of("cold", "3")] == ["C2", "C3"]
+    assert gold_of("cold", "8") is None
+    # With its context, in either form.
+    assert (
+        gold_of("CP", "9", left="of", right="x ") == gold_of("CP", document="All of CP x") == "C4"
+    )
+    assert gold_of("CP", "9") is gold_of("CP", left="of") is gold_of("CP", document="CP x") is None
+    assert gold_of("flu", left="no") is gold_of("flu", document="no flu") is None
+
+
+def test_the_same_id_with_another_text_is_used_by_nobody(tmp_path):
+    answers = sheet_answers(tmp_path, "1,flu,C1,,", "2,cold,C2,,", "3,rash,C3,,")
+    lists = [
+        candidates_row(text, "C1", "C2") | {"mention_id": mention_id}
+        for text, mention_id in [("swine flu", "1"), ("cold", "2"), ("flu", "3")]
+    ]
+    with pytest.warns(UserWarning) as caught:
+        joined, _ = answered(Rows.of(lists), answers)
+    # The third row's text is there once, whatever its id was before.
+    assert {row["mention"]: row["cui"] for row in joined.mappings()} == {"cold": "C2", "flu": "C1"}
+    (said,) = [text for text in map(str, (each.message for each in caught)) if "swine flu" in text]
+    assert "rows:1" in said and "sheet.csv:2" in said and "rows:3" not in said
 
 
 @pytest.mark.parametrize(

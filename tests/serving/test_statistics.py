@@ -359,15 +359,13 @@ def test_answers_find_their_rows_or_are_refused_with_both_lines(tmp_path):
     lines = ["1,a,cold,C1,", ",b,cold,C2,", "3,,CP,C3,of the"]
     found = Answers(answers(*lines))
     rows = [{"mention_id": "1"}, {"sourceCode": "b"}, {"source_code": "c"}, {"document": "a cold"}]
-    golds = [found.of({"mention": "cold"} | row, "here") for row in rows]
+    golds = [found.of({"mention": "cold"} | row) for row in rows]
     assert [answer and answer.gold for answer in golds] == ["C1", "C2", None, None]
-    assert found.of({"mention": "CP"}, "here") is None and found.count == 3
-    with pytest.raises(UserError, match=r"^here: .*'flu'.*\.csv:2 "):
-        found.of({"mention_id": 1, "mention": "flu"}, "here")
+    assert found.of({"mention": "CP"}) is None and found.count == 3
     for again in ("1,a,cold,C9,", ",b,cold,C9,"):
         with pytest.raises(UserError, match=r"\d\.csv:5: .* C9, but C\d in .*\.csv:\d"):
             both = Answers(answers(*lines, again))
-            both.of({"mention": "cold", "source_code": "b"}, "here")
+            both.of({"mention": "cold", "source_code": "b"})
     with pytest.raises(UserError, match=r"\.csv:2: reviewed_on"):
         path = tmp_path / "day.csv"
         path.write_text("mention,gold_cui,reviewed_on\na,C1,1.12.2026")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
+from ..core.arrays import RepeatedTexts
 from ..lists.candidate_lists import CandidateLists
 from ..vocab.normal_form import normal_forms, singular_words
 from ..vocab.normalization import normalize_texts
@@ -26,10 +28,11 @@ class FeatureSources:
     """
 
     def __init__(self, lists: CandidateLists, counts: StringCounts) -> None:
-        self.lists = lists
+        # Only of these lists: they may be some of many, with the names of all.
+        self.lists = replace(lists, names=RepeatedTexts(*lists.names.distinct()))
         self.counts = counts
         self.mentions = normalize_texts(lists.mentions)
-        self.names = normalize_texts(lists.names.texts)
+        self.names = normalize_texts(self.lists.names.texts)
 
     @cached_property
     def string_counts(self) -> np.ndarray:

@@ -76,7 +76,7 @@ class PrecisionTest:
                 raise UserError(f"{name}: {value!r} must lie between 0 and 1, such as 0.95")
 
     def level_at(self, documents: float) -> float:
-        """Error probability of the test of so many documents.
+        """Error probability of the test of documents that are worth so many of equal size.
 
         At one look all of it; else so much that all looks, after every document, are false together
         in at most ``1 - confidence`` of cases.
@@ -95,7 +95,8 @@ class PrecisionTest:
             correct: (documents,) number of correct ones.
             times: how many of each document there are.
         """
-        return self.p_value(size, correct, times) <= self.level_at(times * len(size))
+        level = self.level_at(times * self.effective(size))
+        return self.p_value(size, correct, times) <= level
 
     def for_sizes(self, size: np.ndarray) -> PrecisionTest:
         """The same test with the smallest power that keeps its level for documents of these sizes.
@@ -116,10 +117,10 @@ class PrecisionTest:
         draws = self._incorrect_documents(rng, counts, kinds, frequency)
         sizes = np.tile(kinds, 2)
         correct = np.concatenate([kinds, np.zeros(len(kinds))])
-        level = self.level_at(len(size))
-        most = level + POWER_ERRORS * np.sqrt(level * (1.0 - level) / POWER_DRAWS)
         for power in SIZE_POWERS:
             test = replace(self, size_power=power)
+            level = test.level_at(test.effective(size))
+            most = level + POWER_ERRORS * np.sqrt(level * (1.0 - level) / POWER_DRAWS)
             p_values = (
                 test.p_values(sizes, correct, np.hstack([counts - incorrect, incorrect]))
                 for incorrect in draws

@@ -123,6 +123,11 @@ class LinkJob(FileJob):
                 f"{counts.reviewed:,} mentions have the answer of a reviewer, of "
                 f"{self.answers.count:,} answers in the sheets"
             )
+            if counts.of_changed_text:
+                yield (
+                    f"the text of {counts.of_changed_text:,} mentions is no longer the one that a "
+                    "reviewer answered; they have the model's answer until it is given again"
+                )
             yield from self.answers.agreement()
             if counts.ruled_out:
                 yield (
@@ -156,8 +161,10 @@ def _with_reviewed(
     content = rows.mappings()
     reviewed = 0
     ruled_out: dict[int, set[str]] = {}
-    for number, place in enumerate(zip(content, rows.positions, rows.documents, strict=True)):
-        answer = answers.of(*place)
+    changed = 0
+    for number, (row, document) in enumerate(zip(content, rows.documents, strict=True)):
+        answer = answers.of(row, document)
+        changed += answer is None and answers.of_former_text(row) is not None
         if answer is not None and answer.ruled_out:
             known_ids, _ = find_ids(answer.ruled_out, linker.concepts)
             ruled_out[number] = {*filter(None, known_ids)}
@@ -167,7 +174,7 @@ def _with_reviewed(
             refuse_ids(list(filter(None, (_fault_of(linker, each) for each in answers.given))))
         content[number] |= _reviewed(linker, answer)
         reviewed += 1
-    counts = linked.counts + RowCounts(reviewed=reviewed)
+    counts = linked.counts + RowCounts(reviewed=reviewed, of_changed_text=changed)
     if ruled_out:
         linked, removed = without_concepts(linked, ruled_out)
         counts += removed

@@ -5,6 +5,8 @@ answered), and optionally ``doc_id``, ``mention_id``, ``source_code``, ``left``,
 ``reviewer``, ``reviewed_on``.
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
@@ -79,10 +81,65 @@ class Answer(NamedTuple):
     other_codes: tuple[str, ...] = ()
 
 
-class Answers:
-    """Answers by the ids of document and mention, and those without context also by the term.
+class _Context(NamedTuple):
+    """The text around a mention, without blanks, which programs for tables may change.
 
-    Of several sheets that answer a mention, the one that was named last decides.
+    Attributes:
+        left: the text before it.
+        right: the text after it.
+        document: the text of its document, where left and right are not known.
+    """
+
+    left: str
+    right: str
+    document: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], document: object = None) -> _Context:
+        """The context that a row has, or the text of its document."""
+        document = row.get("document") or row.get("text") or document
+        texts = (row.get("left"), row.get("right"), document)
+        return cls(*("".join(str(text or "").split()) for text in texts))
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """The texts before and after the mention."""
+        return self.left, self.right
+
+    def is_that_of(self, other: _Context, mention: str) -> bool:
+        """Whether a mention has the same context in two places."""
+        if any(self.sides) and any(other.sides):
+            return self.sides == other.sides
+        if self.document and other.document:
+            return self.document == other.document
+        whole = self.document or other.document
+        if not whole:
+            return self.sides == other.sides
+        sides = self if any(self.sides) else other
+        around = "".join([sides.left, *mention.split(), sides.right])
+        return any(sides.sides) and around in whole
+
+
+class _Line(NamedTuple):
+    """A line of a sheet.
+
+    Attributes:
+        ids: those of its document and mention.
+        context: the text around its mention.
+        answer: what it says.
+    """
+
+    ids: tuple[str | None, str | None]
+    context: _Context
+    answer: Answer
+
+
+class Answers:
+    """Answers by the ids of document and mention where the text agrees, or else by the text.
+
+    So they outlive that a file is cleaned, sorted or widened. By its text a mention is found where
+    the text around it is the same, too, or both have none, and no two mentions with this text have
+    different answers. Of several sheets that answer a mention, the one that was named last decides.
 
     Args:
         answers: each with the row of its sheet, sheet by sheet.
@@ -97,23 +154,17 @@ class Answers:
     def __init__(self, answers: Iterable[tuple[Mapping[str, Any], Answer]]) -> None:
         self._of_mention: defaultdict[tuple[str | None, str | None], list[Answer]]
         self._of_mention = defaultdict(list)
-        self._of_term: defaultdict[tuple[str, str], list[Answer]] = defaultdict(list)
-        # Those to no mention_id, which are about every mention of their term.
-        self._of_term_alone: defaultdict[tuple[str, str], list[Answer]] = defaultdict(list)
+        self._of_text: defaultdict[tuple[str, str], list[_Line]] = defaultdict(list)
         self.given: list[Answer] = []
         for row, answer in answers:
             if answer.gold is not None:
                 self.given.append(answer)
-            key = _mention_key(row, answer.term)
-            if not has_context(row):
-                for code in (answer.term.code, *answer.other_codes):
-                    term = _key(answer.term._replace(code=code))
-                    self._of_term[term].append(answer)
-                    if key[1] is None:
-                        self._of_term_alone[term].append(answer)
-            if key[1] is not None:
-                self._of_mention[key].append(answer)
-                _one(self._of_mention[key])
+            line = _Line(_mention_key(row, answer.term), _Context.of(row), answer)
+            for code in (answer.term.code, *answer.other_codes):
+                self._of_text[_key(answer.term._replace(code=code))].append(line)
+            if line.ids[1] is not None:
+                self._of_mention[line.ids].append(answer)
+                _one(self._of_mention[line.ids])
 
     @property
     def count(self) -> int:
@@ -126,7 +177,12 @@ class Answers:
 
     def _of_several_sheets(self) -> Iterator[dict[Path, Answer]]:
         """Of each mention or term that several sheets answer, the answer of each."""
-        for answers in (*self._of_mention.values(), *self._of_term_alone.values()):
+        # Lines with no mention_id are about every mention of their term.
+        of_terms = (
+            [line.answer for line in lines if line.ids[1] is None and not any(line.context)]
+            for lines in self._of_text.values()
+        )
+        for answers in (*self._of_mention.values(), *of_terms):
             of_sheets = {}
             for answer in answers:
                 if answer.gold is not None:
@@ -134,37 +190,44 @@ class Answers:
             if len(of_sheets) > 1:
                 yield of_sheets
 
-    def of(self, row: Mapping[str, Any], position: Any, context: object = None) -> Answer | None:
-        """The answer to a row: of its mention_id, or of its term where it has no context.
+    def of(self, row: Mapping[str, Any], context: object = None) -> Answer | None:
+        """The answer to a row, if there is one.
 
         Args:
             row: the row.
-            position: where it is, for messages.
             context: the text of its document, if that is not in the row.
 
         Raises:
-            UserError: the answer of its mention_id is about another text, or two answers of a
-                sheet to its term differ; names both places.
+            UserError: two answers of a sheet to its term differ; names both lines.
         """
         term = term_of(row)
-        answers = self._of_mention.get(_mention_key(row, term), ())
-        for answer in answers:
-            if _key(answer.term)[0] != _key(term)[0]:
-                raise UserError(
-                    f"{position}: the text of this mention_id is {term.text!r}, but in "
-                    f"{answer.position} {answer.term.text!r} was reviewed; take that line out, or "
-                    "give the changed mention another id"
-                )
-        if answers:
-            return _one(answers)
-        if context or has_context(row) or _key(term) not in self._of_term:
+        own = [
+            answer
+            for answer in self._of_mention.get(_mention_key(row, term), ())
+            if _key(answer.term)[0] == _key(term)[0]
+        ]
+        if own:
+            return _one(own)
+        own_context = _Context.of(row, context)
+        of_ids: defaultdict[tuple[str | None, str | None], list[Answer]] = defaultdict(list)
+        for line in self._of_text.get(_key(term), ()):
+            if line.context.is_that_of(own_context, term.text):
+                of_ids[line.ids].append(line.answer)
+        if not of_ids:
             return None
-        return _one(self._of_term[_key(term)])
+        of_mentions = [_one(answers) for answers in of_ids.values()]
+        golds = {gold_parts(answer.gold) for answer in of_mentions if answer.gold is not None}
+        if len(golds) > 1 and all(mention_id is not None for _, mention_id in of_ids):
+            return None
+        return _one(of_mentions)
 
-
-def has_context(row: Mapping[str, Any]) -> bool:
-    """Whether the meaning of a row's mention may depend on the text around it."""
-    return any(row.get(key) for key in ("document", "text", "left", "right"))
+    def of_former_text(self, row: Mapping[str, Any]) -> Answer | None:
+        """The answer to the mention_id of a row when it had another text, if there is one."""
+        term = term_of(row)
+        for answer in self._of_mention.get(_mention_key(row, term), ()):
+            if answer.gold is not None and _key(answer.term)[0] != _key(term)[0]:
+                return answer
+        return None
 
 
 def _mention_key(row: Mapping[str, Any], term: Term) -> tuple[str | None, str | None]:
@@ -263,10 +326,11 @@ def answer_of_cells(position: Any, cells: Mapping[str, str], gold: Any) -> Answe
 def answered(rows: Rows, answers: Answers) -> tuple[Rows, list[str]]:
     """The rows of lists with the gold concepts that reviewers gave them, and the place of each.
 
-    Left out, with a warning, are rows that have none: nothing is known about them. That of a row
-    whose line in the sheet is blank does not count. Where a reviewer only said that a candidate is
-    wrong, no candidate counts as correct: to leave the row out would leave out an error. The same
-    holds for a row that was drawn before the last one with an answer, and passed over.
+    Left out, with a warning, are rows that have none: nothing is known about them. So is a row
+    whose mention_id was answered when it had another text. The gold concept of a row whose line in
+    the sheet is blank does not count. Where a reviewer only said that a candidate is wrong, no
+    candidate counts as correct: to leave the row out would leave out an error. The same holds for a
+    row that was drawn before the last one with an answer, and passed over.
 
     Raises:
         UserError: as `Answers.of`; or no row has an answer.
@@ -277,7 +341,7 @@ def answered(rows: Rows, answers: Answers) -> tuple[Rows, list[str]]:
     matched = 0
     without_correct = 0
     for number, (row, position) in enumerate(zip(content, rows.positions, strict=True)):
-        answer = answers.of(row, position)
+        answer = answers.of(row)
         if answer is not None:
             content[number] = {key: row[key] for key in row if key not in GOLD_KEYS}
             content[number]["cui"] = answer.gold
@@ -295,6 +359,7 @@ def answered(rows: Rows, answers: Answers) -> tuple[Rows, list[str]]:
             f"of {without_correct:,} rows the sheets only say which candidate is wrong: none "
             "counts as correct there, whatever the model answers"
         )
+    _warn_of_changed(rows, answers)
     passed_over = _passed_over(content, retained)
     for number in passed_over:
         content[number] = {**content[number], "cui": CUI_LESS}
@@ -310,6 +375,21 @@ def answered(rows: Rows, answers: Answers) -> tuple[Rows, list[str]]:
     positions = [rows.positions[at] for at in retained]
     answered_rows = table_of_mappings([content[at] for at in retained])
     return Rows(positions, answered_rows), [places[at] for at in retained]
+
+
+def _warn_of_changed(rows: Rows, answers: Answers) -> None:
+    """Name the rows without an answer whose mention_id was answered when it had another text."""
+    changed = []
+    for row, position in zip(rows.mappings(), rows.positions, strict=True):
+        former = answers.of_former_text(row)
+        if former is not None and answers.of(row) is None:
+            texts = f"now {term_of(row).text!r}, {former.term.text!r} in {former.position}"
+            changed.append(f"{position} ({texts})")
+    if changed:
+        warn_caller(
+            f"the text of {len(changed):,} rows is no longer the one that was answered; they have "
+            f"no answer until it is given again: {', '.join(changed[:MOST_NAMED])}"
+        )
 
 
 def _passed_over(rows: Sequence[Mapping[str, Any]], retained: Sequence[int]) -> list[int]:

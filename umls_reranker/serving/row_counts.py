@@ -46,6 +46,7 @@ class RowCounts:
         scores_outside: those outside the range that calibration saw.
         with_gold_in_index: linked rows with a gold concept that the index has.
         reviewed: linked rows with the answer of a reviewer.
+        of_changed_text: linked rows whose mention_id had another text when a reviewer answered it.
         ruled_out: linked rows whose top candidate a reviewer ruled out.
         searched: rows for which the index was searched, to write their candidates.
         with_gold_in_list: those of them with a gold concept among their candidates.
@@ -69,6 +70,7 @@ class RowCounts:
     scores_outside: int = _written_as("outside")
     with_gold_in_index: int = _written_as("gold_in_index")
     reviewed: int = 0
+    of_changed_text: int = 0
     ruled_out: int = 0
     searched: int = _written_as("mentions")
     with_gold_in_list: int = _written_as("in_list")
