@@ -164,8 +164,9 @@ def write_notes(folder):
     ]
     frame = pd.DataFrame(rows)
     frame.to_csv(folder / "sample.csv", index=False)
-    # Of the dictionary.
-    terms = frame[~frame["cui"].str.startswith("C9999")].drop_duplicates("mention")
+    # Answers of reviewers, which are found by their text and context, are ids of the index.
+    frame = frame[~frame["cui"].str.startswith("C9999")]
+    terms = frame.drop_duplicates("mention")
     terms = terms[["mention", "cui"]].assign(source_code=range(len(terms)))
     terms.to_csv(folder / "terms.csv", index=False)
     frame.drop(columns="cui").to_csv(folder / "notes.csv", index=False)
